@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,45 @@ class Resolved:
             raise error
 
 
+class _Relay:
+    """Passes the events of sources, which are asked by several threads, on to a listener in the thread that waits for
+    them, with the name of the model that is resolved."""
+
+    def __init__(self, on_event: Listener) -> None:
+        self._on_event = on_event
+        self._home = threading.get_ident()
+        self._waiting: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._of_thread = threading.local()
+
+    @contextlib.contextmanager
+    def resolving(self, model: str) -> Iterator[None]:
+        """Within the block events of this thread are of the model of this name."""
+        self._of_thread.model = model
+        try:
+            yield
+        finally:
+            self._of_thread.model = ""
+
+    def post(self, event: Event) -> None:
+        """Pass on an event of a source, which names its origin as its model."""
+        model = getattr(self._of_thread, "model", "")
+        if model:
+            event = replace(event, model=model)
+        if threading.get_ident() == self._home:
+            self._on_event(event)
+        else:
+            self._waiting.put(event)
+
+    def wait_here(self) -> None:
+        """Events are for this thread from now on."""
+        self._home = threading.get_ident()
+
+    def deliver(self) -> None:
+        """Tell the listener of what other threads posted."""
+        while not self._waiting.empty():
+            self._on_event(self._waiting.get())
+
+
 class Resolver:
     """Asks each model's sources for its files. ``context`` and ``open_network`` are as `Sources` has them; without a
     `network` nothing is contacted.
@@ -75,11 +115,9 @@ class Resolver:
         exact: bool = False,
         describe: Callable[[Model], Model | None] = lambda _model: None,
     ) -> None:
-        self._home = threading.get_ident()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._resolving = threading.local()
         self._on_event = context.on_event
-        self._sources = Sources(replace(context, on_event=self._post), open_network)
+        self._relay = _Relay(context.on_event)
+        self._sources = Sources(replace(context, on_event=self._relay.post), open_network)
         self._context = self._sources.context
         self._include = tuple(include)
         self._exclude = tuple(exclude)
@@ -88,10 +126,47 @@ class Resolver:
         self._describe = describe
         self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
 
+    # What the sources are, and who they are.
+
     @property
     def network(self) -> Network | None:
         """The way to the network that the sources use; None offline."""
         return self._context.network
+
+    def source(self, origin: Origin) -> Source:
+        """The source that resolves ``origin``."""
+        return self._sources.of(origin.scheme)
+
+    def origin(self, file: CatalogFile) -> Origin:
+        """Where a file that the catalog names comes from first."""
+        return self._parsed(file.url)
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a stable URL of any scheme is at this moment. Raises `MdlError`."""
+        return self._sources.locate(url)
+
+    def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
+        """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
+        origins: list[Origin] = []
+        for model in models:
+            origins += model.sources
+            origins += map(self._parsed, model.urls)
+        origins += map(self._parsed, more)
+        hosts: list[str] = []
+        for origin in origins:
+            hosts += self.source(origin).hosts(origin)
+        return hosts
+
+    def modified_at(self, model: Model) -> str | None:
+        """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
+        newest: str | None = None
+        for origin in (*model.sources, *map(self.origin, model.files)):
+            modified_at = self.source(origin).modified_at(origin)
+            if modified_at is not None and (newest is None or modified_at > newest):
+                newest = modified_at
+        return newest
+
+    # The files of models, as their sources have them.
 
     def resolve(self, model: Model) -> Resolved:
         """The files of the model, at one commit for each repository, of which nothing failed. The listener is told of
@@ -100,15 +175,20 @@ class Resolver:
         Raises `SeveralQuantisations` if only the user can say which files are meant; `NotFound` if the model is gone, a
         pattern names nothing, or nothing is left; `Unsafe` if nothing else is left; and what the sources raise.
         """
-        found = self.resolve_each(model)
-        found.raise_for_errors()
-        if found.refused:
-            if not found.files:
-                raise found.refused[0].error
+        resolved = self.resolve_each(model)
+        resolved.raise_for_errors()
+        if resolved.refused:
+            if not resolved.files:
+                raise resolved.refused[0].error
             from mdl.events import Noticed
 
-            self._on_event(Noticed(model.name, message=_without_refused(found.refused)))
-        return found
+            self._on_event(Noticed(model.name, message=_without_refused(resolved.refused)))
+        return resolved
+
+    def resolve_all(self, models: Sequence[Model], is_new: IsNew | None = None) -> Iterator[Resolved | MdlError]:
+        """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
+        that one host does not keep the others waiting."""
+        yield from self._in_parallel([partial(self.resolve_each, model, is_new) for model in models])
 
     def resolve_each(self, model: Model, is_new: IsNew | None = None) -> Resolved:
         """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left.
@@ -119,52 +199,45 @@ class Resolver:
             hint = f"see {', '.join(model.see)}" if model.see else model.note or None
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
-        self._resolving.model = model.name
         files: list[RemoteFile | RefusedFile] = []
+        left_out: list[RemoteFile | RefusedFile] = []
         failed: dict[RelPath, MdlError] = {}
         errors: list[MdlError] = []
-        left_out: list[RemoteFile | RefusedFile] = []
-        try:
+        with self._relay.resolving(model.name):
             for origin in model.sources:
                 try:
                     chosen = self._of_origin(origin, model, is_new)
-                    files += chosen.files
-                    left_out += chosen.left_out
                 except MdlError as error:
                     errors.append(_of_model(error, model))
+                    continue
+                files += chosen.files
+                left_out += chosen.left_out
             for file in model.files:
                 try:
                     files.append(self._named(file, model, is_new))
                 except MdlError as error:
-                    named = error
-                    if error.item in (None, file.path.text):
-                        item = f"{model.name}/{file.path.text}"
-                        named = error.but(item=item if model.is_of_catalog else shown_url(file.url))
-                    failed[file.path] = _of_model(named, model)
+                    failed[file.path] = _of_file(error, file, model)
                     files.append(self._stated(file))
-        finally:
-            self._resolving.model = ""
         try:
             narrowed = narrow(files, self._include, self._exclude, model.name)
         except NotFound as error:
             raise errors[0] if errors else error from None
-        kept = _sorted(file for file in narrowed if isinstance(file, RemoteFile))
-        wanted = {file.path for file in kept}
-        left = {path: error for path, error in failed.items() if path in wanted}
-        refused = tuple(file for file in narrowed if isinstance(file, RefusedFile))
-        return Resolved(tuple(kept), left, tuple(errors), refused, tuple(left_out))
+        kept = [file for file in narrowed if isinstance(file, RemoteFile)]
+        refused = [file for file in narrowed if isinstance(file, RefusedFile)]
+        failed_and_kept = {file.path: failed[file.path] for file in kept if file.path in failed}
+        return Resolved(tuple(_sorted(kept)), failed_and_kept, tuple(errors), tuple(refused), tuple(left_out))
 
     def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> Chosen[RemoteFile | RefusedFile]:
         """The files of one source that the model's patterns leave, with one set of weights. An exact answer asks for
         the digests that a listing lacks. Raises `SeveralQuantisations`."""
         source = self.source(origin)
-        if is_new and isinstance(source, UrlSource) and isinstance(origin, UrlOrigin) and self._is_one_file(model):
-            unasked = source.unasked(origin)
+        if is_new and isinstance(origin, UrlOrigin) and self._is_one_file(model):
+            unasked = UrlSource(self._context).unasked(origin)
             if is_new(model.name, unasked):
-                label = f"{model.name}: {origin.label}" if model.is_of_catalog else ""
-                return Chosen((replace(unasked, label=label or unasked.label),))
-        files: list[RemoteFile | RefusedFile] = [*source.resolve(origin)]
-        files += source.refused(origin)
+                if model.is_of_catalog:
+                    unasked = replace(unasked, label=f"{model.name}: {origin.label}")
+                return Chosen((unasked,))
+        files: list[RemoteFile | RefusedFile] = [*source.resolve(origin), *source.refused(origin)]
         chosen = self._chosen(narrow(files, model.include, model.exclude, origin.label), origin, model)
         if chosen.quantisations and isinstance(origin, HubOrigin):
             raise several(chosen.quantisations, origin, is_of_catalog=model.is_of_catalog)
@@ -195,11 +268,6 @@ class Resolver:
         """An unasked file with what the answer that brings it says about it. Raises `MdlError`."""
         return UrlSource(self._context).met(remote, opened, on_event)
 
-    def resolve_all(self, models: Sequence[Model], is_new: IsNew | None = None) -> Iterator[Resolved | MdlError]:
-        """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
-        that one host does not keep the others waiting."""
-        yield from self._in_parallel([partial(self.resolve_each, model, is_new) for model in models])
-
     def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
         """What each file's server tells of it, or the error, in their order; several are asked at once."""
         source = UrlSource(self._context)
@@ -207,77 +275,44 @@ class Resolver:
 
     def _in_parallel(self, calls: Sequence[Callable[[], Found]]) -> Iterator[Found | MdlError]:
         """The results in order. Events reach the listener in the caller's thread."""
-        self._home = threading.get_ident()
+        self._relay.wait_here()
         network = self._context.network
-
-        def tell() -> None:
-            while not self._events.empty():
-                self._on_event(self._events.get())
-
         try:
-            yield from in_parallel(calls, network.connections if network else 1, tell)
+            yield from in_parallel(calls, network.connections if network else 1, self._relay.deliver)
         except (KeyboardInterrupt, Cancelled):
             if network:
                 network.cancel.set()  # the other calls end as well
             raise
-        tell()
+        self._relay.deliver()
 
-    def _post(self, event: Event) -> None:
-        """Tell of a source's event, which names its origin, in the caller's thread, with the model's name."""
-        if name := getattr(self._resolving, "model", ""):
-            event = replace(event, model=name)
-        if threading.get_ident() == self._home:
-            self._on_event(event)
-        else:
-            self._events.put(event)
+    # What is known without asking.
 
     def known(self, model: Model, *, in_all_formats: bool = False) -> list[RemoteFile] | None:
         """As `resolve`, without contacting anything; None if a collection was never listed, or none is named. Of a
         repository with several quantisations it is all of them, and ``in_all_formats`` nothing else is left out
         either."""
         model = self._pin(model)
-        files: list[RemoteFile] = []
         if not model.sources and not model.files:
             return None
+        files: list[RemoteFile] = []
         for origin in model.sources:
-            found = self.source(origin).known(origin)
-            if found is None:
+            known = self.source(origin).known(origin)
+            if known is None:
                 return None
-            narrowed = narrow(found, model.include, model.exclude, origin.label)
+            narrowed = narrow(known, model.include, model.exclude, origin.label)
             files += narrowed if in_all_formats else self._chosen(narrowed, origin, model).files
-        return _sorted(narrow(files + [self._known_file(file) for file in model.files], *self._patterns, model.name))
+        return self._known_files(files, model)
 
     def described(self, model: Model) -> list[RemoteFile] | None:
         """What may be shown of a model whose source was never asked; None if nothing is known. Sizes and digests may be
         missing: a download asks the source."""
-        found = self._describe(model)
-        if found is None:
-            return None
-        return _sorted(narrow([self._known_file(file) for file in found.files], *self._patterns, model.name))
+        described = self._describe(model)
+        return None if described is None else self._known_files([], described)
 
-    def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
-        """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
-        origins = [origin for model in models for origin in model.sources]
-        origins += map(self._parsed, [*(text for model in models for text in model.urls), *more])
-        return [host for origin in origins for host in self.source(origin).hosts(origin)]
-
-    def origin(self, file: CatalogFile) -> Origin:
-        """Where a file that the catalog names comes from first."""
-        return self._parsed(file.url)
-
-    def modified_at(self, model: Model) -> str | None:
-        """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
-        origins = [*model.sources, *map(self.origin, model.files)]
-        times = [self.source(origin).modified_at(origin) for origin in origins]
-        return max((time for time in times if time is not None), default=None)
-
-    def source(self, origin: Origin) -> Source:
-        """The source that resolves ``origin``."""
-        return self._sources.of(origin.scheme)
-
-    def locate(self, url: str) -> Link | Body:
-        """Where the file of a stable URL of any scheme is at this moment. Raises `MdlError`."""
-        return self._sources.locate(url)
+    def _known_files(self, files: list[RemoteFile], model: Model) -> list[RemoteFile]:
+        """These files and those that the model names, narrowed as the command line asked."""
+        files += map(self._known_file, model.files)
+        return _sorted(narrow(files, self._include, self._exclude, model.name))
 
     def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
@@ -293,35 +328,32 @@ class Resolver:
         """The same without asking anything."""
         origin = self._parsed(file.url)
         stated = self._stated(file)
-        listed = self.source(origin).known(origin) if file.digest is None else None
-        for found in listed or ():
-            if found.hub and stated.hub and found.hub.path == stated.hub.path:
-                return replace(found, path=stated.path, role=stated.role)
+        if file.digest is not None or stated.hub is None:
+            return stated
+        for known in self.source(origin).known(origin) or ():
+            if known.hub and known.hub.path == stated.hub.path:
+                return replace(known, path=stated.path, role=stated.role)
         return stated
 
     def _stated(self, file: CatalogFile) -> RemoteFile:
         """The file as the catalog has it, its references as URLs."""
-
-        def at(reference: str) -> RemoteFile:
-            origin = self._parsed(reference)
-            return self.source(origin).file(origin, file.path)
-
-        remote = at(file.url)
+        remote = self._at(file.url, file)
         is_published = file.digest is not None and remote.digest == file.digest
         return replace(
             remote,
             size=file.size,
             digest=file.digest,
             vouched_by=remote.vouched_by if is_published else file.vouched_by,
-            mirrors=tuple(at(mirror).url for mirror in file.mirrors),
-            places=tuple(at(place).url for place in file.places),
+            mirrors=tuple(self._at(mirror, file).url for mirror in file.mirrors),
+            places=tuple(self._at(place, file).url for place in file.places),
             role=file.role,
             hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
         )
 
-    @property
-    def _patterns(self) -> tuple[Sequence[str], Sequence[str]]:
-        return self._include, self._exclude
+    def _at(self, reference: str, file: CatalogFile) -> RemoteFile:
+        """The file as one of its references alone has it."""
+        origin = self._parsed(reference)
+        return self.source(origin).file(origin, file.path)
 
 
 def _without_refused(refused: Sequence[RefusedFile]) -> str:
@@ -331,6 +363,13 @@ def _without_refused(refused: Sequence[RefusedFile]) -> str:
 
 def _sorted(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     return sorted(files, key=lambda file: file.path)
+
+
+def _of_file(error: MdlError, file: CatalogFile, model: Model) -> MdlError:
+    """The same error; if its item is no more than the file's path, it names the model too, or else the URL."""
+    if error.item in (None, file.path.text):
+        error = error.but(item=f"{model.name}/{file.path.text}" if model.is_of_catalog else shown_url(file.url))
+    return _of_model(error, model)
 
 
 def _of_model(error: MdlError, model: Model) -> MdlError:
@@ -346,7 +385,8 @@ def narrow(files: list[File], include: Sequence[str], exclude: Sequence[str], it
     for pattern in include:
         if not matching(paths, (pattern,)):
             raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {', '.join(paths[:5])}")
-    chosen = (matching(paths, include) if include else set(paths)) - matching(paths, exclude)
+    chosen = matching(paths, include) if include else set(paths)
+    chosen -= matching(paths, exclude)
     kept = [file for file in files if str(file.path) in chosen]
     if not kept:
         raise NotFound("no file is left after --exclude", item=item)

@@ -21,6 +21,7 @@ from mdl.units import as_meant, is_true
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
+_SENDABLE = re.compile(r"[!-~]+")
 
 
 @value_class
@@ -35,57 +36,76 @@ class Endpoint:
     def from_environ(cls, environ: Mapping[str, str]) -> Endpoint:
         """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host, and
         for a token that cannot be sent."""
-        url = (as_meant(environ.get("HF_ENDPOINT", "")) or DEFAULT).rstrip("/")
-        try:
-            parts = urlsplit(url)
-            host = host_of(url)
-            sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
-        except ValueError:
-            sound = False
-        is_one_word = url.isprintable() and not re.search(r"\s", url)
-        if not (sound and is_one_word) or "@" in parts.netloc or parts.query or parts.fragment:
-            raise UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
-        if parts.scheme == "http" and is_public(host):
-            why = f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear"
-            hint = "write https://, or the name of a machine of your own network, which has no dot, or its address"
-            raise UsageError(why, item="HF_ENDPOINT", hint=hint)
-        token: str | None = None
-        source = "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
-        if not is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
-            token, source = next(_tokens(environ), (None, "no token set"))
-        if token and not (token.isascii() and token.isprintable() and " " not in token):
-            raise UsageError(f"the token from {source} has a character that cannot be sent", item=source)
-        return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
+        url = _endpoint_url(as_meant(environ.get("HF_ENDPOINT", "")) or DEFAULT)
+        if is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+            return cls(url, None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set")
+        first = next(_tokens(environ), None)
+        if first is None:
+            return cls(url)
+        token, place = first
+        if not _SENDABLE.fullmatch(token):
+            raise UsageError(f"the token from {place} has a character that cannot be sent", item=place)
+        return cls(url, token, place)
 
     @property
     def origin_token(self) -> OriginToken | None:
         return OriginToken(origin_of(self.url), self.token, self.token_from) if self.token else None
 
 
+def _endpoint_url(text: str) -> str:
+    """The URL of the hub that HF_ENDPOINT names, without a slash at its end. Raises `UsageError`."""
+    url = text.rstrip("/")
+    refused = UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
+    if not url.isprintable() or re.search(r"\s", url):
+        raise refused
+    try:
+        parts = urlsplit(url)
+        host = host_of(url)
+        port = parts.port
+    except ValueError:
+        raise refused from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise refused
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise refused
+    if parts.scheme == "http" and is_public(host):
+        reason = f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear"
+        hint = "write https://, or the name of a machine of your own network, which has no dot, or its address"
+        raise UsageError(reason, item="HF_ENDPOINT", hint=hint)
+    return parts.scheme + url[len(parts.scheme) :]
+
+
 def token_places(environ: Mapping[str, str]) -> list[str]:
     """Every variable and file that has a token; only the first one's is used."""
-    found = []
+    places = []
     with contextlib.suppress(UsageError):
-        found += [place for _, place in _tokens(environ)]
-    return found
+        for _, place in _tokens(environ):
+            places.append(place)
+    return places
 
 
 def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Each token and where it stands. Raises `UsageError` if the token file is a pipe, a device, too large for a token,
     or no text; a file that is missing or may not be read has no token."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if text := as_meant(environ.get(name, "")):
-            yield text, name
+        token = as_meant(environ.get(name, ""))
+        if token:
+            yield token, name
     path = token_path(environ)
-    if path is None:
-        return
+    token = _token_in(path) if path else ""
+    if token:
+        yield token, str(path)
+
+
+def _token_in(path: Path) -> str:
+    """The token in a file; '' if it is missing or may not be read. Raises `UsageError`."""
     try:
-        if text := as_meant(_decoded(read_whole(path, LARGEST_NOTE))):
-            yield text, str(path)
+        return as_meant(_decoded(read_whole(path, LARGEST_NOTE)))
     except OSError as error:
-        if error.errno in UNREADABLE_ERRNOS:
-            hint = "name the file that holds the token, or set HF_TOKEN"
-            raise UsageError(f"cannot read a token from {path}: {error.strerror}", item=str(path), hint=hint) from error
+        if error.errno not in UNREADABLE_ERRNOS:
+            return ""
+        hint = "name the file that holds the token, or set HF_TOKEN"
+        raise UsageError(f"cannot read a token from {path}: {error.strerror}", item=str(path), hint=hint) from error
     except UnicodeDecodeError as error:
         hint = "write the token into it again, as plain text, or set HF_TOKEN"
         raise UsageError(f"the token file {path} is no text", item=str(path), hint=hint) from error
@@ -100,17 +120,23 @@ def _decoded(data: bytes) -> str:
 
 def token_path(environ: Mapping[str, str]) -> Path | None:
     """The hub's token file: HF_TOKEN_PATH, else ``token`` in HF_HOME, else in the cache folder."""
-    if named := as_meant(environ.get("HF_TOKEN_PATH", "")):
+    named = as_meant(environ.get("HF_TOKEN_PATH", ""))
+    if named:
         return _expanded(named, environ)
-    if hub_home := as_meant(environ.get("HF_HOME", "")):
+    hub_home = as_meant(environ.get("HF_HOME", ""))
+    if hub_home:
         return _expanded(hub_home, environ) / "token"
+    cache = as_meant(environ.get("XDG_CACHE_HOME", ""))
+    if cache:
+        return _expanded(cache, environ) / "huggingface" / "token"
     home = environ.get("HOME")
-    cache = as_meant(environ.get("XDG_CACHE_HOME", "")) or (f"{home}/.cache" if home else "")
-    return _expanded(cache, environ) / "huggingface" / "token" if cache else None
+    return Path(home, ".cache", "huggingface", "token") if home else None
 
 
 def _expanded(text: str, environ: Mapping[str, str]) -> Path:
     """``~`` and ``$NAME`` as the hub's client expands them."""
     text = re.sub(r"\$(\w+|\{\w+\})", lambda match: environ.get(match[1].strip("{}"), match[0]), text)
     home = environ.get("HOME")
-    return Path(home + text[1:]) if home and (text == "~" or text.startswith("~/")) else Path(text)
+    if home and (text == "~" or text.startswith("~/")):
+        return Path(home + text[1:])
+    return Path(text)

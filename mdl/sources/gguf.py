@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
 
 from mdl.errors import NotFound, UsageError
 from mdl.files import RefusedFile, RemoteFile
@@ -32,23 +31,24 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
 
     Raises `NotFound` with what there is, if there is none or a shard is missing; `UsageError` if there are several.
     """
-    found: dict[str, dict[str, list[RemoteFile]]] = {}
+    models: dict[tuple[str, str], list[RemoteFile]] = {}
     for file in files:
-        match = _FILE.fullmatch(file.path.text)
-        if match and not _NO_MODEL.match(file.path.text):
-            found.setdefault(_quantisation_of(match["stem"]), {}).setdefault(match["stem"], []).append(file)
-    if not found:
+        parts = _parts_of(file.path.text)
+        if parts:
+            models.setdefault((_quantisation_of(parts["stem"]), parts["stem"]), []).append(file)
+    if not models:
         raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
-    named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
-    if not named:
-        there = names_for_a_hint(sorted(filter(None, found)), 30) or "none in any file's name"
+    names = {name for name, _ in models}
+    meant = _meant_by(wanted, names)
+    chosen = [shards for (name, _), shards in models.items() if name in meant]
+    if not chosen:
+        there = names_for_a_hint(sorted(names - {""}), 30) or "none in any file's name"
         raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {there}")
-    if len(named) > 1:
-        paths = names_for_a_hint(sorted(one[0].path.text for one in named.values()), 30)
+    if len(chosen) > 1:
+        paths = names_for_a_hint(sorted(shards[0].path.text for shards in chosen), 30)
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
-    [shards] = named.values()
-    _check_complete(shards, item)
-    return shards
+    _check_complete(chosen[0], item)
+    return chosen[0]
 
 
 @value_class
@@ -63,53 +63,59 @@ class Quantisation:
 
 def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisation]:
     """The quantisations that the files of a repository are in, the smallest first."""
-    by_name: dict[str, list[RemoteFile | RefusedFile]] = {}
+    sizes: dict[str, list[int | None]] = {}
     for file in files:
-        path = str(file.path)
-        match = _FILE.fullmatch(path)
-        if match and not _NO_MODEL.match(path):
-            by_name.setdefault(_quantisation_of(match["stem"]), []).append(file)
-    by_name.pop("", None)
-    found = []
-    for name, shards in by_name.items():
-        sizes = [shard.size for shard in shards if shard.size is not None]
-        found.append(Quantisation(name, len(shards), sum(sizes) if len(sizes) == len(shards) else None))
-    return sorted(found, key=lambda one: (one.size or 0, one.name))
+        parts = _parts_of(str(file.path))
+        name = _quantisation_of(parts["stem"]) if parts else ""
+        if name:
+            sizes.setdefault(name, []).append(file.size)
+    quantisations = []
+    for name, sizes_of_shards in sizes.items():
+        known = [size for size in sizes_of_shards if size is not None]
+        total = sum(known) if len(known) == len(sizes_of_shards) else None
+        quantisations.append(Quantisation(name, len(sizes_of_shards), total))
+    return sorted(quantisations, key=lambda quantisation: (quantisation.size or 0, quantisation.name))
 
 
 def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
     """Those of these paths that are files of this quantisation, in whatever case it is written; of its shards those
     that are there."""
-    found = {}
+    names = {}
     for path in paths:
-        match = _FILE.fullmatch(path)
-        if match and not _NO_MODEL.match(path):
-            found[path] = _quantisation_of(match["stem"])
-    named = {path for path, name in found.items() if name.casefold() == wanted.casefold()}
-    return named or {path for path, name in found.items() if _PREFIX.sub("", name).casefold() == wanted.casefold()}
+        parts = _parts_of(path)
+        if parts:
+            names[path] = _quantisation_of(parts["stem"])
+    meant = _meant_by(wanted, set(names.values()))
+    return {path for path, name in names.items() if name in meant}
+
+
+def _parts_of(path: str) -> re.Match[str] | None:
+    """The parts of the name of a file of a model in GGUF; None for any other file."""
+    return None if _NO_MODEL.match(path) else _FILE.fullmatch(path)
 
 
 def _quantisation_of(stem: str) -> str:
     """The last one that the file's own name has, else that of its folder; '' if there is none."""
     folder, _, name = stem.rpartition("/")
-    found = _QUANT.findall(name) or _QUANT.findall(folder)
-    return str(found[-1]) if found else ""
+    names = _QUANT.findall(name) or _QUANT.findall(folder)
+    return str(names[-1]) if names else ""
 
 
-Named = TypeVar("Named")
-
-
-def _by_name(found: dict[str, dict[str, Named]], wanted: str) -> dict[str, Named]:
-    """What is under this name, and under those that differ from it only in case."""
-    fitting = (models for name, models in found.items() if name.casefold() == wanted.casefold())
-    return {stem: one for models in fitting for stem, one in models.items()}
+def _meant_by(wanted: str, names: set[str]) -> set[str]:
+    """The names of quantisations that are ``wanted`` in any case; if there are none, those that are so without their
+    prefix."""
+    folded = wanted.casefold()
+    same = {name for name in names if name.casefold() == folded}
+    return same or {name for name in names if _PREFIX.sub("", name).casefold() == folded}
 
 
 def _check_complete(shards: list[RemoteFile], item: str) -> None:
+    """Raises `NotFound` if there are fewer files than their names say."""
     counts = set()
-    for one in shards:
-        if match := _FILE.fullmatch(one.path.text):
-            counts.add(int(match["shards"] or match["parts"] or 1))
+    for shard in shards:
+        parts = _parts_of(shard.path.text)
+        if parts:
+            counts.add(int(parts["shards"] or parts["parts"] or 1))
     if counts != {len(shards)}:
         wanted = " or ".join(map(str, sorted(counts)))
         raise NotFound(f"{len(shards)} of {wanted} parts are there", item=item, hint="name the files that you want")

@@ -6,7 +6,7 @@ Nothing here asks anything of a server; a reference that cannot be right is refu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -22,7 +22,8 @@ _TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
 _ID_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _QUANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
-_REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
+_REVISION = re.compile(r"(?![-/])(?!.*(\.\.|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _FILE_PAGES = {"tree", "blob", "resolve", "raw"}
 _OTHER_PAGES = {"blame", "commit", "commits", "discussions", "edit", "settings"}
 _NOT_REPOS = {
@@ -34,8 +35,7 @@ _NOT_REPOS = {
 
 def is_pinned(revision: str | None) -> bool:
     """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
-    text = revision or ""
-    return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 @value_class
@@ -101,10 +101,11 @@ class HubOrigin(Origin):
 
     def holds(self, place: Origin) -> bool:
         """A file of the same repository, at or below the same path; at this very commit, if this names one."""
-        if not isinstance(place, HubOrigin) or (place.repo, place.repo_type) != (self.repo, self.repo_type):
+        if not isinstance(place, HubOrigin) or place.repository != self.repository:
             return False
-        is_same_commit = not is_pinned(self.revision) or place.revision == self.revision
-        return is_same_commit and is_at_or_below(place.subpath, self.subpath)
+        if is_pinned(self.revision) and place.revision != self.revision:
+            return False
+        return is_at_or_below(place.subpath, self.subpath)
 
     def of_quantisation(self, name: str) -> HubOrigin:
         return replace(self, subpath="", quant=name)
@@ -131,8 +132,7 @@ def parse_reference(text: str) -> HubOrigin:
     """
     if not text.startswith("hf:"):
         raise UsageError("not a hub reference", item=shown(text)[:200], hint=_FORMS)
-    rest = text.removeprefix("hf:").removeprefix("//").rstrip("/")
-    segments = rest.split("/")
+    segments = text.removeprefix("hf:").removeprefix("//").rstrip("/").split("/")
     if segments[0] == "buckets" and len(segments) > 1:
         hint = "repositories are: hf:org/repo, hf:datasets/org/name"
         raise UsageError("storage buckets of the hub are not supported", item=shown(text)[:200], hint=hint)
@@ -148,13 +148,13 @@ def parse_reference(text: str) -> HubOrigin:
     *owner, last = segments[:length]
     name, at, revision = last.partition("@")
     repo = "/".join([*owner, name])
-    tail = segments[length:]
-    why = why_bad_id(repo)
-    if why:
-        raise UsageError(f"not a repository id: {why}", item=shown(text)[:200], hint=_FORMS)
+    path = segments[length:]
+    reason = why_bad_id(repo)
+    if reason:
+        raise UsageError(f"not a repository id: {reason}", item=shown(text)[:200], hint=_FORMS)
     if not at:
-        return _origin(repo_type, repo, None, tail, quant)
-    return _origin(repo_type, repo, *_take_revision([revision, *tail]), quant)
+        return _origin(repo_type, repo, None, path, quant)
+    return _origin(repo_type, repo, *_take_revision([revision, *path]), quant)
 
 
 def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
@@ -164,32 +164,54 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
     for ``/raw/`` and for pages that hold no file, `Unsafe` for a path that is not safe.
     """
     parts = split_url(url)
-    if parts is None or parts.scheme not in ("http", "https") or "@" in parts.netloc:
-        return None
-    if not {(parts.hostname or "").lower(), parts.netloc.lower()} & {host.lower() for host in hosts}:
+    if parts is None or not _is_of_hub(parts, hosts):
         return None
     segments = parts.path.strip("/").split("/")
     repo_type = _TYPES.get(segments[0], "model")
     if repo_type != "model":
-        segments = segments[1:]
-    if not segments or (repo_type == "model" and segments[0] in _NOT_REPOS):
+        del segments[0]
+    elif segments[0] in _NOT_REPOS:
         return None
-    at = next((i for i in (1, 2) if len(segments) > i + 1 and segments[i] in _FILE_PAGES), None)
-    if at is None and len(segments) > 2:
-        if page := next((one for one in segments[1:3] if one in _OTHER_PAGES), None):
-            hint = "give the repository, or the file's /resolve/ URL"
-            raise UsageError(f"a /{page}/ page of the hub holds no file", item=shown_url(url), hint=hint)
-        return None
-    repo = "/".join(segments[: at or 2])
+    at = _index_of_verb(segments)
+    if at is None:
+        return _repository_page(url, repo_type, segments)
+    repo = "/".join(segments[:at])
     if why_bad_id(repo):
         return None
-    if at is None:
-        return HubOrigin(repo, repo_type)
     if segments[at] == "raw":
         hint = "write /resolve/ instead of /raw/"
         raise UsageError("/raw/ serves a pointer instead of a large file", item=shown_url(url), hint=hint)
     revision, path = _take_revision(segments[at + 1 :])
     return _origin(repo_type, repo, revision, [unquote(segment) for segment in path])
+
+
+def _is_of_hub(parts: SplitResult, hosts: Collection[str]) -> bool:
+    """Whether a URL is one of ``hosts``, and has no user name."""
+    if parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        return False
+    known = {host.lower() for host in hosts}
+    return parts.netloc.lower() in known or (parts.hostname or "").lower() in known
+
+
+def _index_of_verb(segments: Sequence[str]) -> int | None:
+    """Where ``tree``, ``blob``, ``resolve`` or ``raw`` is behind the repository; None if nothing follows it there."""
+    for index in (1, 2):
+        if len(segments) > index + 1 and segments[index] in _FILE_PAGES:
+            return index
+    return None
+
+
+def _repository_page(url: str, repo_type: str, segments: Sequence[str]) -> HubOrigin | None:
+    """The repository whose page this is; None if it is no page of one. Raises `UsageError` for a page of it that holds
+    no file."""
+    if len(segments) > 2:
+        for segment in segments[1:3]:
+            if segment in _OTHER_PAGES:
+                hint = "give the repository, or the file's /resolve/ URL"
+                raise UsageError(f"a /{segment}/ page of the hub holds no file", item=shown_url(url), hint=hint)
+        return None
+    repo = "/".join(segments)
+    return None if why_bad_id(repo) else HubOrigin(repo, repo_type)
 
 
 def _origin(repo_type: str, repo: str, revision: str | None, path: list[str], quant: str = "") -> HubOrigin:
@@ -214,10 +236,8 @@ def _take_revision(segments: list[str]) -> tuple[str, list[str]]:
 
 def check_revision(text: str) -> str:
     """``text`` if it can be a branch, tag, ref or commit. Raises `UsageError`."""
-    odd = ".." in text or "//" in text or text[:1] in "-/" or text[-1:] in "/."
-    if odd or not _REVISION.fullmatch(text) or not text.isprintable():
-        hint = "a revision is a branch, a tag or a commit"
-        raise UsageError("not a revision", item=shown(text)[:200], hint=hint)
+    if not _REVISION.fullmatch(text) or not text.isprintable():
+        raise UsageError("not a revision", item=shown(text)[:200], hint="a revision is a branch, a tag or a commit")
     return text
 
 

@@ -11,6 +11,7 @@ from mdl.paths import RelPath, refuse_twins
 from mdl.plugins.bundle.importing import open_bundle
 from mdl.plugins.fleet.report import FleetReport, node_report
 from mdl.plugins.fleet.work import Answer
+from mdl.plugins.mirror.marker import Marker
 
 
 def bundle(data: bytes) -> None:
@@ -35,4 +36,10 @@ def node(data: bytes) -> None:
     json.dumps([found.document, found.seconds, found.bytes, found.status, report.exit_code], allow_nan=False)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (bundle, node)}
+def marker(data: bytes) -> None:
+    """A mirror's marker stays the same if it is written and read again."""
+    found = Marker.from_json(data, "s3://b/m")
+    assert Marker.from_json(found.to_json(), "s3://b/m") == found
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (bundle, marker, node)}

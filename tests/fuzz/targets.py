@@ -36,7 +36,6 @@ from mdl.catalog.extends import WebBases
 from mdl.catalog.lock import entry_of
 from mdl.catalog.lock_changes import words_of_changes
 from mdl.catalog.lock_file import lock_text, parse_lock, read_lock
-from mdl.catalog.mirror_layout import Marker
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.config.settings import check_config
 from mdl.config.settings import read_text as read_settings
@@ -349,12 +348,6 @@ def search(data: bytes) -> None:
         json.dumps([vars(one) for one in _found(found, "model")], allow_nan=False)
 
 
-def marker(data: bytes) -> None:
-    """A mirror's marker stays the same if it is written and read again."""
-    found = Marker.from_json(data, "s3://b/m")
-    assert Marker.from_json(found.to_json(), "s3://b/m") == found
-
-
 class _Store:
     """A client that has one answer."""
 
@@ -455,7 +448,7 @@ def numbers(data: bytes) -> None:
 
 _HERE = (
     *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
-    *(manifest, history, settings, base, search, marker, bucket_list, job_log, gauges, lease),
+    *(manifest, history, settings, base, search, bucket_list, job_log, gauges, lease),
     *(ollama, training_run, expiry, numbers),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Literal
 
 from mdl.catalog.lock import Lock, LockedModel
-from mdl.catalog.mirror_layout import MARKER, MirrorPlace
+from mdl.catalog.mirror_layout import MirrorPlace
 from mdl.errors import MdlError, NotFound
 from mdl.formatting import human_age
+from mdl.plugins.mirror.marker import MARKER
 from mdl.plugins.mirror.operation import Held, Mirror, held_by
 from mdl.sources.object_store import PartedUpload
 from mdl.values import value_class

@@ -14,7 +14,7 @@ from typing import TypeVar
 from mdl import __version__
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.catalog.lock import Lock, LockedModel
-from mdl.catalog.mirror_layout import MARKER, MarkedFile, Marker, MirrorPlace
+from mdl.catalog.mirror_layout import MirrorPlace
 from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.disk.pool import in_thread
@@ -24,6 +24,7 @@ from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
 from mdl.ops.get import GetRequest, get
+from mdl.plugins.mirror.marker import MARKER, MarkedFile, Marker
 from mdl.plugins.mirror.upload import Reading, Reporter, Sender, Sending, watched, workers
 from mdl.reports import ModelReport, ModelsReport, Report, error_of
 from mdl.sources.object_store import Bucket, S3Object

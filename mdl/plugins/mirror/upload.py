@@ -20,13 +20,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from mdl.catalog.mirror_layout import part_size
 from mdl.disk.pool import Pool, in_parallel, in_thread
 from mdl.disk.safe_open import open_for_reading
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.hashing import Digest, new_hasher, read_blocks
 from mdl.net.policy import Again
+from mdl.plugins.mirror.marker import part_size
 from mdl.sources.object_store import Bucket, PartedUpload, S3Object, UploadedPart, checksum_of
 from mdl.units import Speed
 

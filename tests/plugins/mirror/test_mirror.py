@@ -34,10 +34,10 @@ from support.relay import Meter, Metered, relaying
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog
 
 from mdl import Client
-from mdl.catalog import mirror_layout as layout
 from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Started
 from mdl.plugins import mirror as mirrors
+from mdl.plugins.mirror import marker
 from mdl.sources import object_store
 
 pytest.importorskip("boto3")
@@ -56,7 +56,7 @@ def store(s3_url: str) -> MirrorStore:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_PART", PART)
+    monkeypatch.setattr(marker, "_PART", PART)
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
 from support.shell import Shell, done, ended, started, with_environ
 
 from mdl import Client
-from mdl.catalog.mirror_layout import part_size
 from mdl.events import Event, Progressed
 from mdl.plugins import mirror
+from mdl.plugins.mirror.marker import part_size
 
 pytestmark = [
     pytest.mark.skipif(weed() is None, reason="SeaweedFS is not installed (the test extra has it)"),

@@ -13,11 +13,11 @@ import pytest
 from support.cases import each
 
 from mdl.cancel import CancelToken
-from mdl.catalog import mirror_layout as layout
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError
 from mdl.events import Event
 from mdl.hashing import Digest
 from mdl.net.policy import RetryPolicy
+from mdl.plugins.mirror import marker
 from mdl.plugins.mirror.upload import Sender, Sending, is_same, watched, workers
 from mdl.sources.object_store import Bucket, PartedUpload, S3Object, UploadedPart
 
@@ -70,7 +70,7 @@ class _Bucket:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of three parts."""
-    monkeypatch.setattr(layout, "_PART", PART)
+    monkeypatch.setattr(marker, "_PART", PART)
     path = tmp_path / "f.bin"
     path.write_bytes(DATA)
     return path

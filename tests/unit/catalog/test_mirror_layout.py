@@ -1,37 +1,22 @@
-"""The layout of a mirror: where a file is, what a marker says, how large a part is, who is asked for a file."""
+"""The layout of a mirror: where a file is, who is asked for a file."""
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.cases import each
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock_file import lock_text, parse_lock
-from mdl.catalog.mirror_layout import MarkedFile, Marker, MirrorPlace, part_size, with_mirrors
+from mdl.catalog.mirror_layout import MirrorPlace, with_mirrors
 from mdl.catalog.model import CatalogFile, Model
-from mdl.errors import ProtocolError, Unsafe, UsageError
+from mdl.errors import Unsafe, UsageError
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import parse
 
-MIB = 2**20
 NAMES = st.text("ab.-_ é%+'", min_size=1, max_size=6).map(lambda text: f"n{text}x")
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: Digest("sha256", f"{number:064x}"))
-
-
-@given(size=st.integers(0, 48 * 2**40))
-def test_there_are_never_more_parts_than_a_store_takes(size: int) -> None:
-    """At most 10,000 parts of 32 MiB or more, and as few more bytes a part as whole MiB allow."""
-    part = part_size(size)
-    assert part >= 32 * MIB
-    assert part % MIB == 0
-    assert -(-size // part) <= 10_000
-    assert part == 32 * MIB or -(-size // (part - MIB)) > 10_000
 
 
 @given(prefix=st.lists(NAMES, max_size=2), name=NAMES, path=st.lists(NAMES, min_size=1, max_size=3))
@@ -89,36 +74,6 @@ def test_other_bytes_are_another_version(files: list[tuple[str, Digest]], at: in
     changes = [[*rest, (f"{path}.new", before)], rest, [*files, ("zz.new", digest)]]
     changes += [[*rest, (path, digest)]] if digest != before else []
     assert version not in {locked("one", *change).version for change in changes}
-
-
-MARKER = Marker("one", "0" * 16, (MarkedFile("a b.bin", 3, "f" * 64),), "hf:org/repo", "c" * 40, "mit", "now", "1.0")
-
-
-def test_a_marker_comes_back() -> None:
-    """What is written is read."""
-    assert Marker.from_json(MARKER.to_json(), "s3://b") == MARKER
-
-
-@each(
-    "change",
-    [
-        {"schema": "mdl.mirror-complete/2"},
-        {"files": [{"path": "../x", "size": 1, "sha256": "f" * 64}]},
-        {"files": [{"path": "x", "size": -1, "sha256": "f" * 64}]},
-        {"files": [{"path": "x", "size": True, "sha256": "f" * 64}]},
-        {"files": [{"path": "x", "size": 1, "sha256": "F" * 64}]},
-        {"files": 3},
-        {"files": [3]},
-        {"name": None, "files": None},
-    ],
-)
-def test_what_is_no_marker(change: dict[str, Any]) -> None:
-    """A marker with anything wrong in it is refused as a whole, and the error says of which object."""
-    text = json.dumps(json.loads(MARKER.to_json()) | change).encode()
-    for data in (text, text[:-5], b"[]", b"\xff", b"[" * 200_000):
-        with pytest.raises(ProtocolError) as caught:
-            Marker.from_json(data, "s3://bucket/key")
-        assert caught.value.item == "s3://bucket/key"
 
 
 def test_who_is_asked_for_a_file() -> None:
