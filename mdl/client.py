@@ -509,14 +509,20 @@ class Client:
         deletions: list[Deletion] = []
         errors: list[MdlError] = []
         for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
+            typed = target if isinstance(target, str) else target.label
             try:
-                for model in self.models_here(target):
-                    deletions += plan(model, stores, known, force=force)
+                models = self.models_here(target)
             except MdlError as error:
-                named = error.on(str(target))
+                named = error.on(typed)
                 if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
                     named = named.but(hint="'mdl list --local' shows what is on this disk")
                 errors.append(named)
+                continue
+            for model in models:
+                try:
+                    deletions += plan(model, stores, known, force=force)
+                except MdlError as error:
+                    errors.append(error.on(typed if len(models) == 1 else model.label))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 
     def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:

@@ -195,8 +195,7 @@ def _keys(_: typer.Context) -> Iterator[Offer]:
 def _columns(_: typer.Context) -> Iterator[Offer]:
     from mdl.cli.model_table import COLUMNS
 
-    for name, column in COLUMNS.items():
-        yield name, column.about
+    yield from COLUMNS.items()
 
 
 def _schemas(_: typer.Context) -> Iterator[Offer]:

@@ -176,34 +176,42 @@ def clean(
     """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
     them. Models stay: 'mdl rm' deletes them."""
     is_asked = session.common.yes
-    console = session.console
     found = session.client(settings).clean(remove=is_asked, unlisted=unlisted)
     rows = [_waste(waste, is_removed, is_asked) for waste, is_removed in found]
     total = sum(row["bytes"] for row in rows if row["action"] != "kept")
-
-    def show() -> None:
-        models = [] if unlisted else [row for row in rows if row["kind"] == "unlisted"]
-        told = [row for row in rows if row not in models]
-        if told:
-            headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
-            console.table(headers, [_waste_row(row) for row in told], cut=("FILE",), drop=("AGE",), below="WHY")
-            for row in told if console.verbose else ():
-                console.note(f"{row['kind']}: {row['path']}")
-        if any(row["action"] != "kept" for row in rows):
-            console.note(f"{human_bytes(total)} freed" if is_asked else _NOT_YET.format(human_bytes(total)))
-        elif told:
-            console.note("nothing to clean: what is listed is kept for its job; 'mdl jobs' shows it")
-        else:
-            console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
-        if models:
-            count = counted(len(models), "model")
-            size = human_bytes(sum(row["bytes"] for row in models))
-            console.note(
-                f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free"
-            )
-
     items = [row | {"modified_at": utc_time(row["modified_at"])} for row in rows]
-    return session.show({"items": items, "bytes": total}, show)
+    return session.show({"items": items, "bytes": total}, lambda: _show_waste(session, rows, total, unlisted=unlisted))
+
+
+def _show_waste(session: Session, rows: Sequence[dict[str, Any]], total: int, *, unlisted: bool) -> None:
+    """What goes, and why; models that no catalog names only if they were asked for."""
+    console = session.console
+    table: list[dict[str, Any]] = []
+    models: list[dict[str, Any]] = []
+    is_any_going = False
+    for row in rows:
+        if row["kind"] == "unlisted" and not unlisted:
+            models.append(row)
+        else:
+            table.append(row)
+        is_any_going = is_any_going or row["action"] != "kept"
+    if table:
+        headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
+        console.table(headers, [_waste_row(row) for row in table], cut=("FILE",), drop=("AGE",), below="WHY")
+    if console.verbose:
+        for row in table:
+            console.note(f"{row['kind']}: {row['path']}")
+    size = human_bytes(total)
+    if is_any_going:
+        console.note(f"{size} freed" if session.common.yes else _NOT_YET.format(size))
+    elif table:
+        console.note("nothing to clean: what is listed is kept for its job; 'mdl jobs' shows it")
+    else:
+        console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
+    if models:
+        size = human_bytes(sum(row["bytes"] for row in models))
+        count = counted(len(models), "model")
+        console.note(f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free")
 
 
 def _waste_row(row: dict[str, Any]) -> tuple[str, ...]:

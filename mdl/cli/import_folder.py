@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mdl import Settings, UsageError
 from mdl.cli.command import command
@@ -12,7 +12,7 @@ from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import ImportedFile, ImportReport
+    from mdl import ImportedFile, ImportReport, MdlError
 
 _LAYOUTS = {
     "ollama": "Ollama's store",
@@ -22,7 +22,6 @@ _LAYOUTS = {
 }
 _NAMED = 5
 """How many files that were left out are named."""
-_WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None: "in place"}
 
 
 @command(
@@ -51,39 +50,52 @@ def import_folder(
     Without --link, --copy or --move the bytes are shared with the original if the file system can, else copied."""
     if link + copy + move > 1:
         raise UsageError("only one of --link, --copy and --move can be meant", item="--move")
-    asked = {"link": link, "copy": copy, "move": move}
-    how = next((way for way, is_asked in asked.items() if is_asked), "auto")
+    how: Literal["auto", "link", "copy", "move"] = "auto"
+    if link:
+        how = "link"
+    elif copy:
+        how = "copy"
+    elif move:
+        how = "move"
     client = session.client(settings)
     with session.console.watch() as on_event:
-        report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
+        report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)
         on_event.end_with(report.error)
     error = report.error
-    session.errors([file.error for file in report.files if file.error] or ([error] if error else []))
-    left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
-    facts = {name: value for name, value in vars(report).items() if name != "left_out"}
-    return session.show(facts | {"skipped": left_out}, lambda: _show(session, report), error=error)
+    failures: list[MdlError] = [file.error for file in report.files if file.error]
+    if error is not None and not failures:
+        failures.append(error)
+    session.errors(failures)
+    facts = dict(vars(report))
+    left_out = facts.pop("left_out")
+    facts["skipped"] = [{"path": path, "why": why} for path, why in left_out.items()]
+    return session.show(facts, lambda: _show(session, report), error=error)
 
 
 def _show(session: Session, report: ImportReport) -> None:
     """One line a model, and what is not one."""
     console = session.console
     models: dict[str, list[ImportedFile]] = {}
+    came: list[ImportedFile] = []
+    here: list[ImportedFile] = []
     for file in report.files:
         models.setdefault(file.model, []).append(file)
-    console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, files) for name, files in models.items()])
+        if file.action in ("imported", "planned"):
+            came.append(file)
+        elif file.action == "kept":
+            here.append(file)
+    console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, models[name]) for name in models])
     left_out = [f"left out: {shown(path)}: {why}" for path, why in report.left_out.items()]
     for line in first_of(left_out, most=_NAMED):
         console.note(line)
-    came = [file for file in report.files if file.action in ("imported", "planned")]
-    here = [file for file in report.files if file.action == "kept"]
     if here:
         console.note(f"here already: {_amount(here)}")
     if came:
         to_copy = sum(file.size for file in came if file.way == "copy")
-        known = sum(any(file.of_catalog for file in files) for files in models.values())
-        verb = "to import" if came[0].action == "planned" else "imported"
-        whose = f"; {known} of {counted(len(models), 'model')} known to the catalog" if known else ""
         copied = f", {human_bytes(to_copy)} of it by copying" if to_copy else ""
+        known = len({file.model for file in report.files if file.of_catalog})
+        whose = f"; {known} of {counted(len(models), 'model')} known to the catalog" if known else ""
+        verb = "to import" if came[0].action == "planned" else "imported"
         console.note(f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}{copied}{whose}")
     elif not report.files:
         console.note("no model was found there")
@@ -94,19 +106,18 @@ def _amount(files: list[ImportedFile]) -> str:
 
 
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
-    ways = set()
-    verified = set()
+    ways: set[str] = set()
+    verified: set[str] = set()
+    is_plan = False
     for file in files:
+        is_plan = is_plan or file.action == "planned"
         if file.error:
             ways.add("failed")
             continue
-        ways.add("keep" if file.action == "kept" else _WORDS[file.way])
+        ways.add("keep" if file.action == "kept" else file.way or "in place")
         verified.add("as found" if file.verified in ("none", "size") else file.verified)
-    if not any(file.action == "planned" for file in files):
-        known = ",".join(sorted(verified))
-    elif files[0].of_catalog:
-        known = "the catalog's, by its size"
-    else:
-        known = ""
+    known = ",".join(sorted(verified))
+    if is_plan:
+        known = "the catalog's, by its size" if files[0].of_catalog else ""
     size = human_bytes(sum(file.size for file in files))
     return name, str(len(files)), size, ",".join(sorted(ways)), known or "-"

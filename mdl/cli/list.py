@@ -24,7 +24,7 @@ from mdl.paths import shown
 from mdl.redact import open_url
 
 if TYPE_CHECKING:
-    from mdl import Client, Model, ModelStatus, RemoteModel
+    from mdl import Client, Inventory, Model, ModelStatus, RemoteModel
 
     Pair = tuple[Model, ModelStatus]
 
@@ -72,63 +72,97 @@ def list_models(
         chosen = tuple(map(column_of, columns.split(",")))
     order = column_of(sort) if sort else None
     client = session.client(settings)
-    console = session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
     statuses = [status for status, is_asked in asked.items() if is_asked]
+    is_all = not (patterns or kind or tag or statuses)
     narrow: dict[str, Any] = {"kind": kind, "tag": tag}
-    found = client.inventory(patterns or None, **narrow) if local or settings.get("layout") else None
-    pairs = [pair for pair in found.models if not statuses or pair[1].status in statuses] if found else []
+    inventory = None
+    here: list[Pair] = []
+    if local or settings.get("layout"):
+        inventory = client.inventory(patterns or None, **narrow)
+        here = [pair for pair in inventory.models if not statuses or pair[1].status in statuses]
+    pairs = here
     if not local:
-        pairs = _with_those_here(client.statuses(patterns or None, **narrow, status=statuses or None), pairs)
+        pairs = _with_those_here(client.statuses(patterns or None, **narrow, status=statuses or None), here)
     rows = in_order([Row(*pair, is_local=local) for pair in pairs], order)
 
     def show_table() -> None:
         if table_format == "tsv":
-            console.tab_separated(exact_rows(rows, chosen))
-            return
-        if not rows and found is None:
-            if client.catalog.models and not (patterns or kind or tag or statuses):
-                console.note("your catalog has no model of its own; 'mdl list PATTERN' finds those that it extends too")
-            else:
-                console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
-            return
-        console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
-        total = found.bytes if local and found and len(rows) == len(found.models) else None
-        is_all = not (patterns or kind or tag or statuses)
-        console.note(_last_line(rows, client.catalog.groups if is_all and not local else {}, total))
-        if local and found and found.unfinished and is_all:
-            console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: the same 'mdl get' goes on")
-        if more := _unlisted(client) if found is None and is_all else 0:
-            console.note(f"{counted(more, 'more model')} on this disk that no catalog names: 'mdl list --local'")
+            session.console.tab_separated(exact_rows(rows, chosen))
+        elif not rows and inventory is None:
+            session.console.note(_why_none(client, is_all=is_all))
+        else:
+            session.console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
+            _show_totals(session, client, rows, inventory if local else None, is_all=is_all)
+            if is_all and inventory is None:
+                _show_unlisted(session, client)
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(row.model, row.found) for row in rows], "groups": groups}, show_table)
 
 
-def _unlisted(client: Client) -> int:
-    """How many models of the models folder the catalog does not name."""
-    return len(set(client.stores.open().receipts.models()) - client.catalog.models.keys())
-
-
 def _with_those_here(listed: list[Pair], here: Sequence[Pair]) -> list[Pair]:
     """The catalog's models, and those on this disk that are not among them."""
-    names = {model.name for model, _ in listed}
-    sources = {source.repository for model, status in listed if status.is_here for source in model.sources} - {""}
-    others = [pair for pair in here if pair[0].name not in names]
-    return listed + [pair for pair in others if not sources & {source.repository for source in pair[0].sources}]
+    names: set[str] = set()
+    repositories: set[str] = set()
+    for model, status in listed:
+        names.add(model.name)
+        if status.is_here:
+            repositories.update(source.repository for source in model.sources if source.repository)
+    pairs = list(listed)
+    for model, status in here:
+        is_listed = model.name in names or any(source.repository in repositories for source in model.sources)
+        if not is_listed:
+            pairs.append((model, status))
+    return pairs
 
 
-def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None) -> str:
+def _why_none(client: Client, *, is_all: bool) -> str:
+    if is_all and client.catalog.models:
+        return "your catalog has no model of its own; 'mdl list PATTERN' finds those that it extends too"
+    return "the catalog has no such model; 'mdl list --local' shows all that is on this disk"
+
+
+def _show_totals(
+    session: Session, client: Client, rows: Sequence[Row], local: Inventory | None, *, is_all: bool
+) -> None:
+    """The last line of a list, and what unfinished downloads take beside; ``local`` is what is on this disk, if that
+    is listed."""
+    if local is None:
+        session.console.note(_last_line(rows, client.catalog.groups if is_all else {}))
+        return
+    is_whole = len(rows) == len(local.models)  # else bytes that models share count for each
+    session.console.note(_last_line(rows, {}, local.bytes if is_whole else None))
+    if is_all and local.unfinished:
+        size = human_bytes(local.unfinished)
+        session.console.note(f"{size} more of unfinished downloads: the same 'mdl get' goes on")
+
+
+def _show_unlisted(session: Session, client: Client) -> None:
+    """How many models of the models folder the catalog does not name."""
+    count = len(set(client.stores.open().receipts.models()) - client.catalog.models.keys())
+    if count:
+        session.console.note(f"{counted(count, 'more model')} on this disk that no catalog names: 'mdl list --local'")
+
+
+def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None = None) -> str:
     """``12 models, 3 here, 1 partly (4.1 GB); groups: nightly``."""
-    here = [row.found for row in rows if row.found.is_here]
-    size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
-    partly = sum(found.status == "partial" for found in here)
     named = f"; groups: {', '.join(groups)}" if groups else ""
+    here = 0
+    partly = 0
+    size = 0
+    for row in rows:
+        if row.found.is_here:
+            size += row.found.bytes_present
+            if row.found.status == "partial":
+                partly += 1
+            else:
+                here += 1
     models = counted(len(rows), "model")
-    if not here:
+    if here + partly == 0:
         return f"{models}, none here{named}"
     unfinished = f", {partly} partly" if partly else ""
-    return f"{models}, {len(here) - partly} here{unfinished} ({size}){named}"
+    return f"{models}, {here} here{unfinished} ({human_bytes(size if total is None else total)}){named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
@@ -203,7 +237,7 @@ def _show_group(session: Session, client: Client, name: str, members: Sequence[s
 
     def show_table() -> None:
         session.console.table(**table_of(rows, MEMBER))
-        session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
+        session.console.note(f"the group {name}: {_last_line(rows, {})}")
 
     described = [_facts(row.model, row.found) for row in rows]
     return session.show({"group": name, "members": described}, show_table)

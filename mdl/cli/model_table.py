@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,56 +58,65 @@ class Row:
             return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
         return found.status
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is in each column for people."""
+        model = self.model
+        found = self.found
+        return {
+            "name": self.name,
+            "kind": model.kind,
+            "status": self.status,
+            "size": human_bytes(self.size),
+            "files": str(found.files_present),
+            "since": "" if found.since is None else human_age(time.time() - found.since),
+            "commit": ", ".join(commit[:_SHORT] for commit in found.commits),
+            "license": model.license,
+            "tags": ", ".join(model.tags),
+            "title": model.title,
+            "source": model.source_text,
+            "folder": str(found.path),
+        }
 
-@value_class
-class Column:
-    """One column. ``text`` is for people, ``exact`` for a program, ``key`` is what the rows are ordered by; without
-    the last two it is the text."""
+    @property
+    def exact_texts(self) -> dict[str, str]:
+        """The same for a program: bytes, UTC times, whole commits; what is not known is empty."""
+        return self.texts | {
+            "name": self.model.name,
+            "status": "gone" if self.model.gone else self.found.status,
+            "size": "" if self.size is None else str(self.size),
+            "since": utc_time(self.found.since) or "",
+            "commit": ",".join(self.found.commits),
+            "tags": ",".join(self.model.tags),
+        }
 
-    about: str
-    text: Callable[[Row], str]
-    exact: Callable[[Row], str] | None = None
-    key: Callable[[Row], Any] | None = None
+    @property
+    def order(self) -> dict[str, Any]:
+        """By what rows are ordered in each column: texts from A to Z, the largest and the newest first."""
+        return self.texts | {
+            "name": self.model.name,
+            "status": _ORDER.index(self.found.status),
+            "size": -(self.size or 0),
+            "files": -self.found.files_present,
+            "since": -(self.found.since or 0),
+        }
 
 
 COLUMNS: Final = {
-    "name": Column(
-        "what mdl calls it", lambda row: row.name, lambda row: row.model.name, key=lambda row: row.model.name
-    ),
-    "kind": Column("model, tts, dataset …", lambda row: row.model.kind),
-    "status": Column(
-        "whether it is here",
-        lambda row: row.status,
-        lambda row: "gone" if row.model.gone else row.found.status,
-        lambda row: _ORDER.index(row.found.status),
-    ),
-    "size": Column(
-        "its size; with --local that of what is here",
-        lambda row: human_bytes(row.size),
-        lambda row: "" if row.size is None else str(row.size),
-        lambda row: -(row.size or 0),
-    ),
-    "files": Column(
-        "how many files are here", lambda row: str(row.found.files_present), key=lambda row: -row.found.files_present
-    ),
-    "since": Column(
-        "when it came to this disk",
-        lambda row: "" if row.found.since is None else human_age(time.time() - row.found.since),
-        lambda row: utc_time(row.found.since) or "",
-        lambda row: -(row.found.since or 0),
-    ),
-    "commit": Column(
-        "the commits of what is here",
-        lambda row: ", ".join(commit[:_SHORT] for commit in row.found.commits),
-        lambda row: ",".join(row.found.commits),
-    ),
-    "license": Column("its licence", lambda row: row.model.license),
-    "tags": Column("its tags", lambda row: ", ".join(row.model.tags), lambda row: ",".join(row.model.tags)),
-    "title": Column("its title", lambda row: row.model.title),
-    "source": Column("where it comes from", lambda row: row.model.source_text),
-    "folder": Column("where it is, or would be", lambda row: str(row.found.path)),
+    "name": "what mdl calls it",
+    "kind": "model, tts, dataset …",
+    "status": "whether it is here",
+    "size": "its size; with --local that of what is here",
+    "files": "how many files are here",
+    "since": "when it came to this disk",
+    "commit": "the commits of what is here",
+    "license": "its licence",
+    "tags": "its tags",
+    "title": "its title",
+    "source": "where it comes from",
+    "folder": "where it is, or would be",
 }
-"""Every column by its name."""
+"""What every column tells."""
 
 LISTED: Final = ("name", "kind", "status", "size", "license", "title")
 LOCAL: Final = ("name", "status", "size", "files", "since", "commit", "source", "folder")
@@ -128,20 +137,30 @@ def column_of(text: str) -> str:
 
 
 def in_order(rows: list[Row], column: str | None) -> list[Row]:
-    """The rows by what is in a column: texts from A to Z, the largest and the newest first. Without one as they are."""
-    return sorted(rows, key=COLUMNS[column].key or COLUMNS[column].text) if column else rows
+    """The rows by what is in a column; without one as they are."""
+    if column is None:
+        return rows
+    return sorted(rows, key=lambda row: row.order[column])
 
 
 def table_of(rows: Iterable[Row], columns: Sequence[str], *, keeps_all: bool = False) -> dict[str, Any]:
     """The arguments of `Console.table`. If it ``keeps_all``, a narrow terminal cuts columns but leaves none out."""
+    cells: list[list[str]] = []
+    for row in rows:
+        texts = row.texts
+        cells.append([texts[name] or "-" for name in columns])
     return {
         "headers": [name.upper() for name in columns],
-        "rows": [[COLUMNS[name].text(row) or "-" for name in columns] for row in rows],
+        "rows": cells,
         "cut": [name.upper() for name in _CUT if name in columns],
         "drop": [name.upper() for name in _DROP if name in columns and not keeps_all],
     }
 
 
 def exact_rows(rows: Iterable[Row], columns: Sequence[str]) -> list[list[str]]:
-    """The same for a program: bytes, UTC times, whole commits; what is not known is empty."""
-    return [[(COLUMNS[name].exact or COLUMNS[name].text)(row) for name in columns] for row in rows]
+    """The rows for a program, as `Row.exact_texts` has them."""
+    cells: list[list[str]] = []
+    for row in rows:
+        texts = row.exact_texts
+        cells.append([texts[name] for name in columns])
+    return cells

@@ -91,24 +91,30 @@ def _command(session: Session, kind: str) -> str:
 def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:
     """What is not ok, and one line for the whole; the digests of all if that was asked for."""
     console = session.console
-    files = [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
-    for name, file in files if console.verbose else ():
-        console.data(name)
-        console.data(f"    {file.actual or '-'}")
-        if file.expected not in (None, file.actual):
-            console.data(f"    expected {file.expected}")
-    rows = [(file.status, name) for name, file in files if file.status != "ok"]
+    counts = Counter[str]()
+    rows: list[tuple[str, str]] = []
+    for model, file in report.files:
+        name = shown(f"{model}/{file.path}")
+        counts[file.status] += 1
+        if file.status != "ok":
+            rows.append((file.status, name))
+        if console.verbose:
+            console.data(name)
+            console.data(f"    {file.actual or '-'}")
+            if file.expected not in (None, file.actual):
+                console.data(f"    expected {file.expected}")
     if rows:
         console.table(("STATUS", "FILE"), rows)
-    counts = Counter(file.status for _, file in files)
-    others = ", ".join(f"{count:,} {status}" for status, count in counts.items() if status != "ok")
-    summary = f"{counted(counts['ok'], 'file')} ok, {human_bytes(report.bytes_read)}, {human_elapsed(report.seconds)}"
-    summary = f"{others}; {summary}" if others else summary
+    ok = counts.pop("ok", 0)
+    summary = f"{counted(ok, 'file')} ok, {human_bytes(report.bytes_read)}, {human_elapsed(report.seconds)}"
+    if counts:
+        others = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+        summary = f"{others}; {summary}"
     if report.wrong:
         console.error(type(report.wrong)(summary, hint=report.wrong.hint))
-    elif files:
+    elif ok or counts:
         console.note(summary)
     elif not report.errors:
         unread = sum(status.files_present for _, status in client.inventory().models)
-        told = f"; {counted(unread, 'file')} of other programs not read, see: mdl list --local" if unread else ""
-        console.note(f"nothing of mdl's is here to verify{told}")
+        others = f"; {counted(unread, 'file')} of other programs not read, see: mdl list --local" if unread else ""
+        console.note(f"nothing of mdl's is here to verify{others}")

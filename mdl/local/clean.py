@@ -129,18 +129,18 @@ def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
     named = _names_of_partials(store)
     for folder in stale_dirs(store.partials):
         url = ""
-        why = "unfinished: its journal cannot be read"
+        reason = "unfinished: its journal cannot be read"
         try:
             record = journal.load(folder / "journal")
             if record is not None:
                 url = record.identity.url
-                why = f"unfinished: {url}"
+                reason = f"unfinished: {url}"
         except StateError:
-            why = "unfinished: of a newer mdl"
+            reason = "unfinished: of a newer mdl"
         key = key_of(folder)
         model, file = named.get(key, ("", url.rpartition("/")[2]))
         kept = _why_kept(wanted(key))
-        yield Waste("partial", folder, _size(folder), why, kept, model, file, _written_at(folder))
+        yield Waste("partial", folder, _size(folder), reason, kept, model, file, _written_at(folder))
 
 
 def _names_of_partials(store: Store) -> dict[str, tuple[str, str]]:
@@ -257,8 +257,8 @@ def _shared(store: Store) -> Iterator[Waste]:
     links = all_shared_links(store.root)
     for path in shared_files(store.root):
         if path not in links:
-            why = "no repository of Hugging Face's cache leads to it"
-            yield Waste("shared", path, _size(path), why, on_remove=partial(remove_unlinked, store.root, path))
+            reason = "no repository of Hugging Face's cache leads to it"
+            yield Waste("shared", path, _size(path), reason, on_remove=partial(remove_unlinked, store.root, path))
 
 
 def _staged_in(folder: Path) -> Iterator[Waste]:

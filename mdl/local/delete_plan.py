@@ -19,12 +19,23 @@ from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
 from mdl.files import Receipt, RemoteFile
 from mdl.formatting import spelled
-from mdl.local.on_disk import ModelOnDisk, RepoOnDisk, model_on_disk, partials_of, repo_on_disk
+from mdl.local.on_disk import (
+    CacheEntry,
+    ModelOnDisk,
+    hub_origins,
+    meant_of,
+    model_on_disk,
+    of_hubs,
+    partials_of,
+    repo_on_disk,
+)
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
 _LIST = "'mdl list --local' shows what is on this disk"
+_SHORT = 12
+"""How much of a commit tells it from others, for people."""
 
 
 @value_class
@@ -105,7 +116,7 @@ def plan(
         deletions = [of_folder(store, model, force=force)]
     else:
         paths.update(receipt.path.text for receipt in store.receipts.of_model(model.name))
-        origins = _hub_origins(model)
+        origins = hub_origins(model)
         if model.origin == COMMAND_LINE and origins:
             deletions = [of_repo(store, origin) for origin in origins]
         else:
@@ -115,7 +126,7 @@ def plan(
     if unfinished and not deletions:
         deletions = [Deletion(store, model.name, model.label, store.folder(model.name), [model.name])]
     if not deletions:
-        raise _not_here(model, stores)
+        raise _not_in_cache(model, store) if store.layout.is_by_digest else _not_in_folder(model, stores[1:])
     deletions[0].add_partials(unfinished)
     return deletions
 
@@ -127,30 +138,31 @@ def of_model(store: Store, name: str) -> list[Deletion]:
     return [of_folder(store, Model(name))]
 
 
-def _hub_origins(model: Model) -> list[HubOrigin]:
-    return [origin for origin in model.sources if isinstance(origin, HubOrigin)]
-
-
-def _not_here(model: Model, stores: Sequence[Store]) -> NotFound:
-    """The error for a model of which nothing is in the store in use: its hint says where it is."""
-    store, *others = stores
-    origins = _hub_origins(model)
-    if not store.layout.is_by_digest:
-        hint = _LIST
-        for origin in origins:
-            for other in others:
-                if other.layout.is_by_digest and repo_in(other.root, origin).is_there:
-                    hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
-        return NotFound("nothing of it is on this disk", hint=hint)
-    repos = [repo_in(store.root, origin) for origin in origins]
-    if model.origin == COMMAND_LINE and repos:
-        commits = sorted({file.commit[:12] for repo in repos for file in repo.files})
-        return NotFound("not in Hugging Face's cache", hint=f"there is {', '.join(commits)}" if commits else _LIST)
+def _not_in_folder(model: Model, others: Sequence[Store]) -> NotFound:
+    """The error for a model of which nothing is in the plain models folder. Its hint says if the cache has it."""
     hint = _LIST
+    for store in others:
+        for origin in hub_origins(model):
+            if store.layout.is_by_digest and repo_in(store.root, origin).is_there:
+                hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
+    return NotFound("nothing of it is on this disk", hint=hint)
+
+
+def _not_in_cache(model: Model, store: Store) -> NotFound:
+    """The error for a model of which nothing is in the hub's cache, or nothing that mdl brought for it."""
+    hint = _LIST
+    repos = [repo_in(store.root, origin) for origin in hub_origins(model)]
+    if model.origin != COMMAND_LINE or not repos:
+        for repo in repos:
+            if repo.is_there:
+                hint = f"another program brought {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
+        return NotFound("mdl brought nothing of it to Hugging Face's cache", hint=hint)
+    commits: set[str] = set()
     for repo in repos:
-        if repo.is_there:
-            hint = f"another program brought {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
-    return NotFound("mdl brought nothing of it to Hugging Face's cache", hint=hint)
+        commits.update(file.commit[:_SHORT] for file in repo.files)
+    if commits:
+        hint = f"there is {', '.join(sorted(commits))}"
+    return NotFound("not in Hugging Face's cache", hint=hint)
 
 
 # The plain layout: a folder for each model.
@@ -161,48 +173,42 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
     files are hashed that seem to be changed. Raises `StateError`, `StorageError`, `Cancelled`."""
     name = model.name
     _refuse_closed(store, name)
-    found = model_on_disk(store, name)
-    meant = _meant(model, found)
-    deletion = Deletion(store, name, model.label, found.folder, [name])
-    for path, place in found.files.items():
+    on_disk = model_on_disk(store, name)
+    meant = _meant(model, on_disk)
+    deletion = Deletion(store, name, model.label, on_disk.folder, [name])
+    for path, place in on_disk.files.items():
         if path not in meant:
             continue
-        receipt = found.receipts.get(path)
-        why = _why_kept(store, receipt)
-        if why and not force and not publish.is_staged(place.name):
-            deletion.kept.append(KeptFile(place, why))
+        receipt = on_disk.receipts.get(path)
+        reason = _why_kept(store, receipt)
+        if reason and not force and not publish.is_staged(place.name):
+            deletion.kept.append(KeptFile(place, reason))
             continue
         deletion.steps.append(place)
         deletion.count(place)
         if receipt is not None and receipt.url.startswith("file:"):
             deletion.imported += 1
     deletion.files = len(deletion.steps)
-    forgotten = [path for path in found.receipts if path in meant]
+    forgotten = [path for path in on_disk.receipts if path in meant]
     deletion.add_partials(partials_of(store, name, forgotten))
-    if not found.folder.is_symlink():
-        deletion.folders = [Path(at) for at, _, _ in os.walk(found.folder)]
-        deletion.forgotten[name] = [found.receipts[path].path for path in forgotten]
+    if not on_disk.folder.is_symlink():
+        deletion.folders = [Path(at) for at, _, _ in os.walk(on_disk.folder)]
+        deletion.forgotten[name] = [on_disk.receipts[path].path for path in forgotten]
     return deletion
 
 
-def _meant(model: Model, found: ModelOnDisk) -> Collection[str]:
+def _meant(model: Model, on_disk: ModelOnDisk) -> Collection[str]:
     """Those of the paths in a model's folder that it means: all of them, unless it is a reference to a part of a
     repository, to a commit, or to one URL."""
     if model.origin != COMMAND_LINE:
-        return set(found.paths)
+        return set(on_disk.paths)
     meant = {file.path.text for file in model.files}
     for origin in model.sources:
-        paths: Collection[str] = found.paths
         if isinstance(origin, HubOrigin):
-            if origin.revision:
-                paths = [path for path in paths if _is_of_revision(found.receipts.get(path), origin.revision)]
-            paths = part_of(origin, paths)
-        meant.update(paths)
+            meant.update(meant_of(origin, on_disk.paths, on_disk.receipts))
+        else:
+            meant.update(on_disk.paths)
     return meant
-
-
-def _is_of_revision(receipt: Receipt | None, revision: str) -> bool:
-    return receipt is not None and receipt.hub is not None and revision in (receipt.hub.branch, receipt.hub.revision)
 
 
 def _refuse_closed(store: Store, name: str) -> None:
@@ -214,8 +220,8 @@ def _refuse_closed(store: Store, name: str) -> None:
             owner = records.lstat().st_uid
             if owner != os.geteuid() and not is_own_folder(records):
                 who = user_name(owner)
-                why = f"{who} downloads into this folder, and only {who} can tell which files are mdl's"
-                raise StorageError(why, hint=f"have it deleted by {who}")
+                reason = f"{who} downloads into this folder, and only {who} can tell which files are mdl's"
+                raise StorageError(reason, hint=f"have it deleted by {who}")
 
 
 def _why_kept(store: Store, receipt: Receipt | None) -> str:
@@ -234,23 +240,25 @@ def _why_kept(store: Store, receipt: Receipt | None) -> str:
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """A repository of the hub's cache, no matter which program brought it, or the part of it that ``origin`` means; if
     it has a revision, that revision alone."""
-    found = repo_on_disk(store, origin)
-    repo = found.repo
-    files = list(repo.files)
-    receipts = list(found.receipts)
+    cached = repo_on_disk(store, origin)
+    repo = cached.repo
+    entries = cached.entries
     if origin.revision:
         commit = repo.commit_of(origin.revision)
-        files = [file for file in files if file.commit == commit]
-        receipts = [receipt for receipt in receipts if receipt.hub and receipt.hub.revision == commit]
+        entries = [entry for entry in entries if entry.commit == commit]
     if not origin.is_whole:
-        paths = [*(file.path for file in files), *(receipt.path.text for receipt in receipts)]
-        part = set(part_of(origin, list(dict.fromkeys(paths))))
-        files = [file for file in files if file.path in part]
-        receipts = [receipt for receipt in receipts if receipt.path.text in part]
-    is_whole = origin.is_whole and not origin.revision
-    if not (files or receipts or (is_whole and repo.is_there)):
-        return Deletion(store, str(origin), "", repo.folder, [])
+        meant = set(part_of(origin, [entry.path for entry in entries]))
+        entries = [entry for entry in entries if entry.path in meant]
     name = str(origin)
+    is_whole = origin.is_whole and not origin.revision
+    if not entries and not (is_whole and repo.is_there):
+        return Deletion(store, name, "", repo.folder, [])
+    files: list[CachedFile] = []
+    receipts: list[Receipt] = []
+    for entry in entries:
+        receipts += entry.receipts
+        if entry.file is not None:
+            files.append(entry.file)
     return _of_cache(store, name, name.removeprefix("hf:"), repo, files, receipts, is_whole=is_whole)
 
 
@@ -258,43 +266,41 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
     """What mdl brought to the hub's cache for the model ``name``, by repository. What another model has too stays; so
     does what another program had brought before, unless ``force`` is set."""
     origins: dict[HubOrigin, None] = {}
-    for receipt in store.receipts.of_model(name):
-        if receipt.hub is not None:
-            origins[HubOrigin(receipt.hub.repo, receipt.hub.repo_type)] = None
+    for hub, _ in of_hubs(store.receipts.of_model(name)):
+        origins[HubOrigin(hub.repo, hub.repo_type)] = None
     deletions: list[Deletion] = []
     for origin in origins:
-        found = repo_on_disk(store, origin)
-        going, kept = _own_files(found, name, force=force)
-        receipts = [receipt for receipt in found.receipts if receipt.model == name]
-        label = spelled(name, found.repo.origin.repository)
-        deletion = _of_cache(store, name, label, found.repo, going, receipts, is_whole=False)
+        cached = repo_on_disk(store, origin)
+        files: list[CachedFile] = []
+        receipts: list[Receipt] = []
+        kept: list[KeptFile] = []
+        for entry in cached.entries:
+            own = [receipt for receipt in entry.receipts if receipt.model == name]
+            if not own:
+                continue
+            receipts += own
+            if entry.file is None:
+                continue
+            reason = _why_kept_in_cache(entry, name, force=force)
+            if reason:
+                kept.append(KeptFile(entry.file.pointer, reason))
+            else:
+                files.append(entry.file)
+        label = spelled(name, origin.repository)
+        deletion = _of_cache(store, name, label, cached.repo, files, receipts, is_whole=False)
         deletion.kept = kept
         deletions.append(deletion)
     return deletions
 
 
-def _own_files(found: RepoOnDisk, name: str, *, force: bool) -> tuple[list[CachedFile], list[KeptFile]]:
-    """The files of a repository that mdl brought for a model: those that go, and those that stay."""
-    by_file = found.by_file
-    going: list[CachedFile] = []
-    kept: list[KeptFile] = []
-    for file in found.repo.files:
-        own: Receipt | None = None
-        other: Receipt | None = None
-        for receipt in by_file.get((file.commit, file.path), ()):
-            if receipt.model == name:
-                own = receipt
-            else:
-                other = receipt
-        if own is None:
-            continue
-        if other is not None:
-            kept.append(KeptFile(file.pointer, f"{other.model} has it too"))
-        elif own.adopted and not force:
-            kept.append(KeptFile(file.pointer, "another program brought it"))
-        else:
-            going.append(file)
-    return going, kept
+def _why_kept_in_cache(entry: CacheEntry, name: str, *, force: bool) -> str:
+    """Why a file that mdl brought for a model must stay; '' if it may go."""
+    is_adopted = False
+    for receipt in entry.receipts:
+        if receipt.model != name:
+            return f"{receipt.model} has it too"
+        is_adopted = receipt.adopted
+    return "another program brought it" if is_adopted and not force else ""
 
 
 def _of_cache(
@@ -315,39 +321,37 @@ def _of_cache(
         deletion.forgotten.setdefault(receipt.model, []).append(receipt.path)
     deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
 
-    set_of_going = set(going)
-    staying = [file for file in repo.files if file not in set_of_going]
-    commits = {file.commit for file in going} - {file.commit for file in staying}
+    commits = {file.commit for file in going}
+    blobs = {repo.real_blobs / receipt.digest.hex for receipt in receipts}  # a name in the snapshot may be lost
+    blobs.update(file.blob for file in going if file.blob)
     if is_whole and not repo.has_own_links:
         blobs = set(repo.blobs)
-    else:
-        blobs = _blobs_of(repo, going, receipts) - {file.blob for file in staying if file.blob}
+    nothing_stays = True
+    set_of_going = set(going)
+    for file in repo.files:
+        if file in set_of_going:
+            continue
+        nothing_stays = False
+        commits.discard(file.commit)
+        if file.blob:
+            blobs.discard(file.blob)
     blobs = {blob for blob in blobs if os.path.lexists(blob)}
-    deletion.shared_links = shared_links(store.root, blobs)
-    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits)]
-    deletion.records = {*repo.refs, *listings}
+
     for path in blobs:
         deletion.count(path)
     for file in going:
         if file.blob is None:
             deletion.count(file.pointer)
-
-    is_all = is_whole or not (staying or repo.blobs - blobs)
-    if is_all and repo.is_there:
-        deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
-    if not is_all:
-        deletion.steps = [
-            *(path for path, commit in repo.refs.items() if commit in commits),
-            *(file.pointer for file in going if file.commit not in commits),
-            *(snapshot for snapshot in repo.commits if snapshot.name in commits),
-            *listings,
-            *sorted(blobs),
-        ]
+    deletion.shared_links = shared_links(store.root, blobs)
+    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits)]
+    deletion.records = {*repo.refs, *listings}
+    if is_whole or (nothing_stays and not repo.blobs - blobs):
+        if repo.is_there:
+            deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
+        return deletion
+    deletion.steps += [path for path, commit in repo.refs.items() if commit in commits]
+    deletion.steps += [file.pointer for file in going if file.commit not in commits]
+    deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits]
+    deletion.steps += listings
+    deletion.steps += sorted(blobs)
     return deletion
-
-
-def _blobs_of(repo: CachedRepo, files: Sequence[CachedFile], receipts: Sequence[Receipt]) -> set[Path]:
-    """The bytes of these files; also those of a receipt whose file has lost its name in the snapshot."""
-    blobs = {repo.real_blobs / receipt.digest.hex for receipt in receipts}
-    blobs.update(file.blob for file in files if file.blob)
-    return blobs

@@ -1,4 +1,4 @@
-"""Reading: what is told while files that are on this disk already are hashed."""
+"""Reading: what is reported while files that are on this disk already are hashed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def watch_reading(model: str, remote: RemoteFile, on_event: Listener) -> Callabl
     """Tells of the reading of a large file that was there already, ten times at most."""
     size = remote.size or 0
     step = max(size // 10, 2**28)
-    told = 0
+    reported = 0
 
     def watch(done: int) -> None:
-        nonlocal told
-        if done - told >= step:
-            told = done
+        nonlocal reported
+        if done - reported >= step:
+            reported = done
             on_event(Verifying(model, remote.path.text, done=done, total=size))
 
     return watch
@@ -35,14 +35,14 @@ class ReadingProgress:
         self._kept = kept
         self.done = kept
         self._total = total
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def look(self, of_file: int) -> None:
         """``of_file`` bytes of the file that is being read are read."""
         now = time.monotonic()
         done = self.done + of_file
-        if now - self._told >= _TELL_SECONDS:
-            self._told = now
+        if now - self._reported >= _TELL_SECONDS:
+            self._reported = now
             speed = (done - self._kept) / (now - self._began)
             left = max(0, self._total - done) / speed if speed else None
             self._on_event(

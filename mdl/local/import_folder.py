@@ -75,7 +75,7 @@ def import_folder(
     is_repository = not isinstance(known, CatalogFiles)
     if len(models) > 1 and (name is not None or is_repository):
         raise UsageError(f"{len(models)} models were found, and one is named", item=name or str(folder))
-    why_left_out = f"it belongs to no model ({form})"
+    reason_left_out = f"it belongs to no model ({form})"
     files: CatalogFiles | RepositoryFiles
     if isinstance(known, CatalogFiles):
         files = known
@@ -83,14 +83,14 @@ def import_folder(
             models = [replace(model, name=name) for model in models]
     else:
         files = known(_commits_in(models))
-        why_left_out = f"{files.origin} has no such file"
+        reason_left_out = f"{files.origin} has no such file"
         models = [_in_repository(model, files) for model in models]
     wanted = Counter[str]()
     for model in models:
         wanted.update(file.at for file in model.files)
     for path in listed.files:
         if path not in wanted and not is_hidden(path):
-            left_out[path] = why_left_out
+            left_out[path] = reason_left_out
 
     work = _Import(folder, context, files, how, wanted)
     planned: list[ImportedFile] = []
@@ -282,8 +282,8 @@ class _Import:
         """Raises `StorageError` if the file is to be linked and cannot be."""
         way = predict_way(fd, nearest_existing(self._store.own), self._rule(fd))
         if self._how == "link" and way != "link":
-            why = "it cannot be linked: it is another user's, or on another file system"
-            raise StorageError(why, hint="--copy copies it, --move moves it")
+            reason = "it cannot be linked: it is another user's, or on another file system"
+            raise StorageError(reason, hint="--copy copies it, --move moves it")
         if self._how == "move" and way == "link":
             return "move"
         return way

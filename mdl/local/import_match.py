@@ -65,7 +65,7 @@ class Target:
 
 
 class CatalogFiles:
-    """The files that the catalog and its lock know, to be found by their digests and, without contacting anybody, by
+    """The files that the catalog and its lock know, to be matched by their digests and, without contacting anybody, by
     the commits that a folder of the hub's client tells of."""
 
     def __init__(self, models: Sequence[Model], resolver: Resolver) -> None:
@@ -138,26 +138,26 @@ class CatalogFiles:
             return model.name, remote
         return None
 
-    def whole_models(self, found: Sequence[Match]) -> set[str]:
-        """The models of which every file is among those that were found."""
+    def whole_models(self, matched: Sequence[Match]) -> set[str]:
+        """The models of which every file is among those that were matched."""
         paths: dict[str, set[RelPath]] = {}
-        for name, remote in found:
+        for name, remote in matched:
             paths.setdefault(name, set()).add(remote.path)
         return {name for name in paths if len(paths[name]) == self._counts[name]}
 
-    def identify(self, hashed: HashedFile, found: Sequence[Match]) -> Target:
-        """Where a file goes: to the catalog's model that was ``found`` to have it, else to a model of its own. Raises
+    def identify(self, hashed: HashedFile, matched: Sequence[Match]) -> Target:
+        """Where a file goes: to the catalog's model that was ``matched`` to have it, else to a model of its own. Raises
         `DigestMismatch`, `Occupied`, `Unsafe`."""
         file = hashed.file
         if file.named_by_digest and not hashed.has_noted_digest:
             raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
-        if not found:
+        if not matched:
             return self._of_its_own(hashed)
-        name, remote = found[0]
+        name, remote = matched[0]
         if remote.digest not in hashed.digests:
             digest = hashed.digest(remote.hash_algorithm)
-            why = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
-            raise DigestMismatch(why, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
+            reason = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
+            raise DigestMismatch(reason, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
         if remote.hub is not None:  # it comes from a folder, and from no hub
             remote = replace(remote, hub=replace(remote.hub, endpoint=""))
         verified = remote.hash_algorithm if remote.is_vouched_for else "none"
@@ -222,9 +222,9 @@ class RepositoryFiles:
         return Target(self.name, remote, verified, of_catalog=False)
 
     def _mismatch(self, remote: RemoteFile, has: str, other_has: str) -> DigestMismatch:
-        why = f"it is not the file of {remote.source}: it has {has}, and the other one {other_has}"
+        reason = f"it is not the file of {remote.source}: it has {has}, and the other one {other_has}"
         hint = f"it stays as it is: 'mdl get {self.origin}' fetches the right one, and --as NAME imports this one"
-        return DigestMismatch(why, hint=hint)
+        return DigestMismatch(reason, hint=hint)
 
 
 def repository_files(model: Model, resolver: Resolver, commits: Sequence[str]) -> RepositoryFiles:

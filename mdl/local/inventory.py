@@ -36,7 +36,7 @@ class Inventory:
 
 
 @value_class
-class _Found:
+class _Listed:
     """One model, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
 
     model: Model
@@ -55,13 +55,13 @@ def take_inventory(
     keys: set[str] = set()
     for store in stores:
         in_store = _in_cache(store, endpoint) if store.layout.is_by_digest else _in_folder(store, catalog, known)
-        for found in in_store:
-            if not found.status.is_here or not fits(found.model):
+        for listed in in_store:
+            if not listed.status.is_here or not fits(listed.model):
                 continue
-            models.append((found.model, found.status))
-            sizes |= found.sizes
-            unfinished += found.unfinished
-            keys.update(file_key(found.model.name, row.remote.path) for row in found.status.rows)
+            models.append((listed.model, listed.status))
+            sizes |= listed.sizes
+            unfinished += listed.unfinished
+            keys.update(file_key(listed.model.name, row.remote.path) for row in listed.status.rows)
     only_begun = 0
     for store in stores:
         for partial in entries(store.partials):
@@ -83,7 +83,7 @@ def is_here(origin: Origin, model: Model, status: ModelStatus) -> bool:
     return origin.revision is None or origin.revision in revisions
 
 
-def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iterator[_Found]:
+def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iterator[_Listed]:
     """The models of a plain models folder, then what is there that is not mdl's."""
     names_here: list[str] = []
     for name in sorted({*store.receipts.models(), *catalog}):
@@ -98,7 +98,7 @@ def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iter
             sizes |= _size_of(store.final_path(name, row.remote))
             if row.status == "partial":
                 unfinished += row.bytes_present
-        yield _Found(model, status, sizes, unfinished)
+        yield _Listed(model, status, sizes, unfinished)
     for place in foreign_entries(store, names_here):
         sizes = {}
         files = list(names_below(place))
@@ -106,14 +106,14 @@ def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iter
             sizes |= _size_of(file)
         size = sum(sizes.values())
         status = ModelStatus(place, "unverified", (), None, len(files), None, size, brought_by="other")
-        yield _Found(Model(str(place.relative_to(store.root)), kind=""), status, sizes)
+        yield _Listed(Model(str(place.relative_to(store.root)), kind=""), status, sizes)
 
 
-def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
+def _in_cache(store: Store, endpoint: str) -> Iterator[_Listed]:
     """The repositories of the hub's cache, no matter which program brought them."""
-    for found in repos_on_disk(store):
-        repo = found.repo
-        rows, sizes = _rows_of(found, store, endpoint)
+    for cached in repos_on_disk(store):
+        repo = cached.repo
+        rows, sizes = _rows_of(cached, store, endpoint)
         commits = {file.commit for file in repo.files}
         whole = status_of(rows, store, str(repo.origin), is_complete=not repo.unfinished)
         status = replace(
@@ -124,32 +124,32 @@ def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
         )
         origin = repo.origin
         model = Model(str(origin), kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
-        yield _Found(model, status, sizes, repo.unfinished)
+        yield _Listed(model, status, sizes, repo.unfinished)
 
 
-def _rows_of(found: RepoOnDisk, store: Store, endpoint: str) -> tuple[list[FileStatus], _Sizes]:
+def _rows_of(cached: RepoOnDisk, store: Store, endpoint: str) -> tuple[list[FileStatus], _Sizes]:
     """The files of a repository; bytes that have several names count at the first one."""
-    by_file = found.by_file
     rows: list[FileStatus] = []
     sizes: _Sizes = {}
-    for file in found.repo.files:
-        remote = file.remote(found.repo.origin, endpoint)
-        if remote is None:
+    for entry in cached.entries:
+        file = entry.file
+        remote = file.remote(cached.repo.origin, endpoint) if file else None
+        if file is None or remote is None:
             continue
         bytes_present = 0
         for key, size in _size_of(file.blob or file.pointer, follow=True).items():
             if key not in sizes:
                 sizes[key] = size
                 bytes_present += size
-        receipts = by_file.get((file.commit, file.path), [])
-        is_own = False
         status: Status = "unverified"
+        is_own = False
+        if entry.receipts:
+            receipt = entry.receipts[-1]
+            is_own = not receipt.adopted
+            if receipt.is_vouched_for and store.path_of(receipt) is not None:
+                status = "present"
         if file.size is None:
             status = "missing"
-        for receipt in receipts[-1:]:
-            is_own = not receipt.adopted
-            if file.size is not None and receipt.is_vouched_for and store.path_of(receipt) is not None:
-                status = "present"
         rows.append(FileStatus(remote, status, bytes_present, file.commit, file.since, is_own))
     return rows, sizes
 

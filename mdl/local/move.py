@@ -30,7 +30,7 @@ from mdl.hashing import Digest
 from mdl.local.delete import prune
 from mdl.local.delete_plan import KeptFile
 from mdl.local.hash_progress import ReadingProgress
-from mdl.local.on_disk import model_on_disk, partials_of
+from mdl.local.on_disk import hub_origins, model_on_disk, of_hubs, partials_of
 from mdl.paths import RelPath
 from mdl.reports import BaseReport, no_space
 from mdl.sources.hub_listing import Listings
@@ -126,24 +126,24 @@ def move(
     disk has no room for all of them, and `Cancelled`.
     """
     failed = list(errors)
-    found: list[tuple[Model, _Content]] = []
+    contents: list[tuple[Model, _Content]] = []
     for model in models:
         try:
-            found.append((model, _content_of(model, context, target, known)))
+            contents.append((model, _content_of(model, context, target, known)))
         except (MdlError, OSError) as error:
             failed.append(_named(error, model, context.store))
-    no_room = no_space(0, _bytes_to_copy([content for _, content in found], copies), target.free_space())
+    no_room = no_space(0, _bytes_to_copy([content for _, content in contents], copies), target.free_space())
     if no_room:
         raise no_room
     to_copy: list[_File] = []
-    for _, content in found:
+    for _, content in contents:
         to_copy += [file for file in content.files if file.way == "copy"]
     size = sum(file.size for file in to_copy)
     if to_copy:
         context.on_event(Planned(files=len(to_copy), bytes_total=size, bytes_to_fetch=size, bytes_kept=0, verb="copy"))
     progress = ReadingProgress(context.on_event, 0, size)
     brought: set[Digest] = set()
-    rows = [_Move(model, context, target, copies, known, progress, brought).run() for model, _ in found]
+    rows = [_Move(model, context, target, copies, known, progress, brought).run() for model, _ in contents]
     return MoveReport(tuple(rows), tuple(failed))
 
 
@@ -201,11 +201,11 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
     store = context.store
     name = model.name
     new_folder = nearest_existing(target.folder(name))
-    found = model_on_disk(store, name)
+    on_disk = model_on_disk(store, name)
     files: list[_File] = []
     gone: list[Receipt] = []
     kept: list[KeptFile] = []
-    for receipt in found.receipts.values():
+    for receipt in on_disk.receipts.values():
         local = store.quick_check(name, receipt.remote, receipt)
         path = store.final_path(name, receipt.remote)
         if local.kind == "absent":
@@ -215,9 +215,9 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
             files.append(_File(receipt, path, local, is_there, not copy.is_same_mount(path, new_folder)))
         else:
             kept.append(KeptFile(path, local.why))
-    kept += [KeptFile(path, "not mdl's") for path in found.strangers]
+    kept += [KeptFile(path, "not mdl's") for path in on_disk.strangers]
     paths = {remote.path.text for remote in known(store, model)}
-    paths.update(found.receipts, store.receipts.wanted(name))
+    paths.update(on_disk.receipts, store.receipts.wanted(name))
     partials = partials_of(store, name, sorted(paths))
     partials.sort(key=size_of_partial, reverse=True)  # the first of one file is the one that is kept
     if not (files or gone or partials) and not target.receipts.may_have(name):
@@ -388,11 +388,10 @@ class _Move:
         old = Listings(self.store.listings)
         new = Listings(self.target.listings)
         endpoint = self.context.endpoint
-        origins = {origin.whole for origin in self.model.sources if isinstance(origin, HubOrigin)}
-        for receipt in self.store.receipts.of_model(self.name):
-            if receipt.hub:
-                for revision in (receipt.hub.branch, receipt.hub.revision):
-                    origins.add(HubOrigin(receipt.hub.repo, receipt.hub.repo_type, revision or None))
+        origins = {origin.whole for origin in hub_origins(self.model)}
+        for hub, _ in of_hubs(self.store.receipts.of_model(self.name)):
+            for revision in (hub.branch, hub.revision):
+                origins.add(HubOrigin(hub.repo, hub.repo_type, revision or None))
         for origin in origins:
             with contextlib.suppress(OSError, MdlError):
                 listing = old.get(endpoint, origin)

@@ -7,7 +7,7 @@ and mdl's receipts say for which models it brought files of it. Nothing is conta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -50,11 +50,11 @@ class ModelOnDisk:
     @property
     def strangers(self) -> list[Path]:
         """Files that mdl did not write."""
-        return [
-            place
-            for path, place in self.files.items()
-            if path not in self.receipts and not publish.is_staged(place.name)
-        ]
+        places: list[Path] = []
+        for path, place in self.files.items():
+            if path not in self.receipts and not publish.is_staged(place.name):
+                places.append(place)
+        return places
 
 
 def model_on_disk(store: Store, name: str) -> ModelOnDisk:
@@ -106,6 +106,17 @@ def partials_of(store: Store, name: str, paths: Iterable[str]) -> list[Path]:
 
 
 @value_class
+class CacheEntry:
+    """One file of a repository at one commit: the ``file``, if its name is in a snapshot, and mdl's ``receipts`` of it,
+    of which several models may have one."""
+
+    commit: str
+    path: str
+    file: CachedFile | None
+    receipts: tuple[Receipt, ...]
+
+
+@value_class
 class RepoOnDisk:
     """A repository of the hub's cache, no matter which program brought it, with mdl's ``receipts`` of its files."""
 
@@ -113,25 +124,36 @@ class RepoOnDisk:
     receipts: tuple[Receipt, ...]
 
     @property
-    def by_file(self) -> dict[tuple[str, str], list[Receipt]]:
-        """The receipts of each file, by its commit and path; several models may have one file."""
+    def entries(self) -> list[CacheEntry]:
+        """Every name in its snapshots in order, then files of which only a receipt is left."""
         receipts: dict[tuple[str, str], list[Receipt]] = {}
-        for receipt in self.receipts:
-            if receipt.hub is not None:
-                receipts.setdefault((receipt.hub.revision, receipt.hub.path), []).append(receipt)
-        return receipts
+        for hub, receipt in of_hubs(self.receipts):
+            receipts.setdefault((hub.revision, hub.path), []).append(receipt)
+        entries: list[CacheEntry] = []
+        for file in self.repo.files:
+            of_file = receipts.pop((file.commit, file.path), [])
+            entries.append(CacheEntry(file.commit, file.path, file, tuple(of_file)))
+        for (commit, path), of_file in receipts.items():
+            entries.append(CacheEntry(commit, path, None, tuple(of_file)))
+        return entries
 
     @property
     def strangers(self) -> list[CachedFile]:
         """Files that other programs brought, and of which mdl has no receipt."""
-        by_file = self.by_file
-        return [file for file in self.repo.files if (file.commit, file.path) not in by_file]
+        files: list[CachedFile] = []
+        for entry in self.entries:
+            if entry.file is not None and not entry.receipts:
+                files.append(entry.file)
+        return files
 
 
 def repos_on_disk(store: Store) -> list[RepoOnDisk]:
     """Every repository in the hub's cache, by name."""
     receipts = _receipts_by_repo(store)
-    return [RepoOnDisk(repo, tuple(receipts.get(_key(repo.origin), ()))) for repo in cached_repos(store.root)]
+    repos: list[RepoOnDisk] = []
+    for repo in cached_repos(store.root):
+        repos.append(RepoOnDisk(repo, tuple(receipts.get(_key(repo.origin), ()))))
+    return repos
 
 
 def repo_on_disk(store: Store, origin: HubOrigin) -> RepoOnDisk:
@@ -142,9 +164,8 @@ def repo_on_disk(store: Store, origin: HubOrigin) -> RepoOnDisk:
 
 def _receipts_by_repo(store: Store) -> dict[tuple[str, str], list[Receipt]]:
     receipts: dict[tuple[str, str], list[Receipt]] = {}
-    for receipt in store.receipts.all():
-        if receipt.hub is not None:
-            receipts.setdefault(_key(receipt.hub), []).append(receipt)
+    for hub, receipt in of_hubs(store.receipts.all()):
+        receipts.setdefault(_key(hub), []).append(receipt)
     return receipts
 
 
@@ -154,10 +175,10 @@ def _key(repository: HubOrigin | HubFile) -> tuple[str, str]:
 
 def cached_models(store: Store) -> Iterator[Model]:
     """What other programs have brought to the hub's cache, and mdl has no receipt of: a model for each commit."""
-    for found in repos_on_disk(store):
-        commits = sorted({file.commit for file in found.strangers})
+    for cached in repos_on_disk(store):
+        commits = sorted({file.commit for file in cached.strangers})
         for commit in commits:
-            origin = replace(found.repo.origin, revision=commit)
+            origin = replace(cached.repo.origin, revision=commit)
             name = origin.folder
             if len(commits) > 1 or store.receipts.may_have(name):
                 name = f"{name}@{commit[:_SHORT]}"
@@ -168,20 +189,18 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
     """The files of a model in the hub's cache that mdl has no receipt of, with the digests that the cache tells.
     Raises `NotFound` if the model's patterns fit none of them."""
     files: list[RemoteFile] = []
-    for origin in model.sources:
-        if not isinstance(origin, HubOrigin):
-            continue
-        found = repo_on_disk(store, origin)
-        commit = found.repo.commit_of(origin.revision or "main")
+    for origin in hub_origins(model):
+        cached = repo_on_disk(store, origin)
+        commit = cached.repo.commit_of(origin.revision or "main")
         if commit is None and origin.revision:
             continue
-        here = [file for file in found.strangers if commit in (None, file.commit)]
+        here = [file for file in cached.strangers if commit in (None, file.commit)]
         meant = part_of(origin, [file.path for file in here])
         of_origin: list[RemoteFile] = []
         for file in here:
-            remote = file.remote(found.repo.origin, endpoint)
+            remote = file.remote(cached.repo.origin, endpoint)
             if remote is not None and file.path in meant:
-                of_origin.append(_with_digest(remote, found.repo))
+                of_origin.append(_with_digest(remote, cached.repo))
         if of_origin:
             files += narrow(of_origin, model.include, model.exclude, origin.label)
     return files
@@ -195,40 +214,56 @@ def _with_digest(remote: RemoteFile, repo: CachedRepo) -> RemoteFile:
     return replace(remote, digest=size_and_digest[1]) if size_and_digest else remote
 
 
-# What receipts tell of a model.
+# What receipts and references tell of a model.
+
+
+def of_hubs(receipts: Iterable[Receipt]) -> Iterator[tuple[HubFile, Receipt]]:
+    """The receipts of files that came from a hub, with the files there."""
+    for receipt in receipts:
+        if receipt.hub is not None:
+            yield receipt.hub, receipt
+
+
+def hub_origins(model: Model) -> list[HubOrigin]:
+    """The repositories of the hub that a model comes from."""
+    return [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+
+
+def meant_of(origin: HubOrigin, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> Collection[str]:
+    """Those of the ``paths`` of a model that a reference to its repository means: of its revision, which ``receipts``
+    tell by path, and of its part."""
+    if origin.revision is None:
+        return part_of(origin, paths)
+    of_revision: list[str] = []
+    for path in paths:
+        hub = receipts[path].hub if path in receipts else None
+        if hub is not None and origin.revision in (hub.branch, hub.revision):
+            of_revision.append(path)
+    return part_of(origin, of_revision)
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
     """What the receipts tell of a model that no catalog names."""
     origins: dict[HubOrigin, None] = {}
+    for hub, _ in of_hubs(receipts):
+        revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
+        origins[HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)] = None
+    sources = tuple(origins)
+    if sources:
+        return Model(name, title=name, kind=sources[0].kind, sources=sources)
     files: list[CatalogFile] = []
     for receipt in receipts:
-        if receipt.hub is not None:
-            origins[_origin_of(receipt.hub)] = None
-        else:
-            stated = CatalogFile(
-                receipt.path,
-                receipt.url,
-                size=receipt.stamp.size,
-                digest=receipt.digest,
-                vouched_by=receipt.vouched_by,
-            )
-            files.append(stated)
-    if not origins:
-        return Model(name, title=name, files=tuple(files))
-    sources = tuple(origins)
-    return Model(name, title=name, kind=sources[0].kind, sources=sources)
-
-
-def _origin_of(hub: HubFile) -> HubOrigin:
-    revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
-    return HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)
+        stated = CatalogFile(
+            receipt.path, receipt.url, size=receipt.stamp.size, digest=receipt.digest, vouched_by=receipt.vouched_by
+        )
+        files.append(stated)
+    return Model(name, title=name, files=tuple(files))
 
 
 def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
     """A model that a reference named, with the hub that its files here came from, if that is one and known. It may be
     another one than the hub in use."""
-    endpoints = {receipt.hub.endpoint for receipt in receipts if receipt.hub}
+    endpoints = {hub.endpoint for hub, _ in of_hubs(receipts)}
     if len(endpoints) != 1:
         return model
     [endpoint] = endpoints

@@ -19,9 +19,8 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
-from mdl.hashing import Digest
+from mdl.local.on_disk import hub_origins, meant_of, of_hubs
 from mdl.paths import RelPath
-from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 from mdl.weights.pickles import head_of, runs_code
 
@@ -106,9 +105,10 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     none is here, `UsageError` that lists them if there are several."""
     here = [row.remote.path.text for row in status.rows if row.is_here]
     meant = set(here)
-    parts = [origin for origin in model.sources if isinstance(origin, HubOrigin) and not origin.is_whole]
+    origins = hub_origins(model)
+    parts = [origin for origin in origins if not origin.is_whole]
     if parts:
-        meant.clear()
+        meant = set()
     for origin in parts:
         meant.update(part_of(origin, here))
     if not meant:
@@ -116,10 +116,8 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     if len(meant) > 1:
         names = listed(sorted(meant), most=_NAMED)
         hint = f"take the folder: mdl path {typed}"
-        for source in model.sources:
-            if isinstance(source, HubOrigin):
-                hint = f"name one of them: mdl path --file {source.whole}/PATH; or {hint}"
-                break
+        if origins:
+            hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
         raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
     return RelPath(meant.pop()).under(status.path)
 
@@ -143,6 +141,15 @@ def judge(local: LocalFile, remote: RemoteFile) -> Judgement:
     if local.is_edited:
         return "changed"
     return "corrupt" if local.fingerprint is not None else unfinished
+
+
+def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
+    """The file with which the bytes here are to be compared: as its source describes it; if that names no digest, with
+    the one in the receipt of what came from there. Pure."""
+    if receipt is None or remote.digest is not None:
+        return remote
+    is_sure = receipt.is_vouched_for and receipt.matches(remote)
+    return replace(remote, digest=receipt.digest, vouched_by=receipt.vouched_by if is_sure else "folder")
 
 
 def _is_right(local: LocalFile, remote: RemoteFile) -> bool:
@@ -210,16 +217,13 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
 def _meant(model: Model, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
     """The receipts of the revision and the part of a repository that a reference names; for a name, and for a reference
     to no repository, all of them."""
-    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+    origins = hub_origins(model)
     if model.is_of_catalog or not origins or len(origins) < len(model.sources):
         return receipts
+    by_path = {hub.path: receipt for hub, receipt in of_hubs(receipts)}
     meant: list[Receipt] = []
     for origin in origins:
-        of_revision: dict[str, Receipt] = {}
-        for receipt in receipts:
-            if receipt.hub and origin.revision in (None, receipt.hub.branch, receipt.hub.revision):
-                of_revision[receipt.hub.path] = receipt
-        meant += [of_revision[path] for path in part_of(origin, of_revision)]
+        meant += [by_path[path] for path in meant_of(origin, list(by_path), by_path)]
     return meant
 
 
@@ -241,25 +245,27 @@ def status_by_receipts(
     """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
     wanted them. Raises as `model_status`."""
-    published: dict[RelPath, Digest] = {}
-    for remote in known:
-        if remote.digest is not None and remote.vouched_by not in ("first use", "folder"):
-            published[remote.path] = remote.digest
+    listed = {remote.path: remote for remote in known}
     rows: dict[RelPath, FileStatus] = {}
     for receipt in receipts:
-        row = _look(name, receipt.remote, store)
-        is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
-        if row.status == "present" and not is_sure:
-            row = replace(row, status="unverified")
-        rows[receipt.path] = row
+        remote = listed.pop(receipt.path, None)
+        if remote is None or remote.vouched_by == "first use" or not receipt.matches(remote):
+            remote = as_vouched_for(receipt)  # its source has another version, or only says what came first
+        rows[receipt.path] = _look(name, remote, store)
     wanted = store.receipts.wanted(name)
-    for remote in known:
-        if remote.path not in rows:
-            row = _look(name, remote, store)
-            if is_exact or remote.path.text in wanted or row.bytes_present:
-                rows[remote.path] = row
+    for remote in listed.values():
+        row = _look(name, remote, store)
+        if is_exact or remote.path.text in wanted or row.bytes_present:
+            rows[remote.path] = row
     is_complete = is_exact or wanted <= {path.text for path in rows}
     return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
+
+
+def as_vouched_for(receipt: Receipt) -> RemoteFile:
+    """The file of a receipt at its source, with the digest if somebody else than the folder that brought it said that
+    it is the right one."""
+    digest = receipt.digest if receipt.is_vouched_for else None
+    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:

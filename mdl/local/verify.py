@@ -30,7 +30,7 @@ from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
 from mdl.local.on_disk import cached_files, model_of
-from mdl.local.status import Judgement, can_run_code, judge
+from mdl.local.status import Judgement, as_vouched_for, can_run_code, expected_file, judge
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
 
@@ -290,10 +290,7 @@ def _is_large(remote: RemoteFile) -> bool:
 
 def _check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     """Read a file and judge it. Raises `StorageError`, `StateError`, `Cancelled`."""
-    asked = remote
-    receipt = store.receipts.get(model, remote.path, remote)
-    if receipt is not None and remote.digest is None:
-        asked = replace(remote, digest=receipt.digest, vouched_by="folder")  # whoever vouched for it then
+    asked = expected_file(remote, store.receipts.get(model, remote.path, remote))
     local = store.check(model, asked, deep=True)
     judgement = judge(local, asked)
     status = _WORDS.get(judgement, judgement)
@@ -332,7 +329,7 @@ def _expected(
         return _by_receipts(model, receipts, context)
     paths = {remote.path for remote in known}
     others = {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()} - paths
-    return known + [_from_receipt(receipt) for receipt in receipts if receipt.path in others]
+    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in others]
 
 
 def _cached(
@@ -341,31 +338,34 @@ def _cached(
     """What another program has brought of a model to the hub's cache. The digests are the names of the blobs, or those
     of a listing."""
     files = cached_files(context.store, model, context.endpoint)
-    without_digest = {(file.commit, file.path) for file in files if file.digest is None}
-    if not without_digest:
-        return files
-    listed = {(file.commit, file.path): file for file in context.resolver.known(model) or ()}
-    if ask is not None and not without_digest <= listed.keys():
+    files = _with_digests(files, context.resolver.known(model) or ())
+    if ask is not None and any(file.digest is None for file in files):
         with contextlib.suppress(MdlError):
-            listed |= {(file.commit, file.path): file for file in ask(model)}
-    return [file if file.digest else listed.get((file.commit, file.path), file) for file in files]
+            files = _with_digests(files, ask(model))
+    return files
+
+
+def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files; of those without a digest what a listing says of them."""
+    listed = {(file.commit, file.path): file for file in listing}
+    described: list[RemoteFile] = []
+    for file in files:
+        if file.digest is None:
+            file = listed.get((file.commit, file.path), file)
+        described.append(file)
+    return described
 
 
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
     """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
     if not receipts:
         raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
-    files = [_from_receipt(receipt) for receipt in receipts]
+    files = [as_vouched_for(receipt) for receipt in receipts]
     missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
     if missing:
         listed = context.resolver.known(model_of(model.name, receipts)) or ()
         files += [remote for remote in listed if remote.path.text in missing]
     return files
-
-
-def _from_receipt(receipt: Receipt) -> RemoteFile:
-    digest = receipt.digest if receipt.is_vouched_for else None
-    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
 # Repair.
@@ -424,8 +424,8 @@ def _was_imported(remote: RemoteFile) -> bool:
 def _why_not_fetched(row: Checked) -> MdlError | None:
     """The error of a file that cannot be fetched alone, for it was imported, or is one of those in the zip of a job."""
     if _was_imported(row.remote):
-        why = "it was imported: nothing says where it can be fetched"
-        return NotFound(why, item=row.item, hint="import it again: mdl import DIR")
+        reason = "it was imported: nothing says where it can be fetched"
+        return NotFound(reason, item=row.item, hint="import it again: mdl import DIR")
     url = urlsplit(row.remote.url)
     if url.scheme != "job" or unquote(url.path).endswith(f"/{row.remote.path}"):
         return None
@@ -449,9 +449,20 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None,
 
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     """What to do about the ``bad`` ones."""
-    wrong = tuple(dict.fromkeys(row.model for row in bad if row.is_wrong))
-    changed = tuple(dict.fromkeys(row.model for row in bad if row.status == "changed"))
+    wrong: dict[str, None] = {}
+    changed: dict[str, None] = {}
+    for row in bad:
+        if row.is_wrong:
+            wrong[row.model] = None
+        elif row.status == "changed":
+            changed[row.model] = None
     if not wrong:
-        return Remedy("replace", changed) if changed else Remedy("lock")
-    is_any_here = any(row.local.receipt or row.status != "missing" for row in rows if row.model in wrong)
-    return Remedy("repair" if is_any_here or len(wrong) > _NAMED else "get", wrong)
+        return Remedy("replace", tuple(changed)) if changed else Remedy("lock")
+    if len(wrong) <= _NAMED:
+        is_nothing_here = True
+        for row in rows:
+            if row.model in wrong and (row.local.receipt or row.status != "missing"):
+                is_nothing_here = False
+        if is_nothing_here:
+            return Remedy("get", tuple(wrong))
+    return Remedy("repair", tuple(wrong))

@@ -1,12 +1,16 @@
-"""The status of a file and of a model, from what is on this disk alone."""
+"""The status of a file and of a model, from what is on this disk alone; and the one judgement of a file."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp, Voucher, is_verified
-from mdl.hashing import Digest
-from mdl.local.status import file_status, joint_status
+from mdl.hashing import Digest, Fingerprint
+from mdl.local.status import expected_file, file_status, joint_status, judge
 from mdl.paths import RelPath
 
 PATH = RelPath.parse("m.bin")
@@ -83,3 +87,41 @@ def test_status_of_a_model(statuses: list[str], is_complete: bool, joint: str) -
 def test_only_a_published_digest_verifies() -> None:
     """A size is no proof."""
     assert [is_verified(one) for one in ("sha256", "git-sha1", "size", "none")] == [True, True, False, False]
+
+
+VOUCHERS: list[Voucher] = ["hub", "catalog", "lock", "url", "first use", "folder"]
+
+
+@given(
+    published=st.sampled_from([None, SHA, OTHER]),
+    size=st.sampled_from([None, 100, 101]),
+    by=st.sampled_from([voucher for voucher in VOUCHERS if voucher != "folder"]),
+    verified=st.sampled_from(["sha256", "size", "none"]),
+    receipt_by=st.sampled_from(VOUCHERS),
+    url=st.sampled_from(["https://h/m.bin", "https://h/other"]),
+)
+def test_reading_confirms_what_the_receipt_says(
+    published: Digest | None, size: int | None, by: Voucher, verified: str, receipt_by: Voucher, url: str
+) -> None:
+    """Of an untouched file `list`, which reads nothing, and `verify`, which reads the bytes, say the same; and no file
+    that is not at its source is right after it was read."""
+    there = remote(published, size, url, by)
+    here = local(verified, by=receipt_by)
+    read = replace(here, fingerprint=Fingerprint(SHA, 100))
+    before = judge(here, there)
+    after = judge(read, expected_file(there, here.receipt))
+    if before in ("present", "unverified"):
+        assert after == before
+    else:
+        assert after != "present"
+
+
+def test_what_is_not_there_or_in_the_way() -> None:
+    """A name without a file is missing however its receipt looks, and a link or folder in its place is corrupt."""
+    receipt = local("sha256").receipt
+    assert judge(LocalFile(receipt=receipt), remote()) == "missing"
+    assert judge(LocalFile(receipt=receipt, partial=7), remote()) == "partial"
+    assert judge(LocalFile("link", receipt=receipt), remote()) == "corrupt"
+    damaged = replace(local("sha256"), fingerprint=Fingerprint(OTHER, 100))
+    edited = replace(local("sha256", stamp=Stamp(100, 9, 2)), fingerprint=Fingerprint(OTHER, 100))
+    assert (judge(damaged, remote()), judge(edited, remote())) == ("corrupt", "changed")
