@@ -186,7 +186,7 @@ class NetworkAccess:
 
         config = self._config
         hosts = self.hosts(models, lock=lock, more=more, mirror=mirror)
-        limits = config.limits
+        config.check("connections", "stall", "retries", "patience")
         throttle = self.throttle
         tokens = self._tokens(models)
         credentials = self.credentials.values()
@@ -202,7 +202,7 @@ class NetworkAccess:
                 tokens=tokens,
                 credentials=credentials,
                 hub=hub,
-                limits=limits,
+                limits=config.limits,
                 cancel=cancel,
                 throttle=throttle,
                 environ=self.environ,
@@ -211,7 +211,7 @@ class NetworkAccess:
                 locate=locate,
             )
 
-        return Network(connect, limits.connections, cancel)
+        return Network(connect, config["connections"], cancel)
 
     def http(self, more: Iterable[str] = ()) -> HttpClient:
         """An open client for the hub and ``more`` hosts. Close it when done."""

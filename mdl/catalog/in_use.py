@@ -116,14 +116,16 @@ class CatalogInUse:
     def locked(self) -> Lock | None:
         """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for one of
         another user."""
-        from mdl.catalog.lock_file import read_lock
-
         try:
+            if not os.path.lexists(self.lock_path):
+                return None
             if doubt := places.why_untrusted(self.lock_path, self.found[1]):
                 self._warn(f"{self.lock_path}: {doubt}")
-            return read_lock(self.lock_path, self.paths[0])
         except UsageError:
             return None  # a user without a home folder has no settings and no lock
+        from mdl.catalog.lock_file import read_lock
+
+        return read_lock(self.lock_path, self.paths[0])
 
     @property
     def lock(self) -> Lock:

@@ -421,6 +421,11 @@ class Config:
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"
 
+    def check(self, *names: str) -> None:
+        """Raises `UsageError` for the first of these settings that is wrong."""
+        for name in names:
+            self.find(name)
+
     @property
     def limits(self) -> Limits:
         """How much a client asks for at once, how long it waits, and how often it asks again."""

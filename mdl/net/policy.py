@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
 from mdl.values import value_class
@@ -450,6 +449,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 def _moment(text: str) -> datetime | None:
     """A date as headers have it; None if it is none."""
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
