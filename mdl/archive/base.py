@@ -221,18 +221,24 @@ class Archive(ABC, Generic[Entry]):
 
     def _read_manifest(self) -> Manifest | None:
         """mdl's own member, compared with the others."""
-        bearing = [one for one in self.members if f"{one.path}/".startswith(f"{NAME}/")]
-        if any(one.is_folder or one.path.text != NAME for one in bearing):
-            raise Unsafe("a folder has the name that is reserved for mdl's manifest", item=NAME)
-        if not bearing:
+        own: Entry | None = None
+        sizes: dict[str, int] = {}
+        most = _MANIFEST_BASE
+        for member in self.members:
+            name = member.path.text
+            most += _MANIFEST_LINE + _ESCAPED * len(name)
+            if name.partition("/")[0] == NAME:
+                if member.is_folder or name != NAME:
+                    raise Unsafe("a folder has the name that is reserved for mdl's manifest", item=NAME)
+                own = member
+            elif not member.is_folder:
+                sizes[name] = member.size
+        if own is None:
             return None
-        own = bearing[0]
-        most = _MANIFEST_BASE + sum(_MANIFEST_LINE + _ESCAPED * len(one.path.text) for one in self.members)
         if own.size > most:
             raise ProtocolError("its manifest is too long for its members", item=NAME)
         manifest = Manifest.from_json(b"".join(self._blocks(own)))
-        others = (one for one in self.members if not one.is_folder and one is not own)
-        manifest.check_members({one.path.text: one.size for one in others})
+        manifest.check_members(sizes)
         return manifest
 
     def __enter__(self) -> Self:

@@ -342,7 +342,9 @@ class _Selecting:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
         truncated = {}
         for member in members:
-            reason = why_cut(self.tree, member.entry) if member.entry else None
+            if member.entry is None:
+                continue
+            reason = why_cut(self.tree, member.entry)
             if reason:
                 truncated[member.path.text] = reason
         if truncated and not self.rules.allow_incomplete:

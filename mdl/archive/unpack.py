@@ -109,9 +109,9 @@ _MODELS = (
 def model_in_an_archive(name: str, members: Collection[str]) -> str:
     """Return what a file called ``name`` is if programs load it as it is, though it is an archive too; "" if it is
     nothing else than one. ``members`` are the names in it. Of a torch file they alone tell, whatever it is called."""
-    tops = [match["top"] or "" for match in map(_TORCH.fullmatch, members) if match]
-    if any(f"{top}version" in members for top in tops):
-        return "a torch file"
+    for match in filter(None, map(_TORCH.fullmatch, members)):
+        if f"{match['top'] or ''}version" in members:
+            return "a torch file"
     for what, names in _MODELS:
         if names.issubset(members):
             return what
@@ -378,8 +378,11 @@ def _check_whole(archive: AnyArchive, member: ArchiveEntry, file: ReadableFile, 
     put into service: ``to_serve``. Raises `ProtocolError`.
     """
     name = member.path.text
-    may_be_cut = archive.manifest is not None and name in archive.manifest.incomplete
-    if may_be_cut or not is_weights(name) or (not to_serve and is_of_another_format(file, member.size, name)):
+    if not is_weights(name):
+        return
+    if archive.manifest and name in archive.manifest.incomplete:
+        return
+    if not to_serve and is_of_another_format(file, member.size, name):
         return
     why = why_not_whole(file, member.size, name)
     if why:

@@ -62,9 +62,8 @@ def fetch(context: Context, request: FetchRequest) -> FetchReport:
     for job in jobs:
         if job.archives:
             reports.append(_fetch_archives(job, archives))
-        rest = job.without_archives
-        if rest:
-            plain.append(rest)
+        if job.without_archives:
+            plain.append(job.without_archives)
     if plain:
         reports.append(get(context, GetRequest(tuple(plain), request.force)))
     report = FetchReport(
@@ -92,16 +91,16 @@ def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
     jobs, failed = _files_of_jobs(ready, context)
     archives = ArchiveFetch(context, request)
     kept: list[Report] = []
-    rest: list[Model] = []
+    still_needed: list[Model] = []
     for job in jobs:
         here, needed = archives.split(job)
         if here.members:
             kept.append(report_of([job.model], context.store, here.plan, {}, is_planned=True))
         if needed.archives:
-            rest.append(picking(job.model, (*needed.archives, *job.others)))
+            still_needed.append(picking(job.model, (*needed.archives, *job.others)))
         elif job.without_archives:
-            rest.append(job.without_archives)
-    report = plan(context, GetRequest(tuple(rest), request.force))
+            still_needed.append(job.without_archives)
+    report = plan(context, GetRequest(tuple(still_needed), request.force))
     bytes_kept = sum(part.bytes_kept for part in kept)
     return replace(
         report,

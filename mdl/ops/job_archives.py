@@ -89,8 +89,8 @@ class ArchiveFetch:
             if not job.archives:
                 return report_of([model], store, here.plan, {})
             if job.is_archived:
-                told = "waiting for the server, which makes the archive before it sends"
-                context.on_event(Noticed(model.name, message=told))
+                message = "waiting for the server, which makes the archive before it sends"
+                context.on_event(Noticed(model.name, message=message))
             report = get(
                 replace(context, store=archives, local_copies=None, hub_client=None),
                 GetRequest((picking(model, job.archives),)),
@@ -118,7 +118,8 @@ class ArchiveFetch:
         kept: list[RemoteFile] = []
         needed: list[RemoteFile] = []
         for archive in job.archives:
-            members = [file for file in known if file.url in (archive.url, _without_version(archive))]
+            urls = (archive.url, _without_version(archive))
+            members = [file for file in known if file.url in urls]
             if self._is_here(job, archive, members):
                 kept += members
             elif self._is_settled(job, archive):
@@ -152,10 +153,10 @@ class ArchiveFetch:
         if not members or self.request.force or may_have_changed:
             return False
         names = {file.path.text for file in members}
-        asked = matching(names, job.include) if job.include else names
-        asked -= matching(names, job.exclude)
-        files = [file for file in members if file.path.text in asked]
-        if not self._are_here(job.model.name, files):
+        unwanted = matching(names, job.exclude)
+        if job.include:
+            unwanted |= names - matching(names, job.include)
+        if not self._are_here(job.model.name, [file for file in members if file.path.text not in unwanted]):
             return False
         was_unpacked = any(file.url == archive.url for file in members)
         if not self.request.keep_archive or not was_unpacked:
@@ -169,8 +170,10 @@ class ArchiveFetch:
 
     def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
         """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
-        after = source.resolve(origin)
-        if [file.url for file in after] != [file.url for file in archives] and not self.request.allow_running:
+        if self.request.allow_running:
+            return
+        after = [file.url for file in source.resolve(origin)]
+        if after != [file.url for file in archives]:
             hint = "run the same command again; --allow-running takes what is there"
             raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
 

@@ -99,7 +99,9 @@ class Run:
         for meant in meanings:
             if meant:
                 return meant
-        return [] if name in ("latest", "best") else self._folder_of_weights(name)
+        if name in ("latest", "best"):
+            return []
+        return self._folder_of_weights(name)
 
     def _numbered(self, axis: Literal["step", "epoch"], number: int) -> tuple[list[Checkpoint], list[Checkpoint]]:
         """The checkpoints with a number on an axis that are steps of the training, and all that have it."""
@@ -137,7 +139,8 @@ class Run:
         runs = list(self.runs_below)
         if not self.is_recognised:
             runs += [(row.base, 1) for row in self.checkpoints]
-        return listed([f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs], most=_MOST_RUNS)
+        named = [f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs]
+        return listed(named, most=_MOST_RUNS)
 
     def _folder_of_weights(self, name: str) -> list[Checkpoint]:
         """The folder of this name if it holds weights, whatever wrote it."""

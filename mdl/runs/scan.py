@@ -267,12 +267,8 @@ def _is_model(entry: Entry) -> bool:
     begins."""
     if entry.kind != "file" or not is_weights(entry.name):
         return False
-    path = entry.path
-    while path:
-        if not is_model(path):
-            return False
-        path = path.partition("/")[2]
-    return True
+    parts = entry.path.split("/")
+    return all(is_model("/".join(parts[start:])) for start in range(len(parts)))
 
 
 def _set_of(entry: Entry) -> tuple[str, str]:
