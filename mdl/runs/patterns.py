@@ -211,11 +211,12 @@ class Pattern:
         return [self._save(tree, name, saved, pieces[name] - {""}) for name, saved in entries.items()]
 
     def _save(self, tree: Tree, name: str, entries: list[Entry], pieces: set[str]) -> _Save:
-        """Return a save; one of a single file is called like that file, unless `saved` has a group for its name."""
+        """Return a save. One of a single file, or of variants, is called like the file with the shortest name, unless
+        ``saved`` has a group for its name."""
         first = entries[0]
-        match = self._match(first.name)
-        if len(entries) == 1 and not _group(match, "name"):
-            name = first.name
+        has_own_name = _group(self._match(first.name), "name") != ""
+        if not has_own_name and (len(entries) == 1 or not pieces):
+            name = min((entry.name for entry in entries), key=lambda file_name: (len(file_name), file_name))
         names = []
         for child in tree.children(first.path) or entries:
             names.append(f"{child.name}/" if child.kind == "folder" else child.name)
@@ -273,13 +274,13 @@ class Pattern:
 
     def _members(self, tree: Tree, save: _Save) -> list[Entry]:
         """Return the files of a save, with those of the folder that has the state of the training."""
-        members = []
+        members: dict[Entry, None] = {}
         for entry in save.entries:
-            members += tree.with_contents(entry)
+            members |= dict.fromkeys(tree.with_contents(entry))
             state = tree.get(stem_of(entry.path) + self.state)
             if self.state and state:
-                members += tree.with_contents(state)
-        return members
+                members |= dict.fromkeys(tree.with_contents(state))
+        return list(members)
 
     def _says(self, tree: Tree, entry: Entry) -> NameSays:
         """Return what the trainer's record says of a checkpoint; else its name, or the name of the file that it links

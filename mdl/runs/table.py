@@ -293,7 +293,7 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
 
     def is_saved(tree: Tree, entry: Entry) -> bool:
         match = re.fullmatch(pattern.saved, entry.name)
-        if match is None or entry.is_file != bool(match["suffix"]):
+        if match is None or entry.is_file != bool(match["variant_suffix"]):
             return False
         return match["run"] in runs or not header_metadata(tree, entry).keys().isdisjoint(keys)
 
@@ -322,7 +322,7 @@ KOHYA = Layout(
     partial(
         _find_lora,
         Pattern(
-            r"(?P<run>.+?)(-(step)?((?P<epoch>[0-9]{6})|(?<=step)(?P<step>[0-9]{8})))?(?P<suffix>\.(safetensors|ckpt|pt))",
+            r"(?P<run>.+?)(-(step)?((?P<epoch>[0-9]{6})|(?<=step)(?P<step>[0-9]{8})))?(?P<variant_suffix>\.(safetensors|ckpt|pt))",
             last=(rf"(?!.*{_KOHYA_NUMBER}\.[a-z]+$).+",),
             record=_lora_record,
             state=_KOHYA_STATE,
@@ -341,7 +341,7 @@ AI_TOOLKIT = Layout(
         _find_lora,
         Pattern(
             r"(?P<variant_critic>CRITIC_)?(?P<run>.+?)(?P<variant_lora>_LoRA)?(_(?P<step>[0-9]{9}))?"
-            r"(?P<variant_refiner>_refiner)?(?P<suffix>\.safetensors|\.pt)?",
+            r"(?P<variant_refiner>_refiner)?(?P<variant_suffix>\.safetensors|\.pt)?",
             last=(r"(?!.*_[0-9]{9}(_refiner)?(\.[a-z]+)?$).+",),
             kinds=(*FILES, "folder"),
             record=_lora_record,

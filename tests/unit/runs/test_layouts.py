@@ -173,6 +173,11 @@ CASES = {
             "a-000012-state/train_state.json": {"current_step": 120},
         },
     ),
+    "kohya: two formats of one step are one checkpoint": Case(
+        "kohya",
+        "a-{000002,000004}.{safetensors,ckpt}",
+        "a-000002.ckpt@e2 a-000004.ckpt@e4*",
+    ),
     "kohya: a run without a name": Case(
         "kohya",
         "{epoch-000001,at-step00000010,last}.safetensors",
