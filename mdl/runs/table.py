@@ -282,20 +282,28 @@ _KOHYA_STATE = "-state"
 
 def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -> Found | None:
     """The checkpoints of trainers that call a finished model like its run. A file without a number is one if its run
-    has files with a number, or if its header has one of the ``keys``."""
+    has files with a number, or one whose header has one of the ``keys``."""
+
+    def match_of(entry: Entry) -> re.Match[str] | None:
+        match = re.fullmatch(pattern.saved, entry.name)
+        is_kind = match is not None and entry.is_file == bool(match["variant_suffix"])
+        return match if is_kind else None
+
     runs: set[str] = set()
     for child in tree.children(base):
-        match = re.fullmatch(pattern.saved, child.name)
-        if match and any(match.groupdict().get(axis) for axis in ("step", "epoch")):
+        match = match_of(child)
+        if match is None:
+            continue
+        numbers = match.groupdict()
+        is_numbered = numbers.get("step") or numbers.get("epoch")
+        if is_numbered or not header_metadata(tree, child).keys().isdisjoint(keys):
             runs.add(match["run"])
     if runs & _UNNAMED_RUNS:
         runs.add("last")
 
-    def is_saved(tree: Tree, entry: Entry) -> bool:
-        match = re.fullmatch(pattern.saved, entry.name)
-        if match is None or entry.is_file != bool(match["variant_suffix"]):
-            return False
-        return match["run"] in runs or not header_metadata(tree, entry).keys().isdisjoint(keys)
+    def is_saved(_tree: Tree, entry: Entry) -> bool:
+        match = match_of(entry)
+        return match is not None and match["run"] in runs
 
     return replace(pattern, is_saved=is_saved).find(tree, base)
 
