@@ -1,6 +1,7 @@
 """Bounds: how large each kind of thing from outside may be, and the functions that check it before it is converted.
 
-Whatever comes from a file, a server or another program is bounded here, and nowhere else. What is over its bound is an
+Whatever comes from a file, a server or another program is bounded here, and nowhere else
+(``tests/unit/test_one_bound.py``). What is over its bound is an
 `OutOfBounds`, a ``ValueError``: the room that reads it knows which `mdl.errors.MdlError` that is there. Pure.
 """
 
@@ -12,6 +13,8 @@ import re
 from collections.abc import Sized
 from typing import Any, TypeVar
 
+# Numbers.
+
 LARGEST_NUMBER = 2**63 - 1
 """What a count or a size in bytes can be at most: the largest that file systems and TOML know."""
 _MOST_DIGITS = len(str(LARGEST_NUMBER))
@@ -22,48 +25,63 @@ LONGEST_NUMBER = 100
 """Characters of a number that are converted at all, in any base. Digits behind the point count."""
 LAST_MOMENT = 253_402_300_799
 """The end of the year 9999, in seconds since 1970: no clock and no record has a later time."""
-LONGEST_TEXT = 2**16
-"""Characters of one text: a title, a URL, a pattern."""
-LONGEST_LINE = 2**16
-"""Bytes of one line of a file that another program goes on writing."""
-LARGEST_JSON = 256 * 2**20
-"""Bytes of the largest JSON documents: receipts, the history of releases, a manifest of a million members."""
-LARGEST_ANSWER = 10 * 2**20
-"""Decoded bytes of an API's answer. Parsed they take a multiple of it."""
-LARGEST_RESULT = 32 * 2**20
-"""Bytes of an answer that may have files in it: a result of 20 MiB, and room."""
-LARGEST_CHILD_OUTPUT = 16 * 2**20
-"""Bytes that a program may write to stdout; one that writes more is ended. A document of 50,000 files has 12 MiB."""
-LARGEST_CHILD_ERRORS = 2**16
-"""Bytes of a program's stderr that are kept: the last ones."""
-LARGEST_WORDS = 2**20
-"""Bytes that a program may write to stdout which is asked a short question: a state, a list of names."""
-LARGEST_NOTE = 2**16
-"""Bytes of a file of a few words: a token, a commit, a name, who holds a lock."""
-LARGEST_SMALL_FILE = 2**20
-"""Bytes of a small file: settings, an exit code, a state."""
-LARGEST_RECORD = 16 * 2**20
-"""Bytes of a record: a journal, digests, certificates, a catalog from the web, what a trainer says of a run. A journal
-that is half as long is written anew when its download is resumed."""
-LARGEST_DOCUMENT = 64 * 2**20
-"""Bytes of a document that lists many files: a catalog, a lock, a job, the marker of a mirror."""
-MOST_PAGES = 1000
-"""Pages of one list that comes in pages."""
-MOST_ITEMS = 1_000_000
-"""Items of one list, over all of its pages."""
-MOST_UPLOADS = 10_000
-"""Unfinished uploads of a bucket, and parts of one upload, as S3 has them: each costs a request."""
-MOST_JOBS = 100_000
-"""Jobs of a bucket: each costs a request."""
-LARGEST_XML = 4 * 2**20
-"""Bytes of one page of a bucket's list: S3 has at most 1,000 entries in a page."""
 
-LARGEST_LIST = 512 * 2**20
-"""Bytes of a list in JSON that is read item by item, such as the files of a repository."""
+# Texts and names.
+
+LONGEST_TEXT = 2**16
+"""Characters of one text: a title, a URL, a pattern, a line of a file that another program goes on writing."""
+LONGEST_FILE_NAME = 255
+"""Bytes of the name of a file: no file system takes more."""
+LONGEST_PATH = 1024
+"""Bytes of a path that a catalog, a server or an archive names: what mdl puts before it must fit into the next."""
+LONGEST_LOCAL_PATH = 4096
+"""Bytes of a path that Linux takes (``PATH_MAX``)."""
+DEEPEST_PATH = 64
+"""Folders of such a path, one in the other."""
+LONGEST_QUOTE = 300
+"""Characters of what a server or a program said that a message quotes."""
+LONGEST_SHOWN_NAME = 80
+"""Characters of a name from outside that a message quotes."""
 MOST_LISTED = 20
 """Names or sentences, one for each item from outside, that one message has at most."""
 
-_LONGEST_QUOTE = 20
+# What is read into memory. A kind of file or answer has the smallest of these into which every honest one fits.
+
+LARGEST_NOTE = 2**16
+"""Bytes of a few words: a token, a commit, who holds a lock, a TLS handshake, the last that a program says to
+stderr."""
+LARGEST_SMALL_FILE = 2**20
+"""Bytes of settings, an exit code, a state, what a program answers to a short question."""
+LARGEST_ANSWER = 10 * 2**20
+"""Decoded bytes of an API's answer, or of a page of a bucket's list. Parsed they take a multiple of it."""
+LARGEST_RECORD = 16 * 2**20
+"""Bytes of a record: a journal, a receipt, digests, certificates, a catalog from the web, what a trainer says of a run.
+A journal that is half as long is written anew when its download is resumed. The receipt of a file of a terabyte has 5
+MB, most of which are its prefix digests."""
+LARGEST_CHILD_OUTPUT = LARGEST_RECORD
+"""Bytes that a program may write to stdout; one that writes more is ended. A document of 50,000 files has 12 MiB."""
+LARGEST_RESULT = 32 * 2**20
+"""Bytes of an answer that may have files in it: a result of 20 MiB, and room."""
+LARGEST_DOCUMENT = 64 * 2**20
+"""Bytes of what lists many files or names: a catalog, a lock, a job, the marker of a mirror, the directory of a zip,
+the header of a GGUF file. And of what is looked through or kept of files in memory."""
+LARGEST_JSON = 256 * 2**20
+"""Bytes of the largest JSON documents: receipts, the history of releases, a manifest of a million members."""
+LARGEST_LIST = 512 * 2**20
+"""Bytes of a list in JSON that is read item by item, such as the files of a repository."""
+
+# Lists.
+
+MOST_ITEMS = 1_000_000
+"""Items of one list, over all of its pages."""
+MOST_PAGES = 1000
+"""Pages of one list that comes in pages."""
+MOST_JOBS = 100_000
+"""Jobs of a bucket or of an answer: each costs a request, or a line."""
+MOST_UPLOADS = 10_000
+"""Unfinished uploads of a bucket, and parts of one upload, as S3 has them: each costs a request."""
+
+_LONGEST_BRIEF = 20
 
 T = TypeVar("T", bound=Sized)
 
@@ -169,7 +187,7 @@ def brief(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, str):
-        return ascii(value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "...")
+        return ascii(value if len(value) <= _LONGEST_BRIEF else value[:_LONGEST_BRIEF] + "...")
     return "a list" if isinstance(value, list) else "a table"
 
 

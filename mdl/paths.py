@@ -22,18 +22,12 @@ from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
+from mdl.bounds import DEEPEST_PATH, LONGEST_FILE_NAME, LONGEST_LOCAL_PATH, LONGEST_PATH, LONGEST_SHOWN_NAME
 from mdl.errors import Unsafe
 
-_LONGEST_NAME = 80
-"""Characters of a name that somebody else chose, in a hint."""
 _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
 }
-_MAX_SEGMENT = 255
-_MAX_PATH = 1024
-_LONGEST_STORED = 4096
-"""Bytes of a path that Linux takes (``PATH_MAX``)."""
-_MAX_DEPTH = 64
 _ESCAPED = re.compile(r"%(2f|5c|00)|^(%2e|\.){1,2}$", re.IGNORECASE)
 
 
@@ -92,8 +86,8 @@ def why_unsafe(segment: str) -> str | None:
         return "a segment that ends with a dot or a space"
     if segment.split(".")[0].rstrip(" ").lower() in _RESERVED:
         return "a name that Windows reserves"
-    if len(segment.encode("utf-8", "surrogatepass")) > _MAX_SEGMENT:
-        return f"a segment over {_MAX_SEGMENT} bytes"
+    if len(segment.encode("utf-8", "surrogatepass")) > LONGEST_FILE_NAME:
+        return f"a segment over {LONGEST_FILE_NAME} bytes"
     return None
 
 
@@ -113,12 +107,12 @@ def why_not_kept(path: str) -> str | None:
     for segment in segments:
         if segment in ("", ".", ".."):
             return f"a segment {segment!r}"
-        if len(segment.encode()) > _MAX_SEGMENT:
-            return f"a segment over {_MAX_SEGMENT} bytes"
+        if len(segment.encode()) > LONGEST_FILE_NAME:
+            return f"a segment over {LONGEST_FILE_NAME} bytes"
     if segments[0] == ".mdl":
         return "a path inside .mdl, which is mdl's own"
-    if len(path.encode()) > _LONGEST_STORED:
-        return f"a path over {_LONGEST_STORED} bytes"
+    if len(path.encode()) > LONGEST_LOCAL_PATH:
+        return f"a path over {LONGEST_LOCAL_PATH} bytes"
     return None
 
 
@@ -147,10 +141,10 @@ class RelPath:
             why = why or why_unsafe(segment)
         if segments[0].lower() == ".mdl":
             why = why or "a path inside .mdl, which is mdl's own"
-        if len(segments) > _MAX_DEPTH:
-            why = why or f"a path of more than {_MAX_DEPTH} segments"
-        if len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH:
-            why = why or f"a path over {_MAX_PATH} bytes"
+        if len(segments) > DEEPEST_PATH:
+            why = why or f"a path of more than {DEEPEST_PATH} segments"
+        if len(text.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
+            why = why or f"a path over {LONGEST_PATH} bytes"
         if why:
             raise Unsafe(f"path refused: {why}", item=shown(text)[:200])
         return cls(text)
@@ -268,23 +262,13 @@ def record_name(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def former_record_name(model: str) -> str:
-    """How earlier versions named their records of a model: ``gpu/job-1`` is ``gpu%2Fjob-1``."""
-    return model.replace("%", "%25").replace("/", "%2F")
-
-
-def model_of_former_record(name: str) -> str:
-    """The model that a name made by `former_record_name` is of."""
-    return name.replace("%2F", "/").replace("%25", "%")
-
-
 def names_for_a_hint(names: Iterable[str], most: int = 10) -> str:
     """Names that somebody else chose, as a hint may list them: escaped, cut, and at most so many; one that is more than
     a plain name is quoted, so that it is no sentence of mdl's."""
     found = []
     for name in names:
         text = shown(name)
-        text = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+        text = text if len(text) <= LONGEST_SHOWN_NAME else f"{text[:LONGEST_SHOWN_NAME]}…"
         found.append(text if re.fullmatch(r"[\w./+@:-]+", text) else f"'{text}'")
     more = f" and {len(found) - most:,} more" if len(found) > most else ""
     return ", ".join(found[:most]) + more

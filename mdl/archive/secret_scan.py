@@ -11,10 +11,9 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.values import value_class
 
-MOST_BYTES = 64 * 2**20
-"""How many bytes of a file are looked at, from the first on; as many again of what is deflated in it."""
 _WINDOW = 2**20
 _OVERLAP = 16 * 2**10
 """Two windows share some bytes, so that a secret across their border is seen whole."""
@@ -107,9 +106,9 @@ def secret_in(read: ReadAt, size: int) -> str:
     head = read(0, _LOCAL_HEAD)
     if head.startswith(_ELF) and head[_CORE_AT : _CORE_AT + 2] in _IS_CORE:
         return "the memory of a program"
-    most = min(size, MOST_BYTES)
+    most = min(size, LARGEST_DOCUMENT)
     is_utf16 = head.startswith(_UTF16)
-    may_inflate = MOST_BYTES
+    may_inflate = LARGEST_DOCUMENT
     if head.startswith(_GZIP):
         kind, _ = _inflated_secret(read, 0, most, _GZIP_DEFLATE, may_inflate)
         return kind

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from mdl.bounds import LARGEST_RECORD, LAST_MOMENT, finite_number
+from mdl.bounds import LARGEST_RECORD, LAST_MOMENT, LONGEST_QUOTE, finite_number
 from mdl.config.places import SHIPPED, expanded
 from mdl.errors import (
     CatalogError,
@@ -43,7 +43,6 @@ Fetch = Callable[[str, str], str]
 
 MOST = 64
 """So many catalogs may be read for one, and so many may one extend."""
-_LONGEST_NAME = 200
 _FRESH = 600.0
 """So many seconds a copy is used without asking."""
 _VERSION = 1
@@ -86,7 +85,7 @@ def _checked_url(text: str, base: str) -> str:
 
 def name_of(place: Place) -> str:
     """How a catalog is called in messages."""
-    return bare_url(place)[:_LONGEST_NAME] if isinstance(place, str) else str(place)
+    return bare_url(place)[:LONGEST_QUOTE] if isinstance(place, str) else str(place)
 
 
 def identity_of(place: Place) -> Place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mdl.bounds import LARGEST_DOCUMENT
+from mdl.bounds import LARGEST_DOCUMENT, LONGEST_SHOWN_NAME
 from mdl.catalog.extends import MOST, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.parser import Draft, parse_draft
@@ -14,8 +14,6 @@ from mdl.errors import CatalogError, LockError, UsageError
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.toml.problems import Problems, TomlText, did_you_mean, one_line
-
-_LONGEST_NAME = 80
 
 
 def no_web(url: str, named: str) -> str:
@@ -228,7 +226,7 @@ def _note_unknown(
     """Note every one of ``names`` that is not a model, or is there twice."""
     seen: set[str] = set()
     for name in names:
-        quoted = shown(name)[:_LONGEST_NAME]
+        quoted = shown(name)[:LONGEST_SHOWN_NAME]
         if name in seen:
             text.wrong(where, f"names {quoted} twice")
         elif name in groups:

@@ -10,6 +10,7 @@ from dataclasses import field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
+from mdl.bounds import LONGEST_SHOWN_NAME
 from mdl.catalog.choice_of_weights import Chosen, choose, several
 from mdl.catalog.model import CatalogFile, Model
 from mdl.disk.pool import in_parallel
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 """How many files a message names."""
-_LONGEST_NAME = 80
 IsNew = Callable[[str, RemoteFile], bool]
 """Whether nothing of a file of a model is here."""
 Found = TypeVar("Found")
@@ -357,7 +357,7 @@ class Resolver:
 
 
 def _without_refused(refused: Sequence[RefusedFile]) -> str:
-    names = listed([shown(file.path)[:_LONGEST_NAME] for file in refused], most=_NAMED)
+    names = listed([shown(file.path)[:LONGEST_SHOWN_NAME] for file in refused], most=_NAMED)
     return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}"
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT, LARGEST_WORDS
+from mdl.bounds import LARGEST_CHILD_OUTPUT, LARGEST_NOTE, LARGEST_SMALL_FILE
 from mdl.cancel import CancelToken
 from mdl.values import value_class
 
@@ -83,7 +83,7 @@ class Child:
     def _keep(self, said: bytearray, block: bytes) -> None:
         said += block
         if said is self.err:
-            del said[:-LARGEST_CHILD_ERRORS]
+            del said[:-LARGEST_NOTE]
         elif len(said) > self._most:
             del said[self._most :]
             self.is_too_long = True
@@ -146,7 +146,7 @@ def output_of(
     environ: Mapping[str, str] | None = None,
     cancel: CancelToken | None = None,
     seconds: float | None = None,
-    most: int = LARGEST_WORDS,
+    most: int = LARGEST_SMALL_FILE,
 ) -> Said:
     """Run a program, which gets no input, to its end, for ``seconds`` at most. Raises `OSError` if it cannot be
     started, and as `CancelToken.check`; it is ended then."""

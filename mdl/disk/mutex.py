@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdl.bounds import LARGEST_NOTE, parse_json
+from mdl.bounds import LARGEST_NOTE, LONGEST_SHOWN_NAME, parse_json
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type, publish, write_all
 from mdl.disk.process import ProcessId, hostname
@@ -35,8 +35,6 @@ _Taken = TypeVar("_Taken")
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
-_LONGEST_HOST = 100
-_LONGEST_NAME = 50
 _FILE_POLL_SECONDS = 0.2
 _FOLDER_POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 1.0
@@ -261,7 +259,7 @@ def _make_lease(path: Path, lock: int, name: str) -> HeldFile | None:
     """Make the file ``path``, which only one process can; None if another one that may be alive has made it. ``lock``
     is the locked file of the same mutex. The lease of a dead process is removed. Raises `OSError`."""
     facts = {
-        "name": name[:_LONGEST_NAME],
+        "name": name[:LONGEST_SHOWN_NAME],
         "process": str(ProcessId.current()),
         "pid": os.getpid(),
         "host": hostname(),
@@ -307,7 +305,7 @@ def _holder(lease: Path) -> str:
         since = str(facts["since"])[:8]
         if facts["process"] == str(ProcessId.current()):
             return f"another call of this process ({os.getpid()}, since {since})"
-        host = facts["host"][:_LONGEST_HOST]
+        host = facts["host"][:LONGEST_SHOWN_NAME]
         where = "" if host == hostname() else f" on {host}"
         return f"another mdl (process {int(facts['pid'])}{where}, since {since})"
     except (ValueError, OverflowError, KeyError, TypeError):

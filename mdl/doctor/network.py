@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mdl.bounds import LARGEST_SMALL_FILE, parse_json
+from mdl.bounds import LARGEST_SMALL_FILE, LONGEST_SHOWN_NAME, parse_json
 from mdl.disk.safe_open import read_whole
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.net.allowlist import host_of
@@ -38,7 +38,6 @@ _ADVICE = {
 }
 """What to do about an endpoint that fails. The usual hint of these errors is to run the doctor."""
 
-_LONGEST_NAME = 100
 _CLOCK_SECONDS = 120
 
 
@@ -290,7 +289,7 @@ def _text(answer: Any, *keys: str) -> str:
         answer = answer.get(key)
     if not isinstance(answer, str):
         return ""
-    return shown(" ".join(answer.split()))[:_LONGEST_NAME]
+    return shown(" ".join(answer.split()))[:LONGEST_SHOWN_NAME]
 
 
 def _ignored(names: list[str]) -> str:

@@ -23,10 +23,10 @@ from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_o
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal
 from mdl.errors import Busy, Unsafe
-from mdl.paths import former_record_name, record_name
+from mdl.paths import record_name
 
-_KEYED = re.compile(r"([0-9a-f]{16})(?:[0-9a-f]{16})?\.(.+)")
-"""The name of a partial: a key and a process. Earlier versions took keys of 32 digits."""
+_KEYED = re.compile(r"([0-9a-f]{16})\.(.+)")
+"""The name of a partial: a key and a process."""
 _LOOK_SECONDS = 0.2
 
 
@@ -145,8 +145,7 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
     staged = [own / name for name in ("stage", "listings", "locks", "wanted")]
-    for model in models:
-        staged += [own / "receipts" / name(model) for name in (record_name, former_record_name)]
+    staged += [own / "receipts" / record_name(model) for model in models]
     for folder in staged:
         if is_own_folder(folder):
             publish.sweep(folder)

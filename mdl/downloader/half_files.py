@@ -10,15 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.copy import data_ranges
-from mdl.disk.safe_open import open_for_reading
+from mdl.disk.safe_open import open_for_reading, read_regular
 from mdl.downloader.hub_cache import UNFINISHED
-from mdl.downloader.hub_repos import CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
+from mdl.net.ranges import RangeSet
 from mdl.weights.table import BEGINNING, kind_of
+
+if TYPE_CHECKING:
+    from mdl.downloader.hub_repos import CachedRepo
 
 _ENDINGS = (
     *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),
@@ -31,7 +37,7 @@ _NAMES = (
     (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
 )
 """How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
-are in a file beside it: see `mdl.downloader.aria2`.)"""
+are in a file beside it: see `pieces_there`.)"""
 _NAMELESS = (
     (r"Unconfirmed [0-9]+\.crdownload", "Chrome and its relatives"),
     (r"\.(?:com\.google\.Chrome|org\.chromium\.Chromium|com\.microsoft\.Edge)\.[A-Za-z0-9]{6}", "the same"),
@@ -41,6 +47,13 @@ _NAMELESS = (
 _NAMELESS_PATTERNS = [re.compile(pattern, re.ASCII) for pattern, _ in _NAMELESS]
 _LOCAL_DIR = Path(".cache", "huggingface", "download")
 """Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
+_ARIA2 = ".aria2"
+"""How aria2 calls its control file, beside the unfinished one. The format is in its manual, "Control file": a version,
+a bitfield of the pieces of one length that are complete, then the pieces that are being fetched, each with one of its
+blocks of 16 KiB."""
+_ARIA2_BLOCK = 16 * 1024
+_ARIA2_VERSION = 1
+"""Of its control file: the one in network byte order, which aria2 has written since 2009."""
 
 
 def find_half(
@@ -122,3 +135,66 @@ def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
             if blob.name.endswith(UNFINISHED):
                 found.setdefault(blob.name.partition(".")[0], []).append(blob)
     return found
+
+
+# Which parts of a file were written: aria2 may give it its whole length from the start.
+
+
+def written_ranges(path: Path) -> tuple[tuple[int, int], ...] | None:
+    """The ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else None."""
+    noted = pieces_there(path)
+    if noted is not None:
+        return noted
+    with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+        ranges = data_ranges(fd)
+        if ranges != [(0, os.fstat(fd).st_size)]:
+            return tuple(ranges)
+    return None
+
+
+def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
+    """The ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one; None if
+    it noted nothing, or nothing that can be read."""
+    try:
+        data = read_regular(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
+        if data is None:
+            return None
+        found = RangeSet()
+        for start, stop in _aria2_ranges(data):
+            found.add(start, stop)
+    except (OSError, struct.error, ValueError):
+        return None
+    return tuple((part.start, part.stop) for part in found)
+
+
+def _aria2_ranges(data: bytes) -> Iterator[tuple[int, int]]:
+    """Raises `struct.error` and `ValueError` for what is no control file."""
+    version, _, hash_length = struct.unpack_from(">HII", data)
+    at = struct.calcsize(">HII") + hash_length
+    piece, total, _, field_length = struct.unpack_from(">IQQI", data, at)
+    at += struct.calcsize(">IQQI")
+    if version != _ARIA2_VERSION or not piece or field_length != (-(-total // piece) + 7) // 8:
+        raise ValueError("no control file of aria2")
+    for number in _bits(data[at : at + field_length]):
+        if number * piece < total:
+            yield number * piece, min(total, (number + 1) * piece)
+    at += field_length
+    (count,) = struct.unpack_from(">I", data, at)
+    at += 4
+    for _ in range(count):
+        number, length, field_length = struct.unpack_from(">III", data, at)
+        at += struct.calcsize(">III")
+        end = number * piece + length
+        for block in _bits(data[at : at + field_length]):
+            start = number * piece + block * _ARIA2_BLOCK
+            if start < min(end, total):
+                yield start, min(start + _ARIA2_BLOCK, end, total)
+        at += field_length
+
+
+def _bits(field: bytes) -> Iterator[int]:
+    """The numbers of the bits that are set, of which the first is the highest one of the first byte."""
+    for place, byte in enumerate(field):
+        for bit in range(8):
+            if byte & (0x80 >> bit):
+                yield place * 8 + bit

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from mdl import crc_json
 from mdl.errors import MdlError
@@ -12,27 +13,23 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.values import facts_of
 
+AnyWord = TypeVar("AnyWord", bound=str)
+
 VERSION = 2
 """Of the format. A line that a newer mdl wrote is not read."""
 _REPO_TYPES = ("model", "dataset", "space")
 _OPTIONAL = (str, type(None))
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("model", "path", "digest", "verified", "url", "asked", "endpoint"), (str,)),
+    **dict.fromkeys(
+        ("model", "path", "digest", "verified", "url", "asked", "endpoint", "access", "vouched_by"), (str,)
+    ),
     **dict.fromkeys(("validator", "commit", "catalog"), _OPTIONAL),
-    "suspect": (bool,),
-    "hub": (list, type(None)),
+    **dict.fromkeys(("suspect", "adopted"), (bool,)),
+    **dict.fromkeys(("stamp", "prefixes"), (list,)),
+    **dict.fromkeys(("hub", "replaced"), (list, type(None))),
 }
+"""The facts of a receipt, and of which type each may be."""
 _OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
-_DEFAULTS: dict[str, Any] = {
-    "asked": "",
-    "adopted": False,
-    "prefixes": (),
-    "endpoint": "",
-    "access": "unknown",
-    "vouched_by": "folder",
-    **dict.fromkeys(("hub", "catalog", "replaced")),
-}
-"""The facts that receipts of earlier versions lack."""
 
 
 def line_of(receipt: Receipt) -> bytes:
@@ -58,16 +55,9 @@ def gone_line(path: str) -> bytes:
 def receipt_of(facts: dict[str, Any]) -> Receipt | None:
     """The receipt with the ``facts`` of a line; None if they make no sense."""
     try:
-        facts = _DEFAULTS | facts
-        if not _has_right_kinds(facts):
-            return None
+        _check_types(facts)
         algorithm, _, digits = facts["digest"].partition(":")
         path = RelPath.of_repository(facts["path"])
-        hub = None
-        if facts["hub"] is not None:
-            hub = _hub_file(facts["hub"], facts["endpoint"], path)
-        access = facts["access"]
-        vouched_by = facts["vouched_by"]
         return Receipt(
             model=sys.intern(RelPath.parse(facts["model"]).text),
             path=path,
@@ -80,26 +70,33 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
             commit=_interned(facts["commit"]),
             catalog=_interned(facts["catalog"]),
             suspect=facts["suspect"],
-            adopted=facts["adopted"] is True,
-            access=access if access in ACCESSES else "unknown",
-            vouched_by=vouched_by if vouched_by in VOUCHERS else "folder",
+            adopted=facts["adopted"],
+            access=_one_of(ACCESSES, facts["access"]),
+            vouched_by=_one_of(VOUCHERS, facts["vouched_by"]),
             replaced=Stamp(*facts["replaced"]) if facts["replaced"] else None,
             prefixes=tuple(facts["prefixes"]),
-            hub=hub,
+            hub=_hub_file(facts["hub"], facts["endpoint"], path) if facts["hub"] is not None else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
 
-def _has_right_kinds(facts: dict[str, Any]) -> bool:
-    """Whether each fact is of the kind that a receipt has there. Raises `KeyError`, `TypeError`."""
-    for key, kinds in _KINDS.items():
-        if type(facts[key]) not in kinds:
-            return False
+def _check_types(facts: dict[str, Any]) -> None:
+    """Raises `KeyError`, `ValueError` or `TypeError` unless each fact is of a type that it may have."""
+    for key, types in _KINDS.items():
+        if type(facts[key]) not in types:
+            raise TypeError(f"{key} of a receipt is {facts[key]!r}")
     for number in (*facts["stamp"], *(facts["replaced"] or ())):
         if type(number) is not int:
-            return False
-    return all(type(prefix) is str for prefix in facts["prefixes"])
+            raise TypeError(f"{number!r} in the stamp of a receipt")
+    for prefix in facts["prefixes"]:
+        if type(prefix) is not str:
+            raise TypeError(f"{prefix!r} in the prefix digests of a receipt")
+
+
+def _one_of(words: Sequence[AnyWord], word: str) -> AnyWord:
+    """The word among ``words`` that ``word`` is. Raises `ValueError` if it is none."""
+    return words[words.index(word)]
 
 
 def _interned(text: str | None) -> str | None:

@@ -2,14 +2,13 @@
 
 A record is a file that is only appended to, in the format of `mdl.crc_json`. A line is the receipt of one file, or says
 that the file has none any more; the last line of a file counts. Once half of the lines are of no use, the record is
-written anew. Earlier versions wrote one file for each receipt (``<32 hex>.receipt``), which are read too.
+written again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
-from mdl.bounds import LARGEST_JSON
+from mdl.bounds import LARGEST_JSON, LARGEST_RECORD
 from mdl.disk import publish, refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.safe_open import make_private_dir, open_own, open_regular, read_regular
@@ -29,23 +28,20 @@ from mdl.downloader.receipt_lines import VERSION, gone_line, line_of, receipt_of
 from mdl.errors import StateError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
-from mdl.paths import RelPath, former_record_name, model_of_former_record, record_name
+from mdl.paths import RelPath, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
-_OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
-_LONGEST = 16 * 2**20
-"""The most bytes that are read of one line. The line of a file of a terabyte has 5 MB, most of which
-are its prefix digests."""
+_RECORD_NAME = re.compile(r"[0-9a-f]{32}")
+"""What `record_name` makes of the name of a model."""
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
 
 
 def file_key(model: str, path: RelPath) -> str:
-    """How mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is. Earlier versions
-    took 32, which begin with these."""
+    """How mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is."""
     return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:16]
 
 
@@ -110,46 +106,55 @@ class Receipts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._wanted = folder.parent / "wanted"
         self._records: dict[str, _Record] = {}
         self._lock = threading.RLock()
 
     def get(self, model: str, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
-        """The receipt of one file; None if there is none or it is damaged. What it has in common with ``remote``, if
-        that is given, is kept once. Raises `StateError` if a newer mdl wrote one of the model's."""
+        """Return the receipt of one file; None if there is none or it is damaged. What it has in common with
+        ``remote``, if that is given, is kept once. Raises `StateError` if a newer mdl wrote one of the model's."""
         with self._lock:
             return self._record(model).check_version().receipt(path, remote)
 
     def of_model(self, model: str) -> list[Receipt]:
-        """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
+        """Return every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
         with self._lock:
-            return sorted(self._record(model).check_version().receipts(), key=lambda receipt: receipt.path.text)
+            receipts = self._record(model).check_version().receipts()
+        return sorted(receipts, key=lambda receipt: receipt.path.text)
 
     def in_order(self, model: str) -> list[Receipt]:
-        """Every receipt of ``model`` that can be read, the last one that was written at the end."""
+        """Return every receipt of ``model`` that can be read, the last one that was written at the end."""
         with self._lock:
             return self._record(model).receipts()
 
     def models(self) -> list[str]:
-        """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
+        """Return the models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
+        names: set[str] = set()
         with contextlib.suppress(OSError):
             if not self._folder.is_symlink():
-                return sorted({_model_of(entry) for entry in self._folder.iterdir() if _has_any(entry)})
-        return []
+                for entry in self._folder.iterdir():
+                    if _RECORD_NAME.fullmatch(entry.name) and _has_any(entry):
+                        names.add(_model_of(entry))
+        return sorted(names)
 
     def may_have(self, model: str) -> bool:
-        """Whether `models` names this one; it takes no longer if there are many."""
+        """Tell whether `models` names this one; it takes no longer if there are many."""
         place = self.place(model)
         return not self._folder.is_symlink() and os.path.lexists(place) and _has_any(place)
 
     def all(self) -> list[Receipt]:
-        """Every receipt of every model that can be read."""
-        return [receipt for model in self.models() for receipt in self.in_order(model)]
+        """Return every receipt of every model that can be read."""
+        receipts: list[Receipt] = []
+        for model in self.models():
+            receipts += self.in_order(model)
+        return receipts
 
     def put(self, *receipts: Receipt) -> None:
         """Write receipts, which are on the disk when this returns. Raises `OSError`, `Unsafe`."""
         by_model: dict[str, dict[str, Receipt | None]] = {}
         for receipt in receipts:
-            if (url := bare_url(receipt.url)) != receipt.url:
+            url = bare_url(receipt.url)
+            if url != receipt.url:
                 receipt = replace(receipt, url=url)
             by_model.setdefault(receipt.model, {})[receipt.path.text] = receipt
         with self._lock:
@@ -160,7 +165,8 @@ class Receipts:
         """Remove the receipts of these files, and with ``tidy`` what cannot be read. Raises `OSError`, `Unsafe`."""
         with self._lock:
             record = self._record(model)
-            record.append({path.text: None for path in paths if path.text in record.by_path}, is_anew=tidy)
+            gone: dict[str, Receipt | None] = {path.text: None for path in paths if path.text in record.by_path}
+            record.append(gone, is_anew=tidy)
 
     def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
         """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
@@ -170,48 +176,14 @@ class Receipts:
             return
         with self._lock:
             receipts = self._record(model).check_version().receipts()
-            if paths is not None and any(one.path not in paths for one in receipts):
+            has_others = paths is not None and any(receipt.path not in paths for receipt in receipts)
+            if paths is not None and has_others:
                 self.forget(model, *paths)
                 return
             for entry in place.iterdir():
                 entry.unlink(missing_ok=True)
             place.rmdir()
             self.finish(model)
-
-    def begin(self, model: str, paths: Collection[RelPath]) -> None:
-        """Note which files of ``model`` are wanted, until `finish`: of a file that is not here yet there is no receipt.
-        A disk that takes no note is no reason to stop."""
-        with contextlib.suppress(OSError, Unsafe):
-            folder = make_private_dir(self._wanted(model).parent)
-            data = crc_json.dumps({"model": model, "wanted": sorted(path.text for path in paths)})
-            publish.write_file(folder / self._wanted(model).name, data, durable=False)
-
-    def finish(self, model: str) -> None:
-        """Everything that was wanted of ``model`` is here, or nothing of it is wanted any more."""
-        with contextlib.suppress(OSError):
-            self._wanted(model).unlink()
-
-    def wanted(self, model: str) -> frozenset[str]:
-        """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
-        with contextlib.suppress(OSError):
-            found = crc_json.loads((read_regular(self._wanted(model), LARGEST_JSON) or b"").rstrip(b"\n"))
-            if isinstance(found, dict):
-                found = found.get("wanted")
-            return frozenset(map(str, found if isinstance(found, list) else ()))
-        return frozenset()
-
-    def models_wanted(self) -> list[str]:
-        """The models of which the last download left files to be fetched."""
-        names: list[str] = []
-        with contextlib.suppress(OSError):
-            for entry in sorted((self._folder.parent / "wanted").iterdir()):
-                facts = crc_json.loads((read_regular(entry, LARGEST_JSON) or b"").rstrip(b"\n"))
-                if isinstance(facts, dict) and isinstance(name := facts.get("model"), str):
-                    names.append(name)
-        return names
-
-    def _wanted(self, model: str) -> Path:
-        return _place_of(self._folder.parent / "wanted", model, ".json")
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -228,20 +200,55 @@ class Receipts:
             self.put(replace(receipt, suspect=True))
 
     def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int, int]:
-        """The record of a model, how many bytes of it cannot be read, and how many are of files that are ``gone``."""
+        """Return the record of a model, how many bytes of it cannot be read, and how many are of files that are
+        ``gone``."""
         with self._lock:
             record = self._record(model)
             return record.path, record.unreadable(), sum(record.length(path.text) for path in gone)
 
     def place(self, model: str) -> Path:
-        """The folder in which the record of ``model`` is."""
-        return _place_of(self._folder, model)
+        """Return the folder in which the record of ``model`` is."""
+        return self._folder / _name_of(model)
 
     def _record(self, model: str) -> _Record:
-        if (record := self._records.get(model)) is None:
-            record = self._records[model] = _Record(model, str(self.place(model)))
+        record = self._records.get(model)
+        if record is None:
+            record = _Record(model, str(self.place(model)))
+            self._records[model] = record
         record.refresh()
         return record
+
+    # Which files are wanted: of a file that is not here yet there is no receipt.
+
+    def begin(self, model: str, paths: Collection[RelPath]) -> None:
+        """Note which files of ``model`` are wanted, until `finish`. A disk that takes no note is no reason to stop."""
+        with contextlib.suppress(OSError, Unsafe):
+            folder = make_private_dir(self._wanted)
+            data = crc_json.dumps({"model": model, "wanted": sorted(path.text for path in paths)})
+            publish.write_file(folder / self._note_of(model).name, data, durable=False)
+
+    def finish(self, model: str) -> None:
+        """Remove the note: everything that was wanted of ``model`` is here, or nothing of it is wanted any more."""
+        with contextlib.suppress(OSError):
+            self._note_of(model).unlink()
+
+    def wanted(self, model: str) -> frozenset[str]:
+        """Return the paths of the files that the last download of ``model`` wanted, if it left some to be fetched."""
+        paths = _read_note(self._note_of(model)).get("wanted")
+        return frozenset(map(str, paths)) if isinstance(paths, list) else frozenset()
+
+    def models_wanted(self) -> list[str]:
+        """Return the models of which the last download left files to be fetched."""
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            for entry in sorted(self._wanted.iterdir()):
+                model = _read_note(entry).get("model")
+                if isinstance(model, str):
+                    names.append(model)
+        return names
+
+    def _note_of(self, model: str) -> Path:
+        return self._wanted / f"{_name_of(model)}.json"
 
 
 class _Record:
@@ -251,17 +258,14 @@ class _Record:
 
     def __init__(self, model: str, folder: str) -> None:
         self._model = model
-        self._names = (f"{folder}/{RECORD}", folder)
+        self._folder_name = folder
+        self._name = f"{folder}/{RECORD}"
         self._clear()
 
-    @functools.cached_property
+    @property
     def path(self) -> Path:
         """Where the record is."""
-        return Path(self._names[0])
-
-    @property
-    def _folder(self) -> Path:
-        return self.path.parent
+        return Path(self._name)
 
     def _clear(self) -> None:
         self.by_path: dict[str, Receipt | bytes] = {}
@@ -271,7 +275,6 @@ class _Record:
         self._read = 0
         self._state = (0, 0, 0)
         self._last = b""
-        self._of_one_file: list[Path] = []
 
     def refresh(self, own: Mapping[bytes, tuple[str, Receipt | None]] = {}) -> None:
         """Read what was appended since the last time, or everything if it is another file now. ``own`` lines need not
@@ -280,67 +283,65 @@ class _Record:
         if state == self._state:
             return
         inode, size, _ = state
-        grew = inode == self._state[0] and size > self._state[1] > 0
+        has_grown = inode == self._state[0] and size > self._state[1] > 0
         lines = self._lines_from(self._read - len(self._last))
-        if not grew or (self._last and next(lines, b"") != self._last):  # a new file may have the old one's inode
+        if not has_grown or (self._last and next(lines, b"") != self._last):  # a new file may have the old one's inode
             self._clear()
-            self._read_single_files()
             lines = self._lines_from(0)
-        for line in lines if size else ():
-            self._read += len(line)
-            self._take(*own[line]) if line in own else self._add(line.removesuffix(b"\n"))
-            self._last = line
+        if size:
+            for line in lines:
+                self._read += len(line)
+                if line in own:
+                    self._take(*own[line])
+                else:
+                    self._add(line.removesuffix(b"\n"))
+                self._last = line
         self._state = state
 
     def _lines_from(self, start: int) -> Iterator[bytes]:
-        """The record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is left
-        out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
+        """Yield the record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is
+        left out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
         with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
             file.seek(start)
-            for line in iter(lambda: file.readline(_LONGEST), b""):
-                if file.tell() > LARGEST_JSON or not (line.endswith(b"\n") or len(line) == _LONGEST):
+            for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
+                is_whole = line.endswith(b"\n") or len(line) == LARGEST_RECORD
+                if file.tell() > LARGEST_JSON or not is_whole:
                     return
                 yield line
 
     def _look(self) -> tuple[int, int, int]:
-        """What tells whether the record has changed: its inode, size and time; if there is none, those of its
+        """Return what tells whether the record has changed: its inode, size and time; if there is none, those of its
         folder, and no size."""
-        for name in self._names:
-            try:
-                found = os.lstat(name)
-            except OSError:
-                continue
-            return found.st_ino, found.st_size if name == self._names[0] else 0, found.st_mtime_ns
-        return 0, 0, 0
-
-    def _read_single_files(self) -> None:
-        """Read the receipts that earlier versions wrote."""
-        with contextlib.suppress(OSError):
-            entries = [] if self._folder.is_symlink() else sorted(self._folder.iterdir())
-            for path in (entry for entry in entries if _OF_ONE_FILE.fullmatch(entry.name)):
-                self._of_one_file.append(path)
-                facts, prefixes, *_ = ((read_regular(path, LARGEST_JSON) or b"") + b"\n\n").split(b"\n")
-                found = crc_json.loads(facts)
-                if isinstance(found, dict) and isinstance(steps := crc_json.loads(prefixes), list):
-                    found["prefixes"] = steps
-                self._add(crc_json.dumps(found).rstrip() if isinstance(found, dict) else facts or b"?")
+        try:
+            status = os.lstat(self._name)
+            return status.st_ino, status.st_size, status.st_mtime_ns
+        except OSError:
+            pass
+        try:
+            status = os.lstat(self._folder_name)
+            return status.st_ino, 0, status.st_mtime_ns
+        except OSError:
+            return 0, 0, 0
 
     def _add(self, line: bytes) -> None:
+        """Take note of a line."""
         facts = crc_json.loads(line)
-        facts = facts if isinstance(facts, dict) else {}
-        path = facts.get("path")
+        if not isinstance(facts, dict):
+            facts = {}
         version = facts.get("mdl-receipt")
-        self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
-        if isinstance(path, str):
-            self._take(path, None if facts.get("gone") else self._made(facts) or line)
-        else:
+        if isinstance(version, int) and version > VERSION:
+            self.is_newer = True
+        path = facts.get("path")
+        if not isinstance(path, str):
             self._count += 1
             self._damaged += len(line)
-
-    def _made(self, facts: dict[str, Any]) -> Receipt | None:
-        """The receipt with these facts; None if they make no sense, or are of another model."""
+            return
+        if facts.get("gone"):
+            self._take(path, None)
+            return
         receipt = receipt_of(facts)
-        return receipt if receipt and receipt.model == self._model else None
+        is_of_model = receipt is not None and receipt.model == self._model
+        self._take(path, receipt if receipt and is_of_model else line)
 
     def _take(self, path: str, last: Receipt | bytes | None) -> None:
         self._count += 1
@@ -349,32 +350,33 @@ class _Record:
             self.by_path[path] = last
 
     def check_version(self) -> _Record:
-        """The record itself. Raises `StateError` if a newer mdl wrote to it."""
+        """Return the record itself. Raises `StateError` if a newer mdl wrote to it."""
         if self.is_newer:
             raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
         return self
 
     def receipt(self, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
-        """The receipt of one file; None if there is none or it makes no sense."""
-        found = self.by_path.get(path.text)
-        if not isinstance(found, Receipt):
+        """Return the receipt of one file; None if there is none or it makes no sense."""
+        receipt = self.by_path.get(path.text)
+        if not isinstance(receipt, Receipt):
             return None
-        if remote is not None and found.url is not remote.url:
-            self.by_path[path.text] = found = _sharing(found, remote)
-        return found
+        if remote is not None and receipt.url is not remote.url:
+            receipt = _sharing(receipt, remote)
+            self.by_path[path.text] = receipt
+        return receipt
 
     def receipts(self) -> list[Receipt]:
-        """Every receipt that makes sense, the last one that was written at the end."""
-        return [one for one in self.by_path.values() if isinstance(one, Receipt)]
+        """Return every receipt that makes sense, the last one that was written at the end."""
+        return [receipt for receipt in self.by_path.values() if isinstance(receipt, Receipt)]
 
     def length(self, path: str) -> int:
-        """How many bytes the line of a file has."""
+        """Return how many bytes the line of a file has."""
         last = self.by_path.get(path, b"")
         return len(line_of(last)) - 1 if isinstance(last, Receipt) else len(last)
 
     def unreadable(self) -> int:
-        """Bytes that are no receipt, and say of none that it is gone."""
-        return self._damaged + sum(len(one) for one in self.by_path.values() if not isinstance(one, Receipt))
+        """Return how many bytes are in lines that are neither a receipt nor a removal."""
+        return self._damaged + sum(len(line) for line in self.by_path.values() if isinstance(line, bytes))
 
     def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
         """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
@@ -392,26 +394,30 @@ class _Record:
             self._rewrite()
 
     def _append(self, written: Mapping[str, Receipt | None], *, is_anew: bool) -> None:
-        make_private_dir(self._folder)
-        lines = {line_of(one) if one else gone_line(path): (path, one) for path, one in written.items()}
-        data = b"".join(lines)
+        make_private_dir(self.path.parent)
+        lines: dict[bytes, tuple[str, Receipt | None]] = {}
+        for path, receipt in written.items():
+            line = line_of(receipt) if receipt else gone_line(path)
+            lines[line] = (path, receipt)
         with self._locked() as fd:
             size = os.fstat(fd).st_size
-            is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            write_all(fd, b"\n" * is_torn + data)
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                write_all(fd, b"\n")  # after a torn line
+            write_all(fd, b"".join(lines))
             sync(fd)
             if not size:
-                publish.sync_folder(self._folder)
+                publish.sync_folder(self.path.parent)
             self.refresh(lines)
+            is_half_useless = self._count > 2 * len(self.by_path) + _SPARE
             if is_anew:
                 self._rewrite()
-            elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.by_path) + _SPARE):
+            elif is_half_useless and not self.is_newer:
                 with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
                     self._rewrite()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Open the record, made if it is missing. No other process writes it anew meanwhile, if locks work there."""
+        """Open the record, made if it is missing. No other process rewrites it meanwhile, if locks work there."""
         while True:
             try:
                 fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
@@ -429,54 +435,60 @@ class _Record:
                 unlock_and_close(fd)
 
     def _is_named(self, fd: int) -> bool:
-        """Whether this open file is the record still."""
+        """Tell whether this open file is the record still."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.lstat(self.path), os.fstat(fd))
         return False
 
     def _rewrite(self) -> None:
-        """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
-        old = self._of_one_file
+        """Write the record without what is of no use; without any receipt it is removed. Raises `OSError`."""
         data = b"".join(map(line_of, self.receipts()))
         if data:
             publish.write_file(self.path, data)
         else:
             self.path.unlink(missing_ok=True)
-        for path in old:
-            path.unlink(missing_ok=True)
         self._clear()
         self.refresh()
 
 
-def _place_of(folder: Path, model: str, suffix: str = "") -> Path:
-    """Where something that is kept of a model is in ``folder``. What an earlier version made stays where it is."""
-    place, former = (folder / f"{name(model)}{suffix}" for name in (record_name, former_record_name))
-    return former if os.path.lexists(former) and not os.path.lexists(place) else place
+def _name_of(model: str) -> str:
+    """Return the name of what is kept of a model. A record whose lines do not tell its model is called as its folder:
+    so it is shown, and can be removed."""
+    return model if _RECORD_NAME.fullmatch(model) else record_name(model)
 
 
 def _model_of(folder: Path) -> str:
-    """The model whose record is in a folder, as its first line that makes sense says. Without one it is called by the
-    name of the folder, as the records of earlier versions are: then it is shown, and can be removed."""
+    """Return the model whose record is in a folder, as its first line that makes sense says; without one the name of
+    the folder."""
     with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(folder / RECORD), "rb") as file:
-        for line in iter(lambda: file.readline(_LONGEST), b""):
+        for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
             facts = crc_json.loads(line.removesuffix(b"\n"))
             model = facts.get("model") if isinstance(facts, dict) else None
             if isinstance(model, str) and record_name(model) == folder.name:
                 return model
-    return model_of_former_record(folder.name)
+    return folder.name
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """Return what a note of wanted files says; nothing if it cannot be read."""
+    with contextlib.suppress(OSError):
+        facts = crc_json.loads((read_regular(path, LARGEST_JSON) or b"").rstrip(b"\n"))
+        if isinstance(facts, dict):
+            return facts
+    return {}
 
 
 def _has_any(folder: Path) -> bool:
-    """Whether anything is in a folder; a process that was killed while it removed one leaves it empty."""
+    """Tell whether anything is in a folder; a process that was killed while it removed one leaves it empty."""
     try:
         with os.scandir(folder) as entries:
-            return any(True for _ in entries)
+            return next(entries, None) is not None
     except OSError:
         return True
 
 
 def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
-    """The same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
+    """Return the same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
     both."""
     return replace(
         receipt,

@@ -22,7 +22,7 @@ from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
 from mdl.disk.safe_open import EntryAt, make_private_dir, open_for_reading
 from mdl.downloader.adoption import claimed_bytes, key_of, leftovers
-from mdl.downloader.aria2 import pieces_there
+from mdl.downloader.half_files import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path
 from mdl.downloader.receipts import Receipts, file_key, new_receipt
@@ -207,7 +207,7 @@ class Store:
         size = found.stamp.size
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
         if receipt is None and digest:
-            found = replace(found, written=_written(self.final_path(model, remote)))
+            found = replace(found, written=written_ranges(self.final_path(model, remote)))
         if deep or (digest and remote.size in (None, size) and not is_settled):
             print_, stamp = hash_file(self.final_path(model, remote), remote.hash_algorithm, self.stoppable(watch))
             if found.written is not None:
@@ -482,18 +482,6 @@ class Store:
 def _clash(other: RelPath, why: str) -> Unsafe:
     hint = "--exclude leaves one of the two out; a folder on another disk may take both"
     return Unsafe(f"refused: {shown(other.text)} {why}", hint=hint)
-
-
-def _written(path: Path) -> tuple[tuple[int, int], ...] | None:
-    """The ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else None."""
-    noted = pieces_there(path)
-    if noted is not None:
-        return noted
-    with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
-        ranges = copy.data_ranges(fd)
-        if ranges != [(0, os.fstat(fd).st_size)]:
-            return tuple(ranges)
-    return None
 
 
 def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile) -> bool:

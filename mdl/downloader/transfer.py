@@ -18,13 +18,14 @@ from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download, FileResult
+from mdl.downloader.fetch import Describe
 from mdl.downloader.hub_client import HubClient
 from mdl.downloader.open_file import OpenFile
 from mdl.downloader.plan import Item
 from mdl.downloader.schedule import MOST_BEGUN, Schedule
 from mdl.downloader.store import Store
 from mdl.downloader.turns import Turns
-from mdl.downloader.worker import Describe, Worker
+from mdl.downloader.worker import Worker
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.net.client import HttpClient

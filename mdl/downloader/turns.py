@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+from mdl.downloader.download import Download
 from mdl.downloader.schedule import Schedule, Work
+from mdl.net.ranges import ByteRange
 
 
 class Turns:
@@ -32,6 +34,17 @@ class Turns:
             self._changed.notify()
             if self._schedule.is_over:
                 self._wake_all()
+
+    def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
+        """Report that bytes of a file were discarded, unless there were none."""
+        with self.turn() as (schedule, _):
+            schedule.discarded(download, count, why, start)
+
+    def block_is_bad(self, download: Download, block: ByteRange) -> None:
+        """Have a block of a running file fetched again."""
+        with self.turn() as (schedule, _):
+            schedule.discarded(download, block.length, "this block is damaged", block.start)
+            schedule.add_missing(download, block.start, block.stop)
 
     def take(self) -> Work | None:
         """The next piece of work; waits for one. None if there will be no more."""

@@ -1,10 +1,7 @@
 """The worker: does what a piece of `Work` says, and tells the schedule how it went.
 
-Ask, judge the answer, write the bytes; open, verify, publish, close. All threads of a transfer share one `Worker`. What
-follows from a failure is decided in `mdl.downloader.schedule`, never here.
-
-The stable URL is asked. If it redirects, its target is remembered, in memory only, and asked directly until it expires
-or refuses. `mdl.net.client` keeps the token with the hub's own origin.
+Open, fetch (`mdl.downloader.fetch`), verify, publish, close. All threads of a transfer share one `Worker`. What follows
+from a failure is decided in `mdl.downloader.schedule`, never here.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 import copy
 import errno
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,49 +18,29 @@ from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
 from mdl.downloader.check import LOOKED_AT
 from mdl.downloader.download import Download
+from mdl.downloader.fetch import Describe, Fetcher
 from mdl.downloader.hub_client import HubClient
-from mdl.downloader.open_file import OpenFile, name_impostor
+from mdl.downloader.open_file import OpenFile
 from mdl.downloader.partial import FileModified, Partial
-from mdl.downloader.plan import Item, Plan, Reason, Wanted, too_large
 from mdl.downloader.schedule import Work
 from mdl.downloader.segment import Segment
 from mdl.downloader.store import Ready, Store
 from mdl.downloader.turns import Turns
 from mdl.errors import (
     KEPT,
-    DigestMismatch,
     MdlError,
     NetworkError,
-    NoSpace,
     Occupied,
-    ProtocolError,
     internal_error,
 )
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
-from mdl.files import RemoteFile, Stamp
+from mdl.files import Stamp
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest, Fingerprint, new_hasher
-from mdl.listener import Listener
-from mdl.net.allowlist import host_of, origin_of
-from mdl.net.client import HttpClient, OpenResponse
-from mdl.net.connection import Interrupter
-from mdl.net.policy import Verified, VersionChanged
-from mdl.net.ranges import ByteRange
-from mdl.net.responses import (
-    Accept,
-    ContentChanged,
-    Invalid,
-    RangeIgnored,
-    content_length,
-    judge,
-    parse_size,
-    recorded_digest,
-)
+from mdl.net.allowlist import host_of
+from mdl.net.client import HttpClient
+from mdl.net.policy import Verified
 
-Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
-
-_RESERVE = 16 * 2**20
-"""Bytes left free on the disk while a file of unknown size is fetched; checked every so many bytes."""
 _IN_ORDER = "this folder takes writes in order alone"
 
 
@@ -93,11 +69,10 @@ class Worker:
         self._http = http
         self._turns = turns
         self._tell = tell
-        self._describe = describe
         self._count = count
         self._repair = repair
         self._hub_client = hub_client
-        self._most = most
+        self._fetcher = Fetcher(store, http, turns, tell, describe, self._open_and_tell, most)
         self._files: dict[Download, OpenFile] = {}
         self._small = Batches(self._publish_batch)
         self._has_leftovers = store.has_leftovers()
@@ -130,7 +105,7 @@ class Worker:
         elif work.segment and work.download.small:
             self._fetch_small(file, work, work.segment)
         elif work.segment:
-            self._fetch(file, work.segment)
+            self._fetcher.fetch(file, work.segment)
             self._request_ended(file, work.segment)
 
     def _file(self, download: Download) -> OpenFile:
@@ -188,15 +163,6 @@ class Worker:
         with self._turns.turn() as (schedule, now):
             schedule.request_ended(file.download, segment, now)
 
-    def _discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
-        with self._turns.turn() as (schedule, _):
-            schedule.discarded(download, count, why, start)
-
-    def _block_is_bad(self, download: Download, block: ByteRange) -> None:
-        with self._turns.turn() as (schedule, _):
-            schedule.discarded(download, block.length, "this block is damaged", block.start)
-            schedule.add_missing(download, block.start, block.stop)
-
     def _ends(self, download: Download) -> None:
         self._files.pop(download, None)
         with self._turns.turn() as (schedule, _):
@@ -211,8 +177,13 @@ class Worker:
             self._open(file)
         elif self._has_leftovers:
             lost = self._store.discard_partials(download.model, download.remote)
-            self._discarded(download, lost, "the file comes in one piece")
+            self._turns.discarded(download, lost, "the file comes in one piece")
         self._tell_started(download)
+
+    def _open_and_tell(self, file: OpenFile) -> None:
+        """Open the partial of a file that has just been described."""
+        self._open(file)
+        self._tell_started(file.download)
 
     def _tell_started(self, download: Download) -> None:
         self._tell(
@@ -239,7 +210,7 @@ class Worker:
                 file.drop()
         file.open_in_order(self._store)
         file.download.opened(file.part)
-        file.start_hasher(self._block_is_bad)
+        file.start_hasher(self._turns.block_is_bad)
 
     def _open_anywhere(self, file: OpenFile) -> None:
         download = file.download
@@ -251,12 +222,12 @@ class Worker:
                 place = download.item.half.path
                 why = f"{human_bytes(borrowed)} of it are taken from {place}; its digest decides whether they are right"
                 self._tell(Noticed(download.model, download.name, why))
-        self._discarded(download, file.part.dropped, file.part.dropped_why)
+        self._turns.discarded(download, file.part.dropped, file.part.dropped_why)
         if size is not None:
             file.part.set_length(size)
         download.opened(file.part)
         if size is not None:
-            file.start_hasher(self._block_is_bad)
+            file.start_hasher(self._turns.block_is_bad)
 
     def _switches_to_order(self, error: OSError) -> bool:
         """Whether an error of a partial's means that this folder takes writes in order alone. It is told once."""
@@ -277,26 +248,6 @@ class Worker:
             schedule.rewind(download, _IN_ORDER)
         return True
 
-    def _meet(self, file: OpenFile, opened: OpenResponse) -> None:
-        """Begin a file of which nobody was asked before. The head of its first answer says what it is: its size, digest
-        and validator, and its name if the URL has none. Raises what the plan would have refused: `Unsafe`, `Occupied`,
-        `StorageError`; and `ProtocolError`."""
-        download = file.download
-        remote = self._describe(download.remote, opened, self._tell)
-        wanted = Wanted(download.model, remote, self._store.check(download.model, remote))
-        plan = Plan.of([wanted], force=download.item.reason == Reason.FORCED)
-        for item in plan.refuse:
-            assert item.refused is not None
-            raise item.refused
-        if remote.path != download.remote.path:
-            self._store.receipts.begin(download.model, [remote.path])
-        free = self._store.free_space()
-        with self._turns.turn() as (schedule, _):
-            download.meet(Item(wanted, Reason.MISSING))
-            schedule.check_room(self._most, free)
-        self._open(file)
-        self._tell_started(download)
-
     def _rewind(self, file: OpenFile) -> None:
         """Begin anew. No byte of a small file is kept that could be discarded, but its new version may be large."""
         download = file.download
@@ -305,201 +256,14 @@ class Worker:
             lost = file.drop()
             download.begin_anew()
             self._open(file)
-            self._discarded(download, lost, why)
+            self._turns.discarded(download, lost, why)
         elif file.partial:
-            self._discarded(download, file.rewind(self._block_is_bad), why)
+            self._turns.discarded(download, file.rewind(self._turns.block_is_bad), why)
         else:
             download.begin_anew()
             if not download.small and not download.is_unasked:
                 self._open(file)
         self._is_ready(file)
-
-    # Fetch a segment.
-
-    def _fetch(self, file: OpenFile, segment: Segment) -> None:
-        """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
-        an unasked file is begins the file. Raises `MdlError`, `OSError` from the disk."""
-        download = file.download
-        asked = segment.asked
-        segment.asked_range = asked
-        segment.asked_url = download.address(time.time())
-        headers = _headers(download)
-        if asked:
-            headers["Range"] = asked.header
-            if self._http.is_located(download.url) and (etag := _etag(file)):
-                headers["If-Match"] = etag
-        interrupter = Interrupter()
-        segment.abort = interrupter
-        with self._http.open(
-            "GET",
-            segment.asked_url,
-            headers,
-            start=download.url,
-            allow=(412, 416) if asked else (),
-            interrupter=interrupter,
-            is_file=True,
-        ) as opened:
-            if not download.is_current(segment):
-                return  # that server was given up on meanwhile
-            if self._fetches_whole(opened):
-                with self._turns.turn() as (schedule, _):
-                    schedule.fetches_whole(segment)
-            _check_published(file, opened)
-            if download.is_unasked:
-                self._meet(file, opened)
-                if file.part.total:
-                    return  # a part of it is here: only the rest is asked for
-            accept = self._judge(file, segment, asked, opened)
-            if accept is None:
-                return
-            file.responses += 1
-            file.answered_by = opened.url
-            if accept.validator and (download.remote.digest or download.heeds_validators):
-                file.part.note_validator(origin_of(opened.url), accept.validator)
-            segment.covers = accept.stop
-            is_weak = download.remote.digest is None and accept.validator is None
-            with self._turns.turn():
-                download.answered(opened.location, is_single=is_weak or accept.encoded or accept.stop is None)
-            self._write(file, segment, accept, opened)
-
-    def _judge(self, file: OpenFile, segment: Segment, asked: ByteRange | None, opened: OpenResponse) -> Accept | None:
-        """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
-        download = file.download
-        is_pinned = download.remote.digest is not None
-        validator = None
-        if download.heeds_validators:
-            validator = file.part.validators.get(origin_of(opened.url)) or download.remote.validator
-        verdict = self._verdict(download, opened, asked, validator)
-        if verdict is None:
-            return None
-        if isinstance(verdict, Accept):
-            if validator and not is_pinned and not verdict.validator:
-                raise ProtocolError("the server no longer says which version of the file it sends")
-            if verdict.ranged:
-                return verdict
-        if asked is not None:
-            with self._turns.turn() as (schedule, _):
-                is_taken = schedule.takes_whole(download)
-            if not is_taken:
-                why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
-                raise NetworkError(why, final=True, is_answer=True)
-        elif download.range_was_refused:
-            with self._turns.turn() as (schedule, _):
-                schedule.record(download).note_refused_range()
-        if file.part.total or download.length_discovered:
-            why = "this folder takes no part of a file" if file.is_in_order else "the server does not serve ranges"
-            self._discarded(download, file.rewind(self._block_is_bad), why)
-        if asked is not None or download.attempts.is_plain:
-            file.expected = ()  # everything is fetched anew: only the digest of the whole file decides
-        with self._turns.turn():
-            download.comes_whole(segment)
-        return verdict.accept if isinstance(verdict, RangeIgnored) else verdict
-
-    def _verdict(
-        self, download: Download, opened: OpenResponse, asked: ByteRange | None, validator: str | None
-    ) -> Accept | RangeIgnored | None:
-        """Judge an answer; None if the server has another version of the file, which was handled. Raises
-        `ProtocolError`."""
-        size = download.remote.size
-        is_pinned = download.remote.digest is not None
-        verdict = judge(
-            opened.status,
-            opened.headers,
-            asked=asked,
-            size=size,
-            validator=validator,
-            pinned=is_pinned,
-            names=(download.name, download.url),
-        )
-        if isinstance(verdict, Invalid):
-            raise self._named(verdict.error, opened)
-        if not isinstance(verdict, ContentChanged):
-            return verdict
-        error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
-        has_same_size = verdict.total in (None, size)
-        is_promised = is_pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
-        if is_promised and size is not None and not has_same_size:
-            # asked past every cache, it would say the same again
-            raise self._named(error.but(final=download.attempts.is_suspicious), opened)
-        is_same_size = size is not None and has_same_size
-        if is_same_size and not is_pinned and len(download.running) > 1:  # what runs is of one version
-            why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
-            raise NetworkError(why, final=True, is_answer=True)
-        with self._turns.turn() as (schedule, now):
-            schedule.decide(download, VersionChanged(error, is_same_size), now)
-        if download.rewind_why and not is_pinned:
-            if verdict.total is not None:
-                size = verdict.total
-            if self._most is not None and size is not None and size > self._most:
-                raise too_large("the server has more than was announced", self._most)
-            with self._turns.turn():
-                download.is_another(size, verdict.validator if download.heeds_validators else None)
-        return None
-
-    def _fetches_whole(self, opened: OpenResponse) -> bool:
-        """Whether something on the way is known to fetch whole files for every range: a proxy that sees plain http, and
-        squid."""
-        is_seen = opened.url.startswith("http:") and self._http.proxy_for(opened.url) is not None
-        return is_seen or "squid" in opened.headers.get("via", "").lower()
-
-    def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
-        """The error, which also says if the server sent a page or a pointer."""
-        return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
-
-    def _write(self, file: OpenFile, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
-        cut or may be, `OSError`."""
-        download = file.download
-        partial = file.part
-        hasher = file.hasher
-        length = None if accept.encoded else content_length(opened.headers)
-        came = 0
-        for block in self._http.body(opened, length, decode=accept.encoded):
-            came += len(block)
-            if segment.answered is None:
-                with self._turns.turn() as (schedule, now):
-                    is_wanted = schedule.first_byte_came(download, segment, now)
-                if not is_wanted:
-                    return
-            if download.rewind_why or download.error:
-                return
-            start = segment.at
-            stop = segment.stop
-            if stop is not None and start >= stop:
-                return  # the segment was cut while the last block was written
-            room = len(block) if stop is None else stop - start
-            if room < len(block) and not accept.ranged and stop == download.remote.size:
-                raise ProtocolError(f"the server sent more than the file's {stop} bytes")
-            piece = block[:room]
-            partial.write(start, piece)
-            segment.at += len(piece)
-            segment.received += len(piece)
-            if stop is None:
-                self._check_unknown_length(start, segment.at)
-            if hasher:
-                hasher.wake()
-            if stop is not None and segment.at >= stop and came != length:
-                return  # a body that was read to its end gives its connection back
-        if segment.stop is not None:
-            if accept.stop is None and segment.at < segment.stop:
-                raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
-            return
-        is_chunked = "transfer-encoding" in opened.headers
-        if accept.stop is None and not is_chunked and not accept.encoded and download.remote.digest is None:
-            raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
-        with self._turns.turn():
-            download.ended_at(segment.at)
-
-    def _check_unknown_length(self, start: int, at: int) -> None:
-        """Bytes from ``start`` to ``at`` came of a file without an announced end. Raises `NoSpace` before it has filled
-        the disk, `Unsafe` if it has too many bytes."""
-        if at // _RESERVE != start // _RESERVE:
-            free = self._store.free_space()
-            if free is not None and free < _RESERVE:
-                hint = "free some space"
-                raise NoSpace("the file has no announced end and the disk is nearly full", hint=hint)
-        if self._most is not None and at > self._most:
-            raise too_large("the server sends more than it may", self._most)
 
     # Fetch a whole file at once.
 
@@ -509,7 +273,7 @@ class Worker:
         if not file.is_begun:
             file.is_begun = True
             self._begin(file)
-        data = self._small_body(file, segment)
+        data = self._fetcher.fetch_small(file, segment)
         if data is None:
             self._request_ended(file, segment)
             return
@@ -523,38 +287,12 @@ class Worker:
         if error is None:
             error = file.why_cut(print_, io.BytesIO(data))
         if error:
-            self._discarded(download, len(data), error.message)
+            self._turns.discarded(download, len(data), error.message)
             raise error
         staged = self._store.stage(data)
         with self._turns.turn() as (schedule, now):
             schedule.fetched(work, now)
         self._small.add((work, self._ready(file, staged, print_)))
-
-    def _small_body(self, file: OpenFile, segment: Segment) -> bytes | None:
-        """All bytes of a small file; None if the server has another version than the one that was begun. Raises
-        `MdlError`."""
-        download = file.download
-        size = download.remote.size
-        segment.asked_url = download.address(time.time())
-        with self._http.open("GET", segment.asked_url, _headers(download), start=download.url, is_file=True) as opened:
-            _check_published(file, opened)
-            heeds = download.remote.digest is None and download.heeds_validators
-            verdict = self._verdict(download, opened, None, download.remote.validator if heeds else None)
-            if verdict is None:
-                return None
-            if isinstance(verdict, RangeIgnored):
-                raise self._named(ProtocolError("the server did not send the whole file"), opened)
-            data = bytearray()
-            length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, decode=verdict.encoded):
-                data += block
-                if size is not None and len(data) > size:
-                    raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
-            if size is not None and len(data) != size:
-                error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
-                raise name_impostor(error, data)
-            file.answered_by = opened.url
-            return bytes(data)
 
     def _publish_batch(self, batch: list[tuple[Work, Ready]]) -> None:
         """Publish small files together. An error ends only the file that it concerns."""
@@ -602,7 +340,7 @@ class Worker:
                     raise
                 self._is_ready(file)
                 return
-            file.start_hasher(self._block_is_bad)
+            file.start_hasher(self._turns.block_is_bad)
         assert file.hasher is not None
         self._tell(Verifying(download.model, download.name, done=file.hasher.done, total=size))
         print_: Fingerprint | None = None
@@ -632,7 +370,7 @@ class Worker:
             return
         if download.error and error:
             partial.discard()  # the file failed, and no byte of it is worth keeping
-            self._discarded(download, partial.total, error.message)
+            self._turns.discarded(download, partial.total, error.message)
         file.expected = ()
         self._is_ready(file)
 
@@ -687,37 +425,3 @@ class Worker:
             download.failed(error)
             self._tell(Failed(download.model, download.name, error.code, error.message, error.advice, error.item))
             self._ends(download)
-
-
-def _headers(download: Download) -> dict[str, str]:
-    return {"Cache-Control": "no-cache"} if download.attempts.is_suspicious else {}
-
-
-def _etag(file: OpenFile) -> str | None:
-    """The ETag that the file was begun with, if it was one and counts."""
-    download = file.download
-    if not download.heeds_validators:
-        return None
-    validator = file.part.validators.get(origin_of(download.location or "")) or download.remote.validator
-    return validator if validator and validator.startswith('"') else None
-
-
-def _check_published(file: OpenFile, opened: OpenResponse) -> None:
-    """Compare the size and digest that the server publishes beside the file with those that are known, and note a
-    digest that is not.
-
-    The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
-    A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
-    """
-    download = file.download
-    size = download.remote.size
-    digest = download.remote.digest
-    for headers in (*opened.hops, opened.headers):
-        linked_size = parse_size(headers.get("x-linked-size", ""))
-        if size is not None and linked_size is not None and linked_size != size:
-            error = ProtocolError(f"the hub has a file of {linked_size} bytes there, expected {size}")
-            raise error.but(final=download.attempts.is_suspicious)
-        linked = Digest.of_etag(headers.get("x-linked-etag"))
-        if digest and linked and linked.algorithm == digest.algorithm and linked != digest:
-            raise DigestMismatch(f"the hub has another file there: {linked}, expected {digest}")
-    file.recorded = recorded_digest(opened.headers) or file.recorded

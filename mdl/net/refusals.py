@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from mdl.bounds import parse_json
+from mdl.bounds import LONGEST_QUOTE, parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.allowlist import DEFAULT_PORTS, AllowList, bracketed, host_of, is_public
 from mdl.net.credentials import HostCredential, certificate_wanted
@@ -24,7 +24,6 @@ from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
 from mdl.values import value_class
 
-_LONGEST = 300
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _SAYING = ("error", "errors", "message", "error_description", "detail")
@@ -67,7 +66,7 @@ def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
     return status == 202 or (status == 204 and "retry-after" in headers)
 
 
-def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = LONGEST_QUOTE) -> str:
     """What a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any query."""
     for form in (str, html.unescape):
         text = _QUERY.sub("?…", redact_value(form(text), secrets))

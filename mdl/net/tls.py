@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 
 import httpcore
 
+from mdl.bounds import LARGEST_NOTE
 from mdl.net.failures import CertificateWanted, asks_for_certificate
 
 _PIECE = 64 * 1024
 """Bytes that a read of headers or of a small body takes from the connection, at most."""
 _LARGE_PIECE = 128 * 1024
 """Bytes that a read of a large body takes from the socket, at most. They pass through the buffer of the body."""
-_LONGEST_HELLO = 64 * 1024
-"""Bytes of a server's handshake that are kept until it is over, to say why it failed."""
 _REST_SECONDS = 0.0005
 """If a read brought little, the next one waits for so long: then it brings many records instead of one."""
 FILL_SECONDS = 0.02
@@ -146,7 +145,7 @@ class TlsStream(ByteStream):
     def _add(self, data: bytes | memoryview) -> None:
         if data:
             self._incoming.write(data)
-            if self._hello is not None and len(self._hello) < _LONGEST_HELLO:
+            if self._hello is not None and len(self._hello) < LARGEST_NOTE:
                 self._hello += data
         else:
             self._incoming.write_eof()

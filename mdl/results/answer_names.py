@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mdl.bounds import LONGEST_TEXT
 from mdl.errors import MdlError
 from mdl.paths import RelPath
 from mdl.results.answer_keys import (
@@ -49,7 +50,6 @@ _TORCH_RECORD = b"/data.pkl"
 """The name of the first member of a zip that torch wrote."""
 _KINDS = (".safetensors", ".gguf", ".h5", ".tar")
 """Suffixes of kinds in the table of weights that are told by their beginning."""
-_LONGEST_BEGINNING = 2**16
 
 
 def name_of_link(url: str, facts: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -82,7 +82,7 @@ def name_of_data(data: bytes, kind: str, keys: Sequence[str], job: str) -> str:
 
 def _suffix_of(data: bytes, kind: str) -> str:
     """Return the suffix that the first bytes tell, else the one of the media type, else ``.bin``."""
-    beginning = data[:_LONGEST_BEGINNING]
+    beginning = data[:LONGEST_TEXT]
     for at, magic, suffix in _MAGICS:
         if beginning.startswith(magic, at):
             return suffix

@@ -17,7 +17,7 @@ from dataclasses import field, replace
 from typing import Any, Literal
 from urllib.parse import urljoin
 
-from mdl.bounds import parse_json
+from mdl.bounds import MOST_JOBS, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError
 from mdl.formatting import listed
 from mdl.paths import RelPath, refuse_twins, shown
@@ -59,7 +59,6 @@ from mdl.values import value_class
 from mdl.weights.table import holds_no_text
 
 _DEEPEST = 8
-_MOST = 100_000
 _NAMED = 10
 """How many keys a message names."""
 _DEEPEST_NAMED = 2
@@ -171,7 +170,7 @@ class _Reader:
 
     def read(self, value: Any, keys: tuple[str, ...] = (), depth: int = 0) -> None:
         """Read a value that is under these keys, and so deep in the answer."""
-        if depth > _DEEPEST or len(self.files) >= _MOST:
+        if depth > _DEEPEST or len(self.files) >= MOST_JOBS:
             return
         if isinstance(value, str):
             self._read_text(value, keys, depth)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
@@ -21,8 +22,6 @@ from mdl.results.outputs import Output
 
 _EXPIRES_SOON = 60.0
 """A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""
-_MOST_HELD = 64 * 2**20
-"""Bytes of files that came in answers and are held in memory, the newest answer not counted."""
 
 
 class _Answer:
@@ -146,7 +145,7 @@ class JobLinks:
         with self._lock:
             held = {job: answer.bytes_held for job, answer in self._answers.items()}
             held.pop(newest, None)
-            excess = sum(held.values()) - _MOST_HELD
+            excess = sum(held.values()) - LARGEST_DOCUMENT
             for job, count in held.items():
                 if excess > 0 and count:
                     del self._answers[job]

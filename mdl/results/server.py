@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from mdl.bounds import LARGEST_RESULT, parse_json
+from mdl.bounds import LARGEST_RESULT, LARGEST_SMALL_FILE, parse_json
 from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
@@ -255,8 +255,6 @@ def _checkpoint(row: Any, best: object) -> TrainerCheckpoint | None:
 # An ordinary API
 
 
-_LARGEST_TEXT = 2**20
-"""Bytes of an answer in plain text that may be a URL, or JSON, and no file."""
 _JOB = "{job}"
 _CHECK = "mdl-check"
 """A job that is asked for to see whether the API answers; that it is not there is an answer too."""
@@ -353,8 +351,8 @@ class Api(HttpRemote):
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
         if not is_attached and kind == "text/plain":
             length = content_length(opened.headers)
-            if length is not None and length <= _LARGEST_TEXT:
-                text = self.http.read(opened, _LARGEST_TEXT).decode("utf-8", "replace").strip()
+            if length is not None and length <= LARGEST_SMALL_FILE:
+                text = self.http.read(opened, LARGEST_SMALL_FILE).decode("utf-8", "replace").strip()
                 if is_web_url(text) or judge(text, "").outputs:
                     return text
         return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import value_class
 from mdl.weights.table import is_weights
@@ -153,7 +154,6 @@ def _axis_of(word: str) -> str | None:
 # Folders and files that no layout knows
 
 
-_LONGEST_NAME = 255
 _OF_TRAINING = re.compile(
     r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
 )
@@ -172,7 +172,7 @@ def own_state(tree: Tree, base: str) -> str:
     latest = join(base, "latest")
     if not tree.is_file(join(base, "trainer_state.json")) or not tree.is_file(latest):
         return ""
-    name = tree.head(latest, _LONGEST_NAME).decode("utf-8", "replace").strip()
+    name = tree.head(latest, LONGEST_FILE_NAME).decode("utf-8", "replace").strip()
     is_there = name != "" and tree.is_folder(join(base, name))
     return name if is_there else ""
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from functools import partial
 
-from mdl.bounds import parse_json
+from mdl.bounds import LONGEST_FILE_NAME, parse_json
 from mdl.paths import shown
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count
 from mdl.runs.choice import latest_of
@@ -30,7 +30,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 # checkpoint of the run has one, as in a copy that was stripped of them.
 
 _TRAINER_STATE = "trainer_state.json"
-_LONGEST_NAME = 255
 _HF_STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
 DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
 
@@ -94,7 +93,7 @@ def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
             return f"checkpoint-{step}"
         path = state.get("best_model_checkpoint")
         name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else ""
-        if 0 < len(name) <= _LONGEST_NAME:
+        if 0 < len(name) <= LONGEST_FILE_NAME:
             return name
     return ""
 
@@ -110,7 +109,7 @@ def base_model_note(tree: Tree, folder: str) -> str:
         return f"an adapter: it needs its base model, which {ADAPTER_CONFIG} does not name"
     is_path = name.startswith(("/", ".", "~", "\\")) or name[1:2] == ":"
     where = ", a folder of the machine that it was trained on" if is_path else ""
-    return f"an adapter: it needs its base model, {shown(name[:_LONGEST_NAME])}{where}"
+    return f"an adapter: it needs its base model, {shown(name[:LONGEST_FILE_NAME])}{where}"
 
 
 _HF_LOGS = ("trainer_log.jsonl", "running_log.txt", "*_results.json", "training_*.png", "runs/*")

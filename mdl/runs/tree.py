@@ -19,7 +19,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from mdl.bounds import LARGEST_RECORD, MOST_ITEMS, parse_json
+from mdl.bounds import DEEPEST_PATH, LARGEST_RECORD, MOST_ITEMS, parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.junk import is_log
@@ -27,7 +27,6 @@ from mdl.runs.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
 from mdl.weights.table import is_weights
 
-_MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
 _NOWHERE = Path("/dev/null/listing")
 """The root of a tree whose files are elsewhere: no file can be opened below it."""
@@ -393,8 +392,8 @@ class _Walk:
         if own in above:
             self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
             return
-        if len(above) > _MOST_DEPTH:
-            raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
+        if len(above) > DEEPEST_PATH:
+            raise Unsafe(f"folders more than {DEEPEST_PATH} deep", item=path, hint="name a folder inside it")
         self.folder(path, real, (*above, own))
 
 

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from mdl.bounds import LARGEST_XML, MOST_ITEMS, MOST_UPLOADS, whole_number
+from mdl.bounds import LARGEST_ANSWER, MOST_ITEMS, MOST_UPLOADS, whole_number
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.pool import in_thread
 from mdl.errors import (
@@ -525,7 +525,7 @@ class Bucket:
             headers["Content-Length"] = str(len(body.getbuffer()))
             content = _Blocks(body, http)
         with http.open(request.method, request.url, headers, allow=_REFUSALS, content=content) as opened:
-            data = http.read(opened, LARGEST_XML) if request.method != "HEAD" else b""
+            data = http.read(opened, LARGEST_ANSWER) if request.method != "HEAD" else b""
         if request.method in ("GET", "POST") and opened.status < 300:
             code, words = _error_in(data)
             if code:  # S3 puts the parts together while it answers

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from mdl.bounds import LARGEST_NUMBER, LONGEST_NUMBER
+from mdl.bounds import LARGEST_NUMBER, LONGEST_NUMBER, LONGEST_QUOTE
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _MOST_DOTS = 200
 _DOTTED_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MOST_DOTS}}}""")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 """How tomllib says where a text is wrong."""
-_LONGEST_REASON = 200
 
 
 @value_class
@@ -85,7 +84,7 @@ def _syntax_problem(text: str, message: str) -> TomlProblem:
     last_line = text.count("\n") + 1
     place = _PLACE.search(message)
     if place is None:
-        return TomlProblem(f"not TOML: {message[:_LONGEST_REASON]}", (), last_line)
+        return TomlProblem(f"not TOML: {message[:LONGEST_QUOTE]}", (), last_line)
     reason = f"not TOML: {message[: place.start()]}"
     if place[1] is None:
         return TomlProblem(reason, (), last_line)

@@ -10,6 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdl.bounds import LONGEST_SHOWN_NAME, MOST_LISTED
 from mdl.errors import MdlError
 from mdl.paths import shown
 from mdl.toml import TomlError, parse_toml
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_]+|x-[\x00-\x7f]*", re.DOTALL)
-_LONGEST_GUESS = 80
 _MOST_OWN = 10_000
-_MOST_OF_OTHERS = 20
-"""How many problems are told of the user's own files, and of those that come from elsewhere."""
 _GUESSES = 500_000
 """Names compared for "did you mean" in one run; a file with countless problems gets no more guesses."""
 
@@ -44,7 +42,7 @@ class Problems:
     def guess(self, word: str, known: Collection[str]) -> str:
         """The one of ``known`` that ``word`` is probably meant to be, or ''."""
         self._guesses -= len(known)
-        if self._guesses < 0 or len(word) > _LONGEST_GUESS:
+        if self._guesses < 0 or len(word) > LONGEST_SHOWN_NAME:
             return ""
         folded = {name.casefold(): name for name in known}
         near = get_close_matches(word.casefold(), folded, 1, 0.6)
@@ -61,7 +59,7 @@ class Problems:
         count = len(own) + len(others)
         if not count:
             return
-        lines = [*own[:_MOST_OWN], *others[:_MOST_OF_OTHERS]]
+        lines = [*own[:_MOST_OWN], *others[:MOST_LISTED]]
         left = count - len(lines)
         if count > 1:
             lines.insert(0, f"{count} mistakes in {self._what}:")
@@ -128,7 +126,7 @@ def _spelled(where: Key) -> str:
         if isinstance(part, int):
             spelled += f"[{part}]"
             continue
-        name = shown(part[:_LONGEST_GUESS])
+        name = shown(part[:LONGEST_SHOWN_NAME])
         if not _PLAIN_KEY.fullmatch(part):
             name = f'"{name}"'
         spelled += f".{name}" if spelled else name

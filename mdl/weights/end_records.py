@@ -14,10 +14,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-_LARGEST_DIRECTORY = 64 * 2**20
-"""Bytes of a zip's directory above which its entries are not looked at one by one."""
-_LARGEST_GGUF_HEADER = 48 * 2**20
-"""Bytes of a GGUF header above which nothing is said of the file: that of a model with 256,000 tokens has 10 MB."""
+from mdl.bounds import LARGEST_DOCUMENT
 
 
 class ReadableFile(Protocol):
@@ -59,7 +56,7 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
     length = directory.length
     if not directory.is_where_said:
         return "a zip whose directory is not where its end record says"
-    if length > _LARGEST_DIRECTORY:
+    if length > LARGEST_DOCUMENT:
         return None
     read = 0
     for entry in _entries(read_at(file, start, length)):
@@ -80,7 +77,7 @@ def last_zip_lacks(file: ReadableFile, size: int) -> str | None:
 def zip_names(file: ReadableFile, size: int) -> frozenset[str]:
     """The names in a zip's directory; none if it is no whole zip, or has too many."""
     directory = _zip_directory(file, size)
-    if directory is None or not directory.is_where_said or directory.length > _LARGEST_DIRECTORY:
+    if directory is None or not directory.is_where_said or directory.length > LARGEST_DOCUMENT:
         return frozenset()
     entries = _entries(read_at(file, directory.start, directory.length))
     return frozenset(entry.name.decode("utf-8", "replace") for entry in entries)
@@ -210,7 +207,7 @@ class _GgufHeader:
 
     def __init__(self, file: ReadableFile, size: int) -> None:
         self.file = file
-        self.left = min(size, _LARGEST_GGUF_HEADER)
+        self.left = min(size, LARGEST_DOCUMENT)
         self.at = 0
         self.order = "<"
         self.wide = "Q"
@@ -262,7 +259,7 @@ def gguf_lacks(file: ReadableFile, size: int) -> str | None:
     try:
         wanted = _gguf_size(_GgufHeader(file, size))
     except _TooLong:
-        return "it ends within its header" if size <= _LARGEST_GGUF_HEADER else None
+        return "it ends within its header" if size <= LARGEST_DOCUMENT else None
     except ValueError:
         return "its header cannot be read"
     if wanted > size:

@@ -70,7 +70,7 @@ def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:
     with record_of(shell).open("ab") as record:
         record.write(b"00000000 {torn}\n" + crc_json.dumps({"mdl-receipt": 9}))
     staged = [own / "stage" / f".a.{dead_owner()}.mdl-tmp", model / f".b.{dead_owner()}.mdl-tmp"]
-    side = own / "side" / f"{'a' * 32}.{dead_owner()}"
+    side = own / "side" / f"{'a' * 16}.{dead_owner()}"
     for path in (*staged, side / "deep" / "data"):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(b"x" * 5000)

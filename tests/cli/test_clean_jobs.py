@@ -41,7 +41,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A folder that mdl has nothing to do with. Some of its files have names that mdl gives to what can go."""
-    folder, key, staged = tmp_path / "outside", "a" * 32, f".x.{dead_owner()}.mdl-tmp"
+    folder, key, staged = tmp_path / "outside", "a" * 16, f".x.{dead_owner()}.mdl-tmp"
     names = ["notes.txt", "data", "f.bin", "thesis/chapter.tex", f"{key}.{dead_owner()}/data", f"{key}.receipt"]
     for name in (*names, f"thesis/{key}.receipt", staged, f"stage/{staged}"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -224,14 +224,20 @@ def test_a_partial_that_is_a_link(shell: Shell, outside: Path, mdl: Inside) -> N
     assert (listing(outside), link.is_symlink()) == (before, False)
 
 
+NOTHING_MORE = dict.fromkeys(("validator", "commit", "catalog", "hub", "replaced"))
+NOTHING_MORE |= {"suspect": False, "adopted": False, "prefixes": [], "asked": "", "endpoint": ""}
+NOTHING_MORE |= {"access": "unknown", "vouched_by": "folder"}
+"""The facts of a receipt that say nothing."""
+
+
 @pytest.mark.parametrize("model", ["../../outside", "/etc", "..", "one/../../../outside"])
 def test_a_forged_receipt(shell: Shell, outside: Path, mdl: Inside, model: str) -> None:
     """A receipt that names a place outside of the models folder does not lead there."""
     status, before = (outside / "f.bin").stat(), listing(outside)
     facts = {"path": "f.bin", "stamp": [status.st_size, status.st_mtime_ns, status.st_ino], "verified": "sha256"}
-    facts |= {"mdl-receipt": 1, "model": model, "digest": f"sha256:{'0' * 64}", "url": "http://h/f.bin"}
-    place = shell.models / ".mdl" / "receipts" / "one" / f"{'a' * 32}.receipt"
+    facts |= {"mdl-receipt": 2, "model": model, "digest": f"sha256:{'0' * 64}", "url": "http://h/f.bin"}
+    place = shell.models / ".mdl" / "receipts" / record_name("one") / RECORD
     place.parent.mkdir(parents=True)
-    place.write_bytes(crc_json.dumps(facts | {"validator": None, "commit": None, "suspect": False}))
+    place.write_bytes(crc_json.dumps(facts | NOTHING_MORE))
     done(mdl(shell, "clean", "--yes"))
     assert listing(outside) == before

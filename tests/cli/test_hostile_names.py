@@ -22,6 +22,8 @@ from support.shell import machine, settings
 from support.terminal import EVIL, MARKUP, NAME, Told, all_harmless, harmless
 
 from mdl import crc_json
+from mdl.downloader.receipts import RECORD
+from mdl.paths import record_name
 
 SOMEWHERE = catalog_of(one="http://127.0.0.1:9/f")
 QUOTED, MARKUP_QUOTED = json.dumps(EVIL), json.dumps(MARKUP)
@@ -95,18 +97,21 @@ def test_what_mdl_keeps(told: Told, tmp_path: Path) -> None:
     """Receipts, journals, staged files and locks may be called anything, and may say anything."""
     shell = machine(tmp_path)
     own = shell.models / ".mdl"
-    (own / "receipts" / NAME).mkdir(parents=True)
-    facts = {"mdl-receipt": 1, "model": EVIL, "path": MARKUP, "stamp": [1, 2, 3], "digest": "sha256:" + "ab" * 32}
-    facts |= {"verified": EVIL, "url": EVIL, "validator": EVIL, "commit": EVIL, "suspect": False}
-    (own / "receipts" / NAME / f"{'a' * 32}.receipt").write_bytes(crc_json.dumps(facts) + crc_json.dumps([]))
-    (own / "receipts" / NAME / f"{NAME}.receipt").write_bytes(b"none")
+    folder = own / "receipts" / record_name(EVIL)
+    folder.mkdir(parents=True)
+    facts = {"mdl-receipt": 2, "model": EVIL, "path": MARKUP, "stamp": [1, 2, 3], "digest": "sha256:" + "ab" * 32}
+    facts |= {"verified": EVIL, "url": EVIL, "validator": EVIL, "commit": EVIL, "suspect": False, "asked": EVIL}
+    facts |= {"adopted": False, "prefixes": [], "hub": None, "endpoint": "", "catalog": EVIL, "replaced": None}
+    facts |= {"access": "unknown", "vouched_by": "folder"}
+    (folder / RECORD).write_bytes(crc_json.dumps(facts) + b"none\n")
+    (folder / NAME).write_bytes(b"none")
     (own / "partials").mkdir()
     left = left_behind(own / "partials", dead_owner())
     (left / "journal").write_bytes(crc_json.dumps({"mdl-journal": 1, **vars(WHO), "url": EVIL}))
     (shell.models / NAME).mkdir()
     (shell.models / NAME / f".{NAME}.{dead_owner()}.mdl-tmp").touch()
     all_harmless(told, shell, "clean", "verify", "list", "clean --yes")
-    (own / "receipts" / NAME / f"{'b' * 32}.receipt").write_bytes(crc_json.dumps({"mdl-receipt": 99}))
+    (folder / RECORD).write_bytes(crc_json.dumps(facts) + crc_json.dumps({"mdl-receipt": 99}))
     assert "newer" in all_harmless(told, shell, "verify")[0]
 
 

@@ -25,13 +25,13 @@ from support.shell import Inside, Shell, done, settings
 from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.safe_open import EntryAt
-from mdl.downloader.receipts import file_key
+from mdl.downloader.receipts import RECORD, file_key
 from mdl.downloader.store import Store
 from mdl.downloader.transfer import Result, Transfer
 from mdl.errors import Cancelled
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 
 WRONG = DATA[:-1] + bytes([DATA[-1] ^ 1])
 REPO = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": DATA})
@@ -244,7 +244,7 @@ def test_no_partial_is_left(shell: Shell, mdl: Inside) -> None:
 
 def test_a_receipt_of_a_newer_mdl(shell: Shell, mdl: Inside) -> None:
     """What a newer mdl wrote down of another model is no candidate, and does not hinder this one."""
-    receipt = shell.models / ".mdl" / "receipts" / "other" / f"{'a' * 32}.receipt"
+    receipt = shell.models / ".mdl" / "receipts" / record_name("other") / RECORD
     receipt.parent.mkdir(parents=True)
     receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     assert actions(done(mdl(shell, "get", "one", *JSON))) == FETCHED

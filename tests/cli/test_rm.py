@@ -477,8 +477,8 @@ def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
     for record in (place / record_name("twin")).iterdir():
         lines = record.read_bytes().splitlines()
         facts = [crc_json.loads(line) | {"model": "tiny/twin"} for line in lines]
-        (place / "tiny%2Ftwin").mkdir()
-        (place / "tiny%2Ftwin" / record.name).write_bytes(b"".join(map(crc_json.dumps, facts)))
+        (place / record_name("tiny/twin")).mkdir()
+        (place / record_name("tiny/twin") / record.name).write_bytes(b"".join(map(crc_json.dumps, facts)))
         record.unlink()
     rm(shell, mdl, "tiny", "--yes", "--force")
     assert names(shell.models / "tiny") == {"twin/copy.bin"}

@@ -189,7 +189,7 @@ def test_a_hub_that_is_down_for_a_while(bench: Bench, status: int, what: str) ->
 def test_a_clock_that_is_wrong(bench: Bench, monkeypatch: pytest.MonkeyPatch, years: int) -> None:
     """Signed links that seem to be expired, or good for ever, by this machine's clock: the file comes all the same."""
     wrong = SimpleNamespace(time=lambda: time.time() + years * 365 * 86400, monotonic=time.monotonic)
-    monkeypatch.setattr("mdl.downloader.worker.time", wrong)  # the hub, in this process too, has the right one
+    monkeypatch.setattr("mdl.downloader.fetch.time", wrong)  # the hub, in this process too, has the right one
     bench.segments(MIB)
     with LoopbackHub([Repo("demo/x", {"model.bin": OLD})]) as hub:
         run = bench.run(source=MAIN, hub=hub.url, connections=2)

@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.data import files_below, noise
 from support.limited_mounts import limited_mount
 from support.loopback_hub import LoopbackHub, Repo
-from support.partials import KEY, SIZE, WHO, dead_owner
+from support.partials import dead_owner
 from support.shell import Inside, Shell, done, machine, with_environ
 
-from mdl import crc_json
-from mdl.downloader.partial import Partial
-from mdl.downloader.receipts import Receipts
 from mdl.files import Receipt, Stamp
 from mdl.hashing import Digest
-from mdl.paths import RelPath, former_record_name, record_name
+from mdl.paths import RelPath
 
 LONGEST = 143
 FULL = Receipt("m", RelPath("f.bin"), Stamp(1, 2, 3), Digest("sha256", "ab" * 32), "sha256", "https://h/f.bin")
@@ -108,47 +104,12 @@ def test_one_that_is_too_long_is_just_missing(disk: Path, tmp_path: Path, hub: L
     done(mdl(shell, "get", "org/repo", TOO_LONG, "-o", "short.json"))
 
 
-@pytest.mark.parametrize("kind", ["former", "new"])
-def test_what_a_killed_one_left_is_swept(tmp_path: Path, hub: LoopbackHub, mdl: Inside, kind: str) -> None:
-    """Staged files and records of an earlier version are recognised as well as today's."""
+def test_what_a_killed_one_left_is_swept(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
+    """Staged files of a process that was killed go with the next download."""
     shell = machine(tmp_path, CATALOG, hub.url)
     stage = shell.models / ".mdl" / "stage"
     stage.mkdir(parents=True)
-    name = "0a1b2c3d0000-model.safetensors" if kind == "former" else "0a1b2c3d4e"
+    name = "0a1b2c3d4e"
     (stage / f".{name}.{dead_owner()}.mdl-tmp").write_bytes(b"half")
     done(mdl(shell, "get", MODEL))
     assert list(stage.iterdir()) == []
-
-
-@pytest.mark.parametrize("model", ["org--repo", "a/b"])
-def test_records_of_an_earlier_version_are_used(tmp_path: Path, model: str) -> None:
-    """Receipts in a folder with the model's name count, are gone on with there, and are listed by that name."""
-    receipts = Receipts(tmp_path / ".mdl" / "receipts")
-    receipts.put(replace(FULL, model=model))
-    receipts.begin(model, [FULL.path])
-    former = tmp_path / ".mdl" / "receipts" / former_record_name(model)
-    receipts.place(model).rename(former)
-    wanted = tmp_path / ".mdl" / "wanted"
-    (wanted / f"{record_name(model)}.json").unlink()
-    (wanted / f"{former_record_name(model)}.json").write_bytes(crc_json.dumps([FULL.path.text]))
-    found = Receipts(tmp_path / ".mdl" / "receipts")
-    assert found.models() == [model]
-    assert found.get(model, FULL.path) == replace(FULL, model=model)
-    assert found.wanted(model) == {FULL.path.text}
-    found.put(replace(FULL, model=model, path=RelPath("other")))
-    assert os.listdir(former.parent) == [former.name]
-    assert len(Receipts(former.parent).of_model(model)) == 2
-
-
-def test_a_partial_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
-    """Its key has 32 digits, of which the first are those of today's."""
-    partial = Partial.open(tmp_path, KEY, WHO)
-    partial.set_length(SIZE)
-    partial.write(0, b"x" * 400)
-    partial.sync()
-    partial.close()
-    partial.folder.rename(tmp_path / f"{KEY}{'b' * 16}.{dead_owner()}")
-    again = Partial.open(tmp_path, KEY, WHO)
-    assert again.total == 400
-    again.close()
-    assert len(os.listdir(tmp_path)) == 1

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Generator
 from typing import Any
 
-from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT, parse_json
+from mdl.bounds import LARGEST_CHILD_OUTPUT, LARGEST_NOTE, parse_json
 from mdl.disk.process import python_command
 from mdl.errors import MdlError, NetworkError, ProtocolError, UsageError
 from mdl.plugins.fleet.cluster import Nodes
@@ -23,7 +23,7 @@ from mdl.plugins.fleet.work import Answer, Work
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 15.0
 """How long the driver may take to end the tasks."""
-_LONGEST_LINE = 8 * (LARGEST_CHILD_OUTPUT + LARGEST_CHILD_ERRORS)
+_LONGEST_LINE = 8 * (LARGEST_CHILD_OUTPUT + LARGEST_NOTE)
 """Bytes of one answer in JSON, which may write a byte as six letters."""
 _GONE = "Ray has ended the connection: the head of the cluster may be gone"
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any
 
-from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT
+from mdl.bounds import LARGEST_CHILD_OUTPUT, LARGEST_NOTE
 from mdl.extras import to_install
 from mdl.plugins.fleet.work import TOO_LONG
 
@@ -128,7 +128,7 @@ def _named(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _task() -> Callable[[str], tuple[int, str, str, float]]:
     """What a node runs. It is a function within a function, so that Ray sends its code and not its name."""
     most = LARGEST_CHILD_OUTPUT
-    most_errors = LARGEST_CHILD_ERRORS
+    most_errors = LARGEST_NOTE
 
     def run_script(script: str) -> tuple[int, str, str, float]:
         import subprocess

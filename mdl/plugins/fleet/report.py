@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mdl.bounds import LARGEST_NUMBER, parse_json
+from mdl.bounds import LARGEST_NUMBER, LONGEST_QUOTE, parse_json
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, ProtocolError, UsageError, whole_error
 from mdl.formatting import listed
 from mdl.paths import shown
@@ -36,8 +36,6 @@ _ADVICE = {
     75: "run the same command again; what was fetched is kept on the nodes",
 }
 """What to do about a node that ended with this code."""
-_LONGEST = 300
-"""Characters of a node's sentence that are quoted."""
 _DEEPEST = 20
 """The most levels that a document of mdl has; it becomes a part of another document."""
 
@@ -283,7 +281,7 @@ def _last_line(text: str) -> str:
 
 def _quoted(words: object) -> str:
     """Words of a node, in one line that a terminal can show, cut."""
-    return shown(" ".join(str(words).split()))[:_LONGEST]
+    return shown(" ".join(str(words).split()))[:LONGEST_QUOTE]
 
 
 def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: str = "") -> MdlError:

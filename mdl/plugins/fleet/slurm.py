@@ -19,7 +19,7 @@ from pathlib import Path
 from mdl.bounds import (
     LARGEST_CHILD_OUTPUT,
     LARGEST_SMALL_FILE,
-    LARGEST_WORDS,
+    LONGEST_QUOTE,
     parse_whole_number,
     whole_number,
 )
@@ -46,7 +46,6 @@ _ASK_SECONDS = 15.0
 """How often Slurm is asked why a job does not begin."""
 _OLD_SECONDS = 86400.0
 """After this the folder of a job that Slurm does not have any more is nobody's."""
-_LONGEST_WORDS = 300
 _LAG_SECONDS = 60.0
 """How long what a node has written may take until it is seen here, as on NFS."""
 
@@ -119,7 +118,7 @@ class Slurm:
         words += [f"--nodes={self.count}", "--ntasks-per-node=1", "--signal=TERM@60", "--output=job.out"]
         words += [f"--nodelist={','.join(self._nodes.hosts)}"] if self._nodes.hosts else []
         try:
-            sbatch = Child([*words, "job.sh"], folder=folder, environ=self._nodes.environ, most=LARGEST_WORDS)
+            sbatch = Child([*words, "job.sh"], folder=folder, environ=self._nodes.environ, most=LARGEST_SMALL_FILE)
         except FileNotFoundError as error:
             raise _absent("sbatch") from error
         self._nodes.note(f"submitted to Slurm as {folder.name}; it waits for {counted(self.count, 'node')}")
@@ -170,7 +169,7 @@ class Slurm:
         if asked.code:
             return "?", ""
         state, _, why = asked.out.strip().partition(" ")
-        return shown(state)[:_LONGEST_WORDS], shown(why)[:_LONGEST_WORDS]
+        return shown(state)[:LONGEST_QUOTE], shown(why)[:LONGEST_QUOTE]
 
     def _waits(self, name: str, known: str) -> str:
         """Why the job does not begin, which is told if it is not ``known``. Raises `Cancelled` if it will not."""
@@ -256,7 +255,7 @@ def _answer(path: Path) -> Answer | None:
         code, seconds = (parse_whole_number(word) for word in words)
         whole_number(code, most=255)
     except ValueError as error:
-        raise ProtocolError(f"{shown(path.name)} has no exit code in it: {shown(text[:_LONGEST_WORDS])}") from error
+        raise ProtocolError(f"{shown(path.name)} has no exit code in it: {shown(text[:LONGEST_QUOTE])}") from error
     said = [read_left(path.with_suffix(ending), LARGEST_CHILD_OUTPUT, owners) for ending in (".out", ".err")]
     out, err = (data.decode(errors="replace") for data in said)
     return Answer(path.stem, code, out, err, float(seconds))
@@ -268,7 +267,7 @@ def _cancel(name: str, environ: Mapping[str, str]) -> str:
         asked = _call(["scancel", f"--name={name}"], environ, CancelToken())
     except UsageError as error:
         return f"the job may go on: {error.message}"
-    why = shown(asked.err.strip().removeprefix("scancel: error: "))[:_LONGEST_WORDS]
+    why = shown(asked.err.strip().removeprefix("scancel: error: "))[:LONGEST_QUOTE]
     return f"the job may go on ({why}); cancel it: scancel --name={name}" if asked.code else ""
 
 
@@ -280,7 +279,7 @@ def _call(words: Sequence[str], environ: Mapping[str, str], cancel: CancelToken)
     except OSError as error:
         raise _absent(words[0]) from error
     if said.is_too_long:
-        raise ProtocolError(f"it says more than {LARGEST_WORDS:,} bytes", item=words[0], hint="is it Slurm's own?")
+        raise ProtocolError(f"it says more than {LARGEST_SMALL_FILE:,} bytes", item=words[0], hint="is it Slurm's own?")
     return said
 
 

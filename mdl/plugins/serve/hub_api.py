@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
+from mdl.bounds import LONGEST_LOCAL_PATH
 from mdl.paths import shown
 from mdl.plugins.serve.refusals import Refusal, header
 from mdl.plugins.serve.repositories import Repository, Revision, ServedFile, Table
@@ -21,7 +22,6 @@ from mdl.values import value_class
 _ID = r"(?:[^/]+/)??[^/]+"
 _API = re.compile(rf"/api/(model|dataset|space)s/({_ID})(?:/(revision|tree|paths-info|refs)(?:/(.*))?)?")
 _RESOLVE = re.compile(rf"/(?:(dataset|space)s/)?({_ID})/resolve/(refs/(?:pr|convert)/[^/]+|[^/]+)/(.+)")
-_LONGEST_PATH = 4096
 
 
 @value_class
@@ -38,7 +38,7 @@ class Asked:
 
 def asked_by(raw_path: str) -> Asked:
     """What the path of a request, still percent-encoded, asks for. Raises `Refusal`."""
-    if len(raw_path) > _LONGEST_PATH:
+    if len(raw_path) > LONGEST_LOCAL_PATH:
         raise Refusal(414, "", "the path is too long")
     if found := _API.fullmatch(raw_path):
         kind, repo, call, rest = found.groups()

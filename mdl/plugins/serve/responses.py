@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mdl.bounds import LARGEST_WORDS
+from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.files import Stamp
 from mdl.formatting import json_bytes
 from mdl.plugins.serve.connection import KEY, Connection
@@ -66,7 +66,7 @@ async def body_of(request: Request) -> bytes:
         async with asyncio.timeout(_BODY_SECONDS):
             async for piece in request.stream():
                 found += piece
-                if len(found) > LARGEST_WORDS:
+                if len(found) > LARGEST_SMALL_FILE:
                     raise Refusal(413, "", "the body is too large")
     except TimeoutError:
         raise Refusal(408, "", "the body did not come in time") from None

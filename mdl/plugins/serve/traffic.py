@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mdl.bounds import LONGEST_QUOTE
 from mdl.formatting import utc_now
 from mdl.jobs import prometheus
 from mdl.jobs.log import Log
@@ -18,7 +19,6 @@ from mdl.redact import Secrets, redact
 
 COUNT = "mdl.count"
 """Under which ASGI's scope has what counts the bytes that go past it, from file to socket."""
-_LONGEST = 500
 WARN_AT = 30
 """So many wrong tokens from one address are worth a warning."""
 _MOST_ADDRESSES = 1000
@@ -124,4 +124,4 @@ class Traffic:
 
 def _clean(text: str, secrets: Iterable[str]) -> str:
     """A text of a client as it may stand in a log."""
-    return redact(shown(text[:_LONGEST]), secrets)
+    return redact(shown(text[:LONGEST_QUOTE]), secrets)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 from support.cases import each
 
-from mdl.archive.secret_scan import KINDS, MOST_BYTES, secret_in
+from mdl.archive.secret_scan import KINDS, secret_in
+from mdl.bounds import LARGEST_DOCUMENT
 
 RANDOM = random.Random(7)
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -157,8 +158,8 @@ def test_no_more_than_so_much_is_looked_at() -> None:
         return bytes(count)
 
     assert secret_in(read, 2**40) == ""
-    assert max(asked) == MOST_BYTES
-    bomb = as_zip(bytes(4 * MOST_BYTES), zipfile.ZIP_DEFLATED)
+    assert max(asked) == LARGEST_DOCUMENT
+    bomb = as_zip(bytes(4 * LARGEST_DOCUMENT), zipfile.ZIP_DEFLATED)
     assert scan(bomb) == ""
 
 

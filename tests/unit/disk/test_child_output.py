@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mdl
-from mdl.bounds import LARGEST_CHILD_ERRORS
+from mdl.bounds import LARGEST_NOTE
 from mdl.cancel import CancelToken
 from mdl.disk.child_output import output_of
 from mdl.errors import Cancelled
@@ -31,7 +31,7 @@ def test_one_that_says_too_much_is_ended() -> None:
     said = output_of(sh("exec cat /dev/zero"), most=1000)
     assert (said.is_too_long, len(said.out)) == (True, 1000)
     said = output_of(sh("head -c 1000000 /dev/zero >&2; echo last >&2; echo all"))
-    assert (said.is_too_long, said.out, len(said.err)) == (False, "all\n", LARGEST_CHILD_ERRORS)
+    assert (said.is_too_long, said.out, len(said.err)) == (False, "all\n", LARGEST_NOTE)
     assert said.err.endswith("last\n")
 
 

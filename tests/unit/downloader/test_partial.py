@@ -415,7 +415,7 @@ def test_it_is_waited_for(tmp_path: Path) -> None:
     cancel = Waits(folder)
     wait_for_owners(tmp_path, [KEY], 0.0, told.append, cancel)
     assert (cancel.count, told) == (0, [])
-    wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
+    wait_for_owners(tmp_path, ["b" * 16, KEY], 1e3, told.append, cancel)
     assert (cancel.count, len(told)) == (3, 1)
     assert "container" in told[0]
 

@@ -121,41 +121,6 @@ def test_an_impossible_fact(place: Path, key: str, value: object) -> None:
     assert read.of_model(FULL.model) == []
 
 
-def single(place: Path, **facts: object) -> Path:
-    """The receipt as an earlier mdl wrote it: a file of its own, with the prefix digests in a second line."""
-    all_facts = crc_json.loads(place.read_bytes()[:-1]) | {"mdl-receipt": 1} | facts
-    prefixes = all_facts.pop("prefixes")
-    old = place.with_name(f"{'a' * 32}.receipt")
-    old.write_bytes(crc_json.dumps(all_facts) + crc_json.dumps(prefixes))
-    place.unlink()
-    return old
-
-
-def test_a_receipt_of_an_earlier_version(receipts: Receipts, place: Path) -> None:
-    """A receipt in a file of its own is read, and is in the record from the next one on."""
-    old = single(place)
-    assert receipts.get(FULL.model, PATH) == FULL
-    receipts.put(other := replace(FULL, path=RelPath.parse("other")))
-    assert not old.exists()
-    assert Receipts(place.parents[1]).of_model(FULL.model) == [other, FULL]
-
-
-def test_facts_that_an_earlier_version_lacks(receipts: Receipts, place: Path) -> None:
-    """Facts that an earlier mdl did not write are taken as not known: nobody but the folder vouches for the bytes, and
-    it is open who may have them. So are words that it wrote and that mean nothing any more."""
-    facts = crc_json.loads(place.read_bytes()[:-1])
-    unknown = ("asked", "adopted", "hub", "catalog", "prefixes")
-    place.write_bytes(crc_json.dumps({key: value for key, value in facts.items() if key not in unknown}))
-    assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=(), hub=None)
-    newer = ("endpoint", "access", "vouched_by")
-    for old in ({}, {"access": "open"}, {"access": "restricted"}, {"access": "anonymous", "vouched_by": "me"}):
-        place.write_bytes(crc_json.dumps({key: value for key, value in facts.items() if key not in newer} | old))
-        assert FULL.hub is not None
-        nameless = replace(FULL.hub, endpoint="")
-        read = Receipts(place.parents[1]).get(FULL.model, PATH)
-        assert read == replace(FULL, hub=nameless, access="unknown", vouched_by="folder")
-
-
 def test_no_query_is_written(receipts: Receipts, place: Path) -> None:
     """A signed URL's query never reaches the disk, and no other user may read or write a receipt."""
     receipts.put(replace(FULL, url="https://h/m.bin?X-Amz-Signature=secret"))
@@ -192,7 +157,7 @@ def test_a_torn_line_costs_only_itself(receipts: Receipts, place: Path) -> None:
 @pytest.mark.fault(146)
 def test_a_line_longer_than_any_receipt(receipts: Receipts, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read in pieces, which say nothing; what comes after it counts, and what is appended later too."""
-    monkeypatch.setattr("mdl.downloader.receipts._LONGEST", longest := 1000)
+    monkeypatch.setattr("mdl.downloader.receipts.LARGEST_RECORD", longest := 1000)
     junk = b"{" * (10 * longest + 5)
     with place.open("ab") as file:
         file.write(junk + b"\n")

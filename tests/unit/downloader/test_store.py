@@ -200,11 +200,11 @@ def test_what_killed_processes_left_is_removed(store: Store) -> None:
         folder.mkdir(parents=True)
         (folder / f".a.{dead_owner()}.mdl-tmp").touch()
         (folder / mine).touch()
-    for name in ("a" * 32, "b" * 32):
+    for name in ("a" * 16, "b" * 16):
         folder = store.partials / f"{name}.{dead_owner()}"
         folder.mkdir(parents=True)
         (folder / "data").write_bytes(DATA)
-    os.link(store.partials / f"{'a' * 32}.{dead_owner()}" / "data", store.root / "final")
+    os.link(store.partials / f"{'a' * 16}.{dead_owner()}" / "data", store.root / "final")
     remove_stale(store.own, ["m"])
     assert [os.listdir(folder) for folder in folders] == [[mine]] * 3
     assert [folder.name[0] for folder in store.partials.iterdir()] == ["b"]

@@ -690,7 +690,7 @@ def test_large_answers_are_not_all_held(
     gpu: World, api: RunpodApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of answers that carry their files only so many are held; a file whose answer was let go is asked for again."""
-    monkeypatch.setattr("mdl.results.links._MOST_HELD", 12_000)
+    monkeypatch.setattr("mdl.results.links.LARGEST_DOCUMENT", 12_000)
     origins = [JobOrigin("gpu", f"p{number}") for number in range(6)]
     api.functions = [worker(download=lambda given: FILE | {"filename": f"{given['process_id']}.bin"})]
     report = gpu.fetch(tmp_path / "home", *origins)

@@ -15,7 +15,7 @@ from support.faults import Answer, Handler, always, answers, first, redirects, r
 from support.faulty_server import FaultyServer, Request
 from support.networks import network_of
 
-from mdl.bounds import LARGEST_XML, MOST_PAGES
+from mdl.bounds import LARGEST_ANSWER, MOST_PAGES
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
@@ -145,8 +145,8 @@ def test_a_refusal_that_is_a_bomb(served: Make) -> None:
 
 def test_an_answer_without_an_end(served: Make) -> None:
     """Of an answer no more is read than a page of S3 can have."""
-    with pytest.raises(ProtocolError, match="an answer of over 4194304 bytes"):
-        served(always(reply(200, b"<a>" + b" " * LARGEST_XML))).uploads("k")
+    with pytest.raises(ProtocolError, match=f"an answer of over {LARGEST_ANSWER} bytes"):
+        served(always(reply(200, b"<a>" + b" " * LARGEST_ANSWER))).uploads("k")
 
 
 def late_error(code: str, tag: str = "<Error>") -> Answer:

@@ -1,0 +1,360 @@
+"""Fetching: ask for a segment, judge the answer, write its bytes.
+
+The stable URL is asked. If it redirects, its target is remembered, in memory only, and asked directly until it expires
+or refuses. `mdl.net.client` keeps the token with the hub's own origin. What follows from a failure is decided in
+`mdl.downloader.schedule`, never here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mdl.downloader.download import Download
+from mdl.downloader.open_file import OpenFile, name_impostor
+from mdl.downloader.plan import Item, Plan, Reason, Wanted, too_large
+from mdl.downloader.segment import Segment
+from mdl.downloader.store import Store
+from mdl.downloader.turns import Turns
+from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
+from mdl.events import Event
+from mdl.files import RemoteFile
+from mdl.hashing import Digest
+from mdl.listener import Listener
+from mdl.net.allowlist import host_of, origin_of
+from mdl.net.client import HttpClient, OpenResponse
+from mdl.net.connection import Interrupter
+from mdl.net.policy import VersionChanged
+from mdl.net.ranges import ByteRange
+from mdl.net.responses import (
+    Accept,
+    ContentChanged,
+    Invalid,
+    RangeIgnored,
+    content_length,
+    judge,
+    parse_size,
+    recorded_digest,
+)
+
+Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
+
+_RESERVE = 16 * 2**20
+"""Bytes left free on the disk while a file of unknown size is fetched; checked every so many bytes."""
+
+
+class Fetcher:
+    """Fetches segments of the files of one transfer.
+
+    ``tell`` accepts events from any thread. ``describe`` reads off the head of an answer what an unasked file is, and
+    ``open_file`` opens the partial of one that was described. All files together may have ``most`` bytes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        http: HttpClient,
+        turns: Turns,
+        tell: Callable[[Event], None],
+        describe: Describe,
+        open_file: Callable[[OpenFile], None],
+        most: int | None,
+    ) -> None:
+        self._store = store
+        self._http = http
+        self._turns = turns
+        self._tell = tell
+        self._describe = describe
+        self._open_file = open_file
+        self._most = most
+
+    def fetch(self, file: OpenFile, segment: Segment) -> None:
+        """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
+        an unasked file is begins the file. Raises `MdlError`, `OSError` from the disk."""
+        download = file.download
+        asked = segment.asked
+        segment.asked_range = asked
+        segment.asked_url = download.address(time.time())
+        interrupter = Interrupter()
+        segment.abort = interrupter
+        with self._http.open(
+            "GET",
+            segment.asked_url,
+            self._headers(file, asked),
+            start=download.url,
+            allow=(412, 416) if asked else (),
+            interrupter=interrupter,
+            is_file=True,
+        ) as opened:
+            if not download.is_current(segment):
+                return  # that server was given up on meanwhile
+            if self._fetches_whole(opened):
+                with self._turns.turn() as (schedule, _):
+                    schedule.fetches_whole(segment)
+            _check_published(file, opened)
+            if download.is_unasked:
+                self._meet(file, opened)
+                if file.part.total:
+                    return  # a part of it is here: only the rest is asked for
+            accept = self._judge(file, segment, asked, opened)
+            if accept is not None:
+                self._note_answer(file, segment, accept, opened)
+                self._write(file, segment, accept, opened)
+
+    def fetch_small(self, file: OpenFile, segment: Segment) -> bytes | None:
+        """Fetch all bytes of a small file; None if the server has another version than the one that was begun. Raises
+        `MdlError`."""
+        download = file.download
+        size = download.remote.size
+        validator = None
+        if download.remote.digest is None and download.heeds_validators:
+            validator = download.remote.validator
+        segment.asked_url = download.address(time.time())
+        headers = self._headers(file, None)
+        with self._http.open("GET", segment.asked_url, headers, start=download.url, is_file=True) as opened:
+            _check_published(file, opened)
+            verdict = self._verdict(download, opened, None, validator)
+            if verdict is None:
+                return None
+            if isinstance(verdict, RangeIgnored):
+                raise self._named(ProtocolError("the server did not send the whole file"), opened)
+            data = bytearray()
+            length = None if verdict.encoded else content_length(opened.headers)
+            for block in self._http.body(opened, length, decode=verdict.encoded):
+                data += block
+                if size is not None and len(data) > size:
+                    raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
+            if size is not None and len(data) != size:
+                error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
+                raise name_impostor(error, data)
+            file.answered_by = opened.url
+            return bytes(data)
+
+    def _headers(self, file: OpenFile, asked: ByteRange | None) -> dict[str, str]:
+        download = file.download
+        headers: dict[str, str] = {}
+        if download.attempts.is_suspicious:
+            headers["Cache-Control"] = "no-cache"
+        if asked:
+            headers["Range"] = asked.header
+            etag = self._validator(file, download.location or "")
+            if etag and etag.startswith('"') and self._http.is_located(download.url):
+                headers["If-Match"] = etag
+        return headers
+
+    def _validator(self, file: OpenFile, url: str) -> str | None:
+        """The validator with which the file was begun at the origin of ``url``, if it was one and counts."""
+        download = file.download
+        if not download.heeds_validators:
+            return None
+        return file.part.validators.get(origin_of(url)) or download.remote.validator
+
+    def _fetches_whole(self, opened: OpenResponse) -> bool:
+        """Whether something on the way is known to fetch whole files for every range: a proxy that sees plain http, and
+        squid."""
+        if "squid" in opened.headers.get("via", "").lower():
+            return True
+        return opened.url.startswith("http:") and self._http.proxy_for(opened.url) is not None
+
+    def _meet(self, file: OpenFile, opened: OpenResponse) -> None:
+        """Begin a file of which nobody was asked before. The head of its first answer says what it is: its size, digest
+        and validator, and its name if the URL has none. Raises what the plan would have refused: `Unsafe`, `Occupied`,
+        `StorageError`; and `ProtocolError`."""
+        download = file.download
+        remote = self._describe(download.remote, opened, self._tell)
+        wanted = Wanted(download.model, remote, self._store.check(download.model, remote))
+        plan = Plan.of([wanted], force=download.item.reason == Reason.FORCED)
+        for item in plan.refuse:
+            assert item.refused is not None
+            raise item.refused
+        if remote.path != download.remote.path:
+            self._store.receipts.begin(download.model, [remote.path])
+        free = self._store.free_space()
+        with self._turns.turn() as (schedule, _):
+            download.meet(Item(wanted, Reason.MISSING))
+            schedule.check_room(self._most, free)
+        self._open_file(file)
+
+    # Judge an answer.
+
+    def _judge(self, file: OpenFile, segment: Segment, asked: ByteRange | None, opened: OpenResponse) -> Accept | None:
+        """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
+        download = file.download
+        validator = self._validator(file, opened.url)
+        verdict = self._verdict(download, opened, asked, validator)
+        if verdict is None:
+            return None
+        if isinstance(verdict, Accept):
+            if validator and download.remote.digest is None and not verdict.validator:
+                raise ProtocolError("the server no longer says which version of the file it sends")
+            if verdict.ranged:
+                return verdict
+        self._take_whole(file, segment, asked, opened)
+        return verdict.accept if isinstance(verdict, RangeIgnored) else verdict
+
+    def _take_whole(self, file: OpenFile, segment: Segment, asked: ByteRange | None, opened: OpenResponse) -> None:
+        """Prepare for an answer that holds the whole file. Raises `NetworkError` if other connections fetch parts of
+        it."""
+        download = file.download
+        with self._turns.turn() as (schedule, _):
+            if asked is not None:
+                is_taken = schedule.takes_whole(download)
+            else:
+                is_taken = True
+                if download.range_was_refused:
+                    schedule.record(download).note_refused_range()
+        if not is_taken:
+            why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
+            raise NetworkError(why, final=True, is_answer=True)
+        if file.part.total or download.length_discovered:
+            why = "this folder takes no part of a file" if file.is_in_order else "the server does not serve ranges"
+            self._turns.discarded(download, file.rewind(self._turns.block_is_bad), why)
+        if asked is not None or download.attempts.is_plain:
+            file.expected = ()  # everything is fetched again: only the digest of the whole file decides
+        with self._turns.turn():
+            download.comes_whole(segment)
+
+    def _verdict(
+        self, download: Download, opened: OpenResponse, asked: ByteRange | None, validator: str | None
+    ) -> Accept | RangeIgnored | None:
+        """Judge an answer; None if the server has another version of the file, which was handled. Raises
+        `ProtocolError`."""
+        verdict = judge(
+            opened.status,
+            opened.headers,
+            asked=asked,
+            size=download.remote.size,
+            validator=validator,
+            pinned=download.remote.digest is not None,
+            names=(download.name, download.url),
+        )
+        if isinstance(verdict, Invalid):
+            raise self._named(verdict.error, opened)
+        if isinstance(verdict, ContentChanged):
+            self._handle_change(download, opened, verdict)
+            return None
+        return verdict
+
+    def _handle_change(self, download: Download, opened: OpenResponse, change: ContentChanged) -> None:
+        """The server has another version of the file. Raises `ProtocolError` if it is not the one that was promised,
+        `NetworkError` if another connection brings bytes of the first one, `Unsafe` if the new one is too large."""
+        size = download.remote.size
+        is_pinned = download.remote.digest is not None
+        is_promised = is_pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
+        is_other_size = size is not None and change.total not in (None, size)
+        is_same_size = size is not None and not is_other_size
+        error = ProtocolError(change.why, hint="the source is not what was asked for; look at the source")
+        if is_promised and is_other_size:
+            # asked past every cache, it would say the same again
+            raise self._named(error.but(final=download.attempts.is_suspicious), opened)
+        if is_same_size and not is_pinned and len(download.running) > 1:  # what runs is of one version
+            why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
+            raise NetworkError(why, final=True, is_answer=True)
+        with self._turns.turn() as (schedule, now):
+            schedule.decide(download, VersionChanged(error, is_same_size), now)
+        if is_pinned or not download.rewind_why:
+            return
+        if change.total is not None:
+            size = change.total
+        if self._most is not None and size is not None and size > self._most:
+            raise too_large("the server has more than was announced", self._most)
+        with self._turns.turn():
+            download.is_another(size, change.validator if download.heeds_validators else None)
+
+    def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
+        """The error, which also says if the server sent a page or a pointer."""
+        return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
+
+    def _note_answer(self, file: OpenFile, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
+        """Note what an answer that is written tells of the file. Raises `OSError`."""
+        download = file.download
+        file.responses += 1
+        file.answered_by = opened.url
+        if accept.validator and (download.remote.digest or download.heeds_validators):
+            file.part.note_validator(origin_of(opened.url), accept.validator)
+        segment.covers = accept.stop
+        is_weak = download.remote.digest is None and accept.validator is None
+        with self._turns.turn():
+            download.answered(opened.location, is_single=is_weak or accept.encoded or accept.stop is None)
+
+    # Write the body.
+
+    def _write(self, file: OpenFile, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
+        """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
+        cut or may be, `OSError`."""
+        download = file.download
+        partial = file.part
+        hasher = file.hasher
+        length = None if accept.encoded else content_length(opened.headers)
+        came = 0
+        for block in self._http.body(opened, length, decode=accept.encoded):
+            came += len(block)
+            if segment.answered is None:
+                with self._turns.turn() as (schedule, now):
+                    is_wanted = schedule.first_byte_came(download, segment, now)
+                if not is_wanted:
+                    return
+            if download.rewind_why or download.error:
+                return
+            start = segment.at
+            stop = segment.stop
+            if stop is None:
+                self._check_unknown_length(start, start + len(block))
+            elif start >= stop:
+                return  # the segment was cut while the last block was written
+            elif start + len(block) > stop:
+                if not accept.ranged and stop == download.remote.size:
+                    raise ProtocolError(f"the server sent more than the file's {stop} bytes")
+                block = block[: stop - start]
+            partial.write(start, block)
+            segment.at += len(block)
+            segment.received += len(block)
+            if hasher:
+                hasher.wake()
+            if stop is not None and segment.at >= stop and came != length:
+                return  # a body that was read to its end gives its connection back
+        self._check_end(download, segment, accept, opened)
+
+    def _check_end(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
+        """The body has ended. Raises `ProtocolError` if it is cut, or may be."""
+        if segment.stop is not None:
+            if accept.stop is None and segment.at < segment.stop:
+                raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
+            return
+        tells_its_end = accept.stop is not None or accept.encoded or "transfer-encoding" in opened.headers
+        if download.remote.digest is None and not tells_its_end:
+            raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
+        with self._turns.turn():
+            download.ended_at(segment.at)
+
+    def _check_unknown_length(self, start: int, at: int) -> None:
+        """Bytes from ``start`` to ``at`` came of a file without an announced end. Raises `NoSpace` before it has filled
+        the disk, `Unsafe` if it has too many bytes."""
+        if at // _RESERVE != start // _RESERVE:
+            free = self._store.free_space()
+            if free is not None and free < _RESERVE:
+                hint = "free some space"
+                raise NoSpace("the file has no announced end and the disk is nearly full", hint=hint)
+        if self._most is not None and at > self._most:
+            raise too_large("the server sends more than it may", self._most)
+
+
+def _check_published(file: OpenFile, opened: OpenResponse) -> None:
+    """Compare the size and digest that the server publishes beside the file with those that are known, and note a
+    digest that is not.
+
+    The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
+    A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
+    """
+    download = file.download
+    size = download.remote.size
+    digest = download.remote.digest
+    for headers in (*opened.hops, opened.headers):
+        linked_size = parse_size(headers.get("x-linked-size", ""))
+        if size is not None and linked_size not in (None, size):
+            error = ProtocolError(f"the hub has a file of {linked_size} bytes there, expected {size}")
+            raise error.but(final=download.attempts.is_suspicious)
+        linked = Digest.of_etag(headers.get("x-linked-etag"))
+        if digest and linked and linked.algorithm == digest.algorithm and linked != digest:
+            raise DigestMismatch(f"the hub has another file there: {linked}, expected {digest}")
+    file.recorded = recorded_digest(opened.headers) or file.recorded
