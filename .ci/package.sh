@@ -35,7 +35,7 @@ try() { # an mdl that was just installed: its version, the list and the demo
     rm -rf "$work/home"
     mkdir "$work/home"
     [ "$(clean "$1" --version)" = "mdl $version ($commit)" ] || { clean "$1" --version; exit 1; }
-    clean "$1" list --columns name > "$work/list" && grep -qx bert-fa "$work/list" || { cat "$work/list"; exit 1; }
+    clean "$1" list -q --columns name > "$work/list" && grep -qx bert-fa "$work/list" || { cat "$work/list"; exit 1; }
     clean "$1" demo > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     echo "$2: version, list and demo"
 }
