@@ -358,6 +358,19 @@ class Client:
         their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
         return self._targets.updatable(targets, into=into)
 
+    def labels(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, str]:
+        """The names of models as people write them, ``org/repo`` for a repository of the hub, by what mdl calls them.
+        Of a model that no catalog names, the receipts say where it comes from."""
+        from mdl.local.on_disk import model_of
+
+        receipts = self.stores.open(models, into).receipts
+        labels: dict[str, str] = {}
+        for model in models:
+            is_known = bool(model.sources or model.files)
+            described = model if is_known else model_of(model.name, receipts.of_model(model.name))
+            labels[model.name] = described.label
+        return labels
+
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
         """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock
         does not cover them, `NotFound`, `CatalogError`, `StateError`."""

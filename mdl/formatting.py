@@ -131,7 +131,9 @@ def words_of_left_out(sizes: Sequence[int | None]) -> str:
     their ``sizes`` in bytes are known, and how to fetch them."""
     known = [size for size in sizes if size is not None]
     amount = f", {human_bytes(sum(known))}" if len(known) == len(sizes) else ""
-    return f"{counted(len(sizes), 'file')}{amount}: other formats of the same weights: left out; --all fetches them"
+    if len(sizes) == 1:
+        return f"1 file{amount}: another format of the same weights: left out; --all fetches it"
+    return f"{len(sizes):,} files{amount}: other formats of the same weights: left out; --all fetches them"
 
 
 def first_of(lines: Sequence[str], *, most: int = MOST_LISTED) -> list[str]:

@@ -130,6 +130,8 @@ def _show_totals(
     is listed."""
     if local is None:
         session.console.note(_last_line(rows, client.catalog.groups if is_all else {}))
+        if client.catalogs.is_shipped:
+            session.console.note("this catalog comes with mdl; 'mdl init' begins one of your own")
         return
     is_whole = len(rows) == len(local.models)  # else bytes that models share count for each
     session.console.note(_last_line(rows, {}, local.bytes if is_whole else None))
@@ -263,7 +265,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     console = session.console
     remote = facts["remote"] or {}
     lines = {
-        "name": model.name,
+        "name": Row(model, found).name,
         "title": model.title if model.title != model.name else "",
         "kind": model.kind,
         "license": model.license or remote.get("license"),

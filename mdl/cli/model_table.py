@@ -67,7 +67,7 @@ class Row:
             "name": self.name,
             "kind": model.kind,
             "status": self.status,
-            "size": human_bytes(self.size),
+            "size": "" if self.size is None else human_bytes(self.size),
             "files": str(found.files_present),
             "since": "" if found.since is None else human_age(time.time() - found.since),
             "commit": ", ".join(commit[:_SHORT] for commit in found.commits),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,8 @@ def verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
+    models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
+    report = _spelled(report, client.labels(models, into=choice.into))
     note = report.note_on_changed()
     if names or choice.into or settings.get("home"):
         note = report.note_on_changed(_command(session, "replace"))
@@ -75,8 +78,16 @@ def verify(
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
-    models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report, client), error=report.error)
+
+
+def _spelled(report: VerifyReport, labels: Mapping[str, str]) -> VerifyReport:
+    """The report with the names of the models as people write them."""
+    spelled = replace(report, models={labels.get(name, name): files for name, files in report.models.items()})
+    if not report.wrong or not report.remedy:
+        return spelled
+    remedy = replace(report.remedy, models=tuple(labels.get(name, name) for name in report.remedy.models))
+    return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=remedy.hint()))
 
 
 def _command(session: Session, kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,8 +55,10 @@ def outdated(
     to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
     facts = {"models": report.models, "bytes_to_fetch": to_fetch}
 
+    labels = client.labels(client.updatable(names or None))
+
     def show_table() -> None:
-        _show_outdated(session, report, outdated_models, to_fetch, is_all=not names)
+        _show_outdated(session, report, outdated_models, labels, to_fetch, is_all=not names)
 
     return session.show(facts, show_table, error=error)
 
@@ -64,11 +67,13 @@ def _show_outdated(
     session: Session,
     report: OutdatedReport,
     outdated_models: list[ModelVersion],
+    labels: Mapping[str, str],
     to_fetch: int,
     *,
     is_all: bool,
 ) -> None:
-    """Show a row for each model; of all models none for those of which nothing says where to look."""
+    """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
+    to look."""
     console = session.console
     total = len(report.models)
     if total == 0:
@@ -79,7 +84,8 @@ def _show_outdated(
         if is_all and model.state == "unknown":
             continue
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
-        rows.append((model.name, _short(model.here), _short(model.locked), newest, _update_of(model)))
+        name = labels.get(model.name, model.name)
+        rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     if rows:
         console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
     left_out = total - len(rows)
@@ -89,7 +95,7 @@ def _show_outdated(
     if not outdated_models:
         console.note(f"nothing to update among {counted(total, 'model')}")
         return
-    names = " ".join(model.name for model in outdated_models)
+    names = " ".join(labels.get(model.name, model.name) for model in outdated_models)
     amount = human_bytes(to_fetch)
     console.note(f"{len(outdated_models)} of {total} can be updated, {amount} to fetch: mdl update {names}")
 

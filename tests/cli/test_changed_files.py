@@ -79,7 +79,7 @@ def test_verify_says_what_to_do(shell: Shell, mdl: Inside, strict: bool) -> None
     """The file is a row of the table, and a line names the command that would replace it."""
     edit(config(shell))
     ran = mdl(shell, "verify", "o/m", *(["--strict"] if strict else []))
-    assert ["changed", "o--m/config.json"] in [line.split() for line in ran.out.splitlines()]
+    assert ["changed", "o/m/config.json"] in [line.split() for line in ran.out.splitlines()]
     assert "keep a copy of what was changed; 'mdl verify --repair --force o/m' replaces it" in ran.err
     assert ran.err.count("replaces it") == 1
 
@@ -94,7 +94,7 @@ def test_repair_repairs_the_rest(shell: Shell, mdl: Inside, words: list[str]) ->
     assert (ran.code, statuses(ran)) == (0, {"config.json": "changed", "model.safetensors": "ok"})
     assert (config(shell).read_bytes(), weights.read_bytes()) == (EDIT, WEIGHTS)
     ran = done(mdl(shell, "verify", *words, "--repair"))
-    assert "o--m/config.json was changed after mdl wrote it" in ran.err
+    assert "o/m/config.json was changed after mdl wrote it" in ran.err
     assert mdl(shell, "verify", *words, "--repair", "--strict").code == 6
     assert config(shell).read_bytes() == EDIT
     done(mdl(shell, "verify", *words, "--repair", "--force"))

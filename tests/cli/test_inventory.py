@@ -187,7 +187,7 @@ def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: I
     """The list has the size on the disk if there is no other."""
     server.handler = honest(b"x\0" * 750)
     write_catalog(shell, f'schema = 1\n[models.one]\n[[models.one.files]]\npath = "f"\nurl = "{server.url}/f"\n')
-    assert done(mdl(shell, "list")).out.split()[-4:] == ["missing", "?", "-", "-"]
+    assert done(mdl(shell, "list")).out.split()[-4:] == ["missing", "-", "-", "-"]
     done(mdl(shell, "get", "one"))
     assert "unverified  1.5 kB" in done(mdl(shell, "list")).out
 
@@ -286,7 +286,7 @@ def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
     }
     assert "partial 1/2" in mdl(shell, "list", "--local").out
     ran = done(mdl(shell, "verify"), 3)
-    assert ("missing  org--half/w.bin" in ran.out, "hint: mdl verify org--half --repair" in ran.err) == (True, True)
+    assert ("missing  org/half/w.bin" in ran.out, "hint: mdl verify org/half --repair" in ran.err) == (True, True)
     assert "hint: mdl get absent downloads it" in done(mdl(write_catalog(shell, NAMED), "verify", "absent"), 3).err
     write_catalog(shell, CATALOG)
     again = f"mdl verify --repair --to={shell.models} org/half"  # as it was typed, to be typed again

@@ -1,0 +1,44 @@
+"""People read a repository as org/repo, whatever its folder is called, and a list says whose catalog it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Inside, Shell, done, machine
+
+FILES = {"config.json": b"{}", "model.safetensors": (2).to_bytes(8, "little") + b"{}" + b"w" * 3_000}
+
+
+def test_a_repository_is_read_as_it_is_typed(tmp_path: Path, mdl: Inside) -> None:
+    """verify, outdated, show and list name it org/repo; the folder's name is in paths and in JSON alone. What a hint
+    says works as it stands there."""
+    with LoopbackHub([Repo("org/m", FILES)]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        done(mdl(shell, "get", "org/m"))
+        (shell.models / "org--m" / "config.json").write_text('{"edited": 1}')
+        (shell.models / "org--m" / "model.safetensors").unlink()
+        checked = done(mdl(shell, "verify"), 3)
+        document = done(mdl(shell, "verify", "--json"), 3).document
+        assert [model["name"] for model in document["models"]] == ["org--m"]
+        assert "changed  org/m/config.json" in checked.out
+        assert "mdl verify org/m --repair fetches what is wrong" in checked.err
+        assert "org--m" not in checked.out + checked.err
+        assert "name:     org/m\n" in done(mdl(shell, "show", "org/m")).out
+        done(mdl(shell, "verify", "org/m", "--repair"))
+        assert "org/m" in done(mdl(shell, "outdated")).out
+        hub.publish(Repo("org/m", {**FILES, "config.json": b"[]"}))
+        moved = done(mdl(shell, "outdated"))
+        assert moved.err.endswith("to fetch: mdl update org/m\n")
+        assert "org--m" not in moved.out + moved.err
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+def test_a_list_says_whose_catalog_it_is(tmp_path: Path, mdl: Inside, has_own: bool) -> None:
+    """Without a catalog of one's own, one line says that this one comes with mdl. A size that nobody knows is an empty
+    cell."""
+    shell = machine(tmp_path) if has_own else Shell(tmp_path)
+    listed = done(mdl(shell, "list"))
+    assert ("this catalog comes with mdl; 'mdl init' begins one of your own" in listed.err) is not has_own
+    assert "?" not in listed.out
