@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NOT_YET = "nothing was deleted; --yes deletes it, and frees {}"
 _NAMED = 5
-"""How many of the files that stay are named for each model, without --verbose."""
+"""The number of files that stay and are named for each model, without --verbose."""
 
 
 @command(
@@ -184,7 +184,7 @@ def clean(
 
 
 def _show_waste(session: Session, rows: Sequence[dict[str, Any]], total: int, *, unlisted: bool) -> None:
-    """What goes, and why; models that no catalog names only if they were asked for."""
+    """Show what goes, and why; models that no catalog names only if they were asked for."""
     console = session.console
     table: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ _LAYOUTS = {
     "plain": "a plain folder",
 }
 _NAMED = 5
-"""How many files that were left out are named."""
+"""The number of files that were left out and are named."""
 
 
 @command(
@@ -73,7 +73,7 @@ def import_folder(
 
 
 def _show(session: Session, report: ImportReport) -> None:
-    """One line a model, and what is not one."""
+    """Show one line a model, and what is not one."""
     console = session.console
     models: dict[str, list[ImportedFile]] = {}
     came: list[ImportedFile] = []

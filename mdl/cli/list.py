@@ -141,7 +141,7 @@ def _show_totals(
 
 
 def _show_unlisted(session: Session, client: Client) -> None:
-    """How many models of the models folder the catalog does not name."""
+    """Say how many models of the models folder the catalog does not name."""
     count = len(set(client.stores.open().receipts.models()) - client.catalog.models.keys())
     if count:
         session.console.note(f"{counted(count, 'more model')} on this disk that no catalog names: 'mdl list --local'")

@@ -22,7 +22,7 @@ _ORDER = ("present", "unverified", "partial", "missing")
 
 @value_class
 class Row:
-    """One model, and what of it is on this disk. If the list ``is_local``, its size is that of what is here."""
+    """A model, and what of it is on this disk. If the list ``is_local``, its size is that of what is here."""
 
     model: Model
     found: ModelStatus
@@ -30,7 +30,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As people write it: a repository of the hub that has no name of its own as ``org/repo``."""
+        """Its name as people write it: a repository of the hub that has no name of its own as ``org/repo``."""
         name = self.model.name
         for source in self.model.sources:
             if name == source.repository:  # so a cache's inventory calls it
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def texts(self) -> dict[str, str]:
-        """What is in each column for people."""
+        """The texts of all columns for people."""
         model = self.model
         found = self.found
         return {
@@ -80,7 +80,7 @@ class Row:
 
     @property
     def exact_texts(self) -> dict[str, str]:
-        """The same for a program: bytes, UTC times, whole commits; what is not known is empty."""
+        """The texts of all columns for a program: bytes, UTC times, whole commits; what is not known is empty."""
         return self.texts | {
             "name": self.model.name,
             "status": "gone" if self.model.gone else self.found.status,
@@ -116,14 +116,14 @@ COLUMNS: Final = {
     "source": "where it comes from",
     "folder": "where it is, or would be",
 }
-"""What every column tells."""
+"""The columns, each with what it tells."""
 
 LISTED: Final = ("name", "kind", "status", "size", "license", "title")
 LOCAL: Final = ("name", "status", "size", "files", "since", "commit", "source", "folder")
 MEMBER: Final = ("name", "status", "size", "title")
 _CUT = ("title", "folder", "license", "source", "tags")
 _DROP = ("kind", "license", "folder", "files", "commit", "since", "source", "title")
-"""Which columns give room on a narrow terminal, in this order."""
+"""Columns that give room on a narrow terminal, in this order."""
 
 
 def column_of(text: str) -> str:

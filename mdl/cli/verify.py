@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @value_class
 class RepairFlags:
-    """What is done about what is wrong."""
+    """Flags that say what is done about wrong files."""
 
     repair: Annotated[bool, flag("--repair", "Download only what is wrong.")] = False
     dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
@@ -100,7 +100,7 @@ def _command(session: Session, kind: str) -> str:
 
 
 def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:
-    """What is not ok, and one line for the whole; the digests of all if that was asked for."""
+    """Show what is not ok, and one line for the whole; the digests of all if that was asked for."""
     console = session.console
     counts = Counter[str]()
     rows: list[tuple[str, str]] = []

@@ -1,1 +1,1 @@
-"""What is on this disk: what is whole, what is only listed, what may go, and what other programs left here."""
+"""Models on this disk: list, verify, delete, move and clean them, and import those of other programs."""

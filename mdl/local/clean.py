@@ -75,9 +75,9 @@ def remove(waste: Waste) -> bool:
 
 
 def find_waste(store: Store, known: Known, wanted: Callable[[str], str]) -> list[Waste]:
-    """Everything that could go. A partial stays that is ``wanted``, which is told its key and returns the id of the job
-    that may go on with it. What another catalog than the store's brought or kept is not superseded, for ``known`` says
-    nothing of that one's models."""
+    """Find everything that could go. A partial stays that is ``wanted``, which is told its key and returns the id of
+    the job that may go on with it. What another catalog than the store's brought or kept is not superseded, for
+    ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
     waste = [*_unfinished(store, wanted), *_archives(store, wanted)]
@@ -262,7 +262,7 @@ def _shared(store: Store) -> Iterator[Waste]:
 
 
 def _staged_in(folder: Path) -> Iterator[Waste]:
-    """What is staged in a folder; nothing if the folder is a link, for mdl makes none."""
+    """List what is staged in a folder; nothing if the folder is a link, for mdl makes none."""
     if not folder.is_symlink():
         for path in publish.leftovers(folder):
             yield Waste("leftover", path, _size(path), _LEFT)

@@ -29,7 +29,7 @@ from mdl.values import value_class
 
 @value_class
 class DeletedModel:
-    """One model, and what of it was or would be deleted. People call it ``label``.
+    """A model, and what of it was or would be deleted. People call it ``label``.
 
     ``bytes_freed`` does not count ``bytes_shared``, which another model or program has too. ``files_imported`` have no
     source that mdl could fetch them from again. ``error`` says why it is still there.
@@ -49,7 +49,7 @@ class DeletedModel:
 
 @value_class
 class DeleteReport(BaseReport):
-    """How deleting went, model by model, and the errors of targets that are not here at all."""
+    """Report of a deletion, model by model, and the errors of targets that are not here at all."""
 
     models: tuple[DeletedModel, ...] = ()
     errors: tuple[MdlError, ...] = ()
@@ -104,11 +104,11 @@ def delete(
 
 
 class _Freeing:
-    """What the deletions up to now free: bytes that have several names are freed with the last of these."""
+    """The bytes that the deletions up to now free: those that have several names are freed with the last of these."""
 
     def __init__(self) -> None:
         self._names_gone: Counter[tuple[int, int]] = Counter()
-        """How many names of a file go, by its device and inode."""
+        """The number of names of a file that go, by its device and inode."""
         self._links: dict[Path, dict[Path, set[Path]]] = {}
         """By hub cache: the links to each file of its shared store that are left."""
 

@@ -35,7 +35,7 @@ from mdl.values import value_class
 
 _LIST = "'mdl list --local' shows what is on this disk"
 _SHORT = 12
-"""How much of a commit tells it from others, for people."""
+"""Digits of a commit that tell it from others, for people."""
 
 
 @value_class
@@ -48,7 +48,7 @@ class KeptFile:
 
 @dataclass
 class Deletion:
-    """What is to go of one model, which people call ``label``.
+    """The plan of deleting one model, which people call ``label``.
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
     the ``folders`` that are empty; then the receipts ``forgotten``, which are paths by their model. ``shared_links``
@@ -77,7 +77,7 @@ class Deletion:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the model is here."""
+        """Tell whether nothing of the model is here."""
         return not (self.steps or self.kept or self.partials or any(self.forgotten.values()))
 
     @property
@@ -104,8 +104,8 @@ def plan(
     *,
     force: bool = False,
 ) -> list[Deletion]:
-    """What is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has. Of a
-    reference to a part of a repository, or to one URL, only those files go. In the hub's cache a reference stands for
+    """Plan what is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has. Of
+    a reference to a part of a repository, or to one URL, only those files go. In the hub's cache a reference stands for
     what any program brought, a name for what mdl brought for it.
 
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
@@ -132,7 +132,7 @@ def plan(
 
 
 def of_model(store: Store, name: str) -> list[Deletion]:
-    """What mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
+    """Plan the deletion of what mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
     if store.layout.is_by_digest:
         return of_cached_model(store, name)
     return [of_folder(store, Model(name))]
@@ -169,8 +169,8 @@ def _not_in_cache(model: Model, store: Store) -> NotFound:
 
 
 def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
-    """What of a model's folder is mdl's and meant by ``model``; with ``force`` everything that is meant. Only those
-    files are hashed that seem to be changed. Raises `StateError`, `StorageError`, `Cancelled`."""
+    """Plan the deletion of what is mdl's in a model's folder and meant by ``model``; with ``force`` of all that is
+    meant. Only those files are hashed that seem to be changed. Raises `StateError`, `StorageError`, `Cancelled`."""
     name = model.name
     _refuse_closed(store, name)
     on_disk = model_on_disk(store, name)
@@ -198,7 +198,7 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
 
 
 def _meant(model: Model, on_disk: ModelOnDisk) -> Collection[str]:
-    """Those of the paths in a model's folder that it means: all of them, unless it is a reference to a part of a
+    """Return the paths in a model's folder that it means: all of them, unless it is a reference to a part of a
     repository, to a commit, or to one URL."""
     if model.origin != COMMAND_LINE:
         return set(on_disk.paths)
@@ -225,7 +225,7 @@ def _refuse_closed(store: Store, name: str) -> None:
 
 
 def _why_kept(store: Store, receipt: Receipt | None) -> str:
-    """Why a file must stay; '' if it is as mdl wrote it."""
+    """Say why a file must stay; '' if it is as mdl wrote it."""
     if receipt is None:
         return "not mdl's"
     local = store.check(receipt.model, receipt.remote)
@@ -238,8 +238,8 @@ def _why_kept(store: Store, receipt: Receipt | None) -> str:
 
 
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
-    """A repository of the hub's cache, no matter which program brought it, or the part of it that ``origin`` means; if
-    it has a revision, that revision alone."""
+    """Plan the deletion of a repository of the hub's cache, no matter which program brought it, or of the part of it
+    that ``origin`` means; if it has a revision, of that revision alone."""
     cached = repo_on_disk(store, origin)
     repo = cached.repo
     entries = cached.entries
@@ -263,8 +263,8 @@ def of_repo(store: Store, origin: HubOrigin) -> Deletion:
 
 
 def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Deletion]:
-    """What mdl brought to the hub's cache for the model ``name``, by repository. What another model has too stays; so
-    does what another program had brought before, unless ``force`` is set."""
+    """Plan the deletion of what mdl brought to the hub's cache for the model ``name``, by repository. What another
+    model has too stays; so does what another program had brought before, unless ``force`` is set."""
     origins: dict[HubOrigin, None] = {}
     for hub, _ in of_hubs(store.receipts.of_model(name)):
         origins[HubOrigin(hub.repo, hub.repo_type)] = None
@@ -294,7 +294,7 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
 
 
 def _why_kept_in_cache(entry: CacheEntry, name: str, *, force: bool) -> str:
-    """Why a file that mdl brought for a model must stay; '' if it may go."""
+    """Say why a file that mdl brought for a model must stay; '' if it may go."""
     is_adopted = False
     for receipt in entry.receipts:
         if receipt.model != name:
@@ -313,8 +313,9 @@ def _of_cache(
     *,
     is_whole: bool,
 ) -> Deletion:
-    """The deletion of these files and receipts: their names, the bytes that no other name leads to, and the branches
-    and snapshots of which nothing is left. A folder disappears at once, so that the hub's client never meets half."""
+    """Plan the deletion of these files and receipts: their names, the bytes that no other name leads to, and the
+    branches and snapshots of which nothing is left. A folder disappears at once, so that the hub's client never meets
+    half."""
     deletion = Deletion(store, name, label, repo.folder, [], files=len(going))
     deletion.foreign_locks = list((store.root / ".locks" / repo.folder.name).glob("*.lock"))
     for receipt in receipts:

@@ -52,7 +52,7 @@ class Folder:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether the path leads through a hidden file or folder, such as ``.git`` or ``.cache``."""
+    """Tell whether the path leads through a hidden file or folder, such as ``.git`` or ``.cache``."""
     return path.startswith(".") or "/." in path
 
 
@@ -65,11 +65,11 @@ _LAYERS = {
     "application/vnd.ollama.image.projector": "-projector",
     "application/vnd.ollama.image.adapter": "-adapter",
 }
-"""What is added to a model's name for the file of each kind of layer."""
+"""The ending of a model's name for the file of each kind of layer."""
 
 
 def of_ollama(folder: Folder) -> list[FoundModel] | None:
-    """The models of Ollama's store in ``folder``, or in ``models/`` below it."""
+    """Return the models of Ollama's store in ``folder``, or in ``models/`` below it."""
     for head in ("", "models/"):
         manifests = folder.below(f"{head}manifests/")
         if not manifests or not folder.below(f"{head}blobs/"):
@@ -128,7 +128,7 @@ _NOTES = ".cache/huggingface/download/"
 
 
 def of_local_dir(folder: Folder) -> list[FoundModel] | None:
-    """A model for the folder itself, or for each folder in it that the hub's client made."""
+    """Return a model for the folder itself, or for each folder in it that the hub's client made."""
     heads: set[str] = set()
     for path in folder.files:
         head, mark, note = path.partition(_NOTES)
@@ -168,7 +168,7 @@ _ENOUGH = 3
 
 
 def of_comfyui(folder: Folder) -> list[FoundModel] | None:
-    """The models of ``folder``, or of ``models/`` in it."""
+    """Return the models of ``folder``, or of ``models/`` in it."""
     for head in ("", "models/"):
         paths = sorted(folder.below(head))
         kinds: set[str] = set()
@@ -206,7 +206,7 @@ def _comfyui_models(folder: Folder, head: str, paths: list[str]) -> list[FoundMo
 
 
 def of_any(folder: Folder) -> list[FoundModel]:
-    """One model with the folder's name, or none if there is no file; hidden files are left out."""
+    """Return one model with the folder's name, or none if there is no file; hidden files are left out."""
     files = [FoundFile(path, path, size) for path, size in folder.files.items() if not is_hidden(path)]
     return [FoundModel(folder.name, tuple(files))] if files else []
 
@@ -221,7 +221,7 @@ FORMATS: Mapping[str, Callable[[Folder], list[FoundModel] | None]] = {
 
 
 def recognize(folder: Folder) -> tuple[str, list[FoundModel]]:
-    """The format of a folder, and the models in it."""
+    """Return the format of a folder, and the models in it."""
     for name, models_in in FORMATS.items():
         models = models_in(folder)
         if models is not None:

@@ -132,8 +132,8 @@ def _in_repository(model: FoundModel, repository: RepositoryFiles) -> FoundModel
 
 
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
-    """What is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and models
-    folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
+    """Read what is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and
+    models folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
     item = str(folder)
     if not folder.is_dir():
         raise NotFound("no such folder", item=item, hint="name the folder that holds the models")
@@ -186,7 +186,7 @@ def _entries_below(folder: Path) -> Iterator[str]:
 
 
 class _Import:
-    """One import: what was hashed so far, and what of it is in the store."""
+    """The state of one import: what was hashed so far, and what of it is in the store."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Import:
 
     @cached_property
     def _here(self) -> dict[str, Receipt]:
-        """What is in the store already, by the validator of the original that it was imported from."""
+        """The receipts of what is in the store already, by the validator of the original that it was imported from."""
         here: dict[str, Receipt] = {}
         for receipt in self._store.receipts.all():
             if receipt.validator and self._store.path_of(receipt) is not None:
@@ -217,7 +217,8 @@ class _Import:
         return here
 
     def _validator(self, model: FoundModel, file: FoundFile, stamp: Stamp) -> str:
-        """What stays the same while the original is untouched, as an ETag does; two models may share one."""
+        """Return a text that stays the same while the original is untouched, as an ETag does; two models may share
+        one."""
         place = hashlib.sha256(os.fsencode(f"{self._folder / file.at}\0{model.name}")).hexdigest()[:16]
         return f"{place}-{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.size:x}"
 
@@ -253,7 +254,7 @@ class _Import:
     # The plan.
 
     def planned(self, model: FoundModel, file: FoundFile) -> ImportedFile:
-        """What would be done with a file, as far as that can be told without reading it."""
+        """Plan what is done with a file, as far as that can be told without reading it."""
         try:
             kept = self._kept(model, file)
             if kept is not None:
@@ -269,7 +270,7 @@ class _Import:
         return ImportedFile(file.at, name, remote.path.text, file.size, way=way, of_catalog=True)
 
     def _rule(self, fd: int) -> SharingRule:
-        """How the bytes of an open file are taken. A hard link leaves the original's mode alone."""
+        """Choose how the bytes of an open file are taken. A hard link leaves the original's mode alone."""
         if self._how in ("link", "move"):
             return SharingRule("hard")
         clones = SharingRule("reflink")
@@ -347,8 +348,8 @@ class _Import:
         return HashedFile(model, file, place, prints, stamps.pop())
 
     def _target(self, hashed: HashedFile, matches: Sequence[Match]) -> Target:
-        """Where a file goes. Raises `DigestMismatch`, `Occupied`, `Unsafe`; `ProtocolError` if a server's message was
-        kept under the name of a model's file, as some programs do, and no digest says that it belongs there."""
+        """Find where a file goes. Raises `DigestMismatch`, `Occupied`, `Unsafe`; `ProtocolError` if a server's message
+        was kept under the name of a model's file, as some programs do, and no digest says that it belongs there."""
         target = self._known.identify(hashed, matches)
         if target.verified != "none" or hashed.has_noted_digest:
             return target

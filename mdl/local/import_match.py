@@ -1,4 +1,5 @@
-"""What a file of another program's folder is: a file of a catalog's model by its bytes, or of a repository by its path.
+"""Matching: a file of another program's folder is one of a catalog's model by its bytes, or of a repository by its
+path.
 
 `CatalogFiles` and `RepositoryFiles` answer the same questions: with which algorithms a file is hashed (`algorithms`),
 what it may be before it is read (`guess`), which files have its bytes (`matches`), and what it is (`identify`).
@@ -45,7 +46,7 @@ class HashedFile:
 
     @property
     def has_noted_digest(self) -> bool:
-        """Whether its bytes are those of which the other program noted the digest."""
+        """Tell whether its bytes are those of which the other program noted the digest."""
         return self.file.digest is not None and self.file.digest in self.digests
 
     def digest(self, algorithm: str) -> Digest:
@@ -55,8 +56,8 @@ class HashedFile:
 
 @value_class
 class Target:
-    """Where a file goes. ``verified`` says which digest its bytes were compared with; ``none`` if only the folder
-    itself has one."""
+    """The place where a file goes. ``verified`` says which digest its bytes were compared with; ``none`` if only the
+    folder itself has one."""
 
     model: str
     remote: RemoteFile
@@ -74,7 +75,7 @@ class CatalogFiles:
         self._by_digest: defaultdict[Digest, list[Match]] = defaultdict(list)
         self._by_size: defaultdict[int, list[Match]] = defaultdict(list)
         self._counts: Counter[str] = Counter()
-        """How many files of each model have a digest."""
+        """The number of files with a digest, by model."""
         self._published: dict[tuple[str, RelPath], RemoteFile] = {}
         self._pinned: defaultdict[str, list[tuple[Model, HubOrigin]]] = defaultdict(list)
         """The models that are pinned to a commit."""
@@ -146,8 +147,8 @@ class CatalogFiles:
         return {name for name in paths if len(paths[name]) == self._counts[name]}
 
     def identify(self, hashed: HashedFile, matched: Sequence[Match]) -> Target:
-        """Where a file goes: to the catalog's model that was ``matched`` to have it, else to a model of its own. Raises
-        `DigestMismatch`, `Occupied`, `Unsafe`."""
+        """Find where a file goes: to the catalog's model that was ``matched`` to have it, else to a model of its own.
+        Raises `DigestMismatch`, `Occupied`, `Unsafe`."""
         file = hashed.file
         if file.named_by_digest and not hashed.has_noted_digest:
             raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")

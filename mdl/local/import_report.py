@@ -12,10 +12,10 @@ from mdl.values import value_class
 
 @value_class
 class ImportedFile:
-    """How one file went. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed`` or
-    ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in their
-    place already. ``verified`` is as in a `FileReport`: ``none`` if nobody published a digest of it. In a plan nothing
-    is hashed: ``model`` and ``path`` are then those of a catalog's file of the same size, if there is one."""
+    """The result of one file. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed``
+    or ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in
+    their place already. ``verified`` is as in a `FileReport`: ``none`` if nobody published a digest of it. In a plan
+    nothing is hashed: ``model`` and ``path`` are then those of a catalog's file of the same size, if there is one."""
 
     source: str
     model: str
@@ -31,7 +31,7 @@ class ImportedFile:
 
 @value_class
 class ImportReport(BaseReport):
-    """How an import went: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
+    """The result of an import: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
 
     folder: Path
     format: str

@@ -27,7 +27,7 @@ _Sizes = dict[tuple[int, int], int]
 
 @value_class
 class Inventory:
-    """What is on this disk. ``bytes`` is what all models take: a file with several names counts once.
+    """The models on this disk. ``bytes`` is what all models take: a file with several names counts once.
     ``unfinished`` are those of further downloads, which were only begun."""
 
     models: tuple[tuple[Model, ModelStatus], ...]
@@ -37,7 +37,7 @@ class Inventory:
 
 @value_class
 class _Listed:
-    """One model, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
+    """A model, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
 
     model: Model
     status: ModelStatus
@@ -48,7 +48,8 @@ class _Listed:
 def take_inventory(
     stores: Sequence[Store], catalog: Mapping[str, Model], known: Known, endpoint: str, fits: Callable[[Model], bool]
 ) -> Inventory:
-    """What is in ``stores`` and ``fits``. ``endpoint`` is the URL of the hub. Raises `StateError`, `StorageError`."""
+    """List what is in ``stores`` and ``fits``. ``endpoint`` is the URL of the hub. Raises `StateError`,
+    `StorageError`."""
     models: list[tuple[Model, ModelStatus]] = []
     sizes: _Sizes = {}
     unfinished = 0
@@ -71,8 +72,8 @@ def take_inventory(
 
 
 def is_here(origin: Origin, model: Model, status: ModelStatus) -> bool:
-    """Whether a model of the inventory is what ``origin`` means: its whole repository, at its revision if it names one.
-    A part of a repository is never taken for another one."""
+    """Tell whether a model of the inventory is what ``origin`` means: its whole repository, at its revision if it names
+    one. A part of a repository is never taken for another one."""
     if not (origin.repository and origin.is_whole):
         return False
     if origin.repository not in {source.repository for source in model.sources}:

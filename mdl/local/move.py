@@ -45,8 +45,8 @@ Known = Callable[[Store, Model], Sequence[RemoteFile]]
 
 @value_class
 class MovedModel:
-    """How one model went, which people call ``label``: ``path`` is the folder in which it is now, ``source`` the one in
-    which it was.
+    """The result of one model, which people call ``label``: ``path`` is the folder in which it is now, ``source`` the
+    one in which it was.
 
     ``files`` and ``bytes`` count what is in the new folder because of this move, ``bytes_copied`` those that went to
     another file system, ``unfinished`` the bytes of downloads that can be continued there. ``kept`` files stay in the
@@ -67,7 +67,7 @@ class MovedModel:
 
 @value_class
 class MoveReport(BaseReport):
-    """How a move went, model by model, and the errors of targets that are not here at all."""
+    """The result of a move, model by model, and the errors of targets that are not here at all."""
 
     models: tuple[MovedModel, ...] = ()
     errors: tuple[MdlError, ...] = ()
@@ -80,7 +80,7 @@ class MoveReport(BaseReport):
 
 @value_class
 class _File:
-    """One file of a model in the old folder. ``is_there`` if its bytes are in the new folder already; ``crosses`` if
+    """A file of a model in the old folder. ``is_there`` if its bytes are in the new folder already; ``crosses`` if
     the new folder is on another file system."""
 
     receipt: Receipt
@@ -95,7 +95,7 @@ class _File:
 
     @property
     def way(self) -> str:
-        """How its bytes come to the new folder."""
+        """The way in which its bytes come to the new folder."""
         if self.is_there:
             return "kept"
         return "copy" if self.crosses else "rename"
@@ -103,7 +103,8 @@ class _File:
 
 @value_class
 class _Content:
-    """What is to be moved of one model. ``gone`` receipts are of files that are not in the old folder any more."""
+    """The files, receipts and partials to be moved of one model. ``gone`` receipts are of files that are not in the old
+    folder any more."""
 
     files: Sequence[_File] = ()
     gone: Sequence[Receipt] = ()
@@ -165,8 +166,8 @@ def _named(error: MdlError | OSError, model: Model, store: Store) -> MdlError:
 
 
 def _bytes_to_copy(contents: Sequence[_Content], copies: LocalCopies | None) -> int:
-    """How much room everything needs on the new disk. Bytes that are there already, or that two of the files have, may
-    be shared."""
+    """Count the room that everything needs on the new disk. Bytes that are there already, or that two of the files
+    have, may be shared."""
     needed = 0
     seen: set[Digest] = set()
     for content in contents:
@@ -181,7 +182,7 @@ def _bytes_to_copy(contents: Sequence[_Content], copies: LocalCopies | None) -> 
 
 
 def _is_to_be_shared(file: _File, copies: LocalCopies | None, seen: Collection[Digest]) -> bool:
-    """Whether a file will share the bytes of another file on the new disk, for all that is known."""
+    """Tell whether a file will share the bytes of another file on the new disk, for all that is known."""
     if copies is None or not file.local.untouched:
         return False
     remote = file.receipt.remote
@@ -196,7 +197,7 @@ def _item_of(file: _File) -> Item:
 
 
 def _content_of(model: Model, context: Context, target: Store, known: Known) -> _Content:
-    """What there is of a model in the old folder. Raises `NotFound` if it is neither there nor in the new one,
+    """Look at what there is of a model in the old folder. Raises `NotFound` if it is neither there nor in the new one,
     `Occupied` if the new folder has other bytes under one of its names, `StateError`, `StorageError`."""
     store = context.store
     name = model.name
@@ -227,7 +228,7 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
 
 
 def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> bool:
-    """Whether the new folder has the very bytes that the old one has. Raises `Occupied` if it has others."""
+    """Tell whether the new folder has the very bytes that the old one has. Raises `Occupied` if it has others."""
     there = target.quick_check(receipt.model, receipt.remote)
     if there.kind == "absent":
         return False

@@ -1,4 +1,4 @@
-"""What is on this disk of models, in both layouts: the one view that list, rm, mv, clean and verify share.
+"""Models on this disk, in both layouts: the one view that list, rm, mv, clean and verify share.
 
 In a plain models folder a model has a folder (`ModelOnDisk`); in the hub's cache a repository has one (`RepoOnDisk`),
 and mdl's receipts say for which models it brought files of it. Nothing is contacted, and no file is read.
@@ -25,7 +25,7 @@ from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
 _SHORT = 12
-"""How much of a commit tells it from others, for people."""
+"""Digits of a commit that tell it from others, for people."""
 
 
 # A folder of a plain models folder.
@@ -88,14 +88,14 @@ def foreign_entries(store: Store, names: Sequence[str]) -> Iterator[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing if it cannot be read."""
+    """List a folder, sorted; nothing if it cannot be read."""
     with contextlib.suppress(OSError):
         return sorted(folder.iterdir())
     return []
 
 
 def partials_of(store: Store, name: str, paths: Iterable[str]) -> list[Path]:
-    """The folders of the unfinished downloads of these files of a model, in the order of the files."""
+    """Return the folders of the unfinished downloads of these files of a model, in the order of the files."""
     folders: list[Path] = []
     for path in paths:
         folders += leftovers(store.partials, file_key(name, RelPath(path)))
@@ -107,7 +107,7 @@ def partials_of(store: Store, name: str, paths: Iterable[str]) -> list[Path]:
 
 @value_class
 class CacheEntry:
-    """One file of a repository at one commit: the ``file``, if its name is in a snapshot, and mdl's ``receipts`` of it,
+    """A file of a repository at one commit: the ``file``, if its name is in a snapshot, and mdl's ``receipts`` of it,
     of which several models may have one."""
 
     commit: str
@@ -148,7 +148,7 @@ class RepoOnDisk:
 
 
 def repos_on_disk(store: Store) -> list[RepoOnDisk]:
-    """Every repository in the hub's cache, by name."""
+    """Look at every repository in the hub's cache, by name."""
     receipts = _receipts_by_repo(store)
     repos: list[RepoOnDisk] = []
     for repo in cached_repos(store.root):
@@ -157,7 +157,7 @@ def repos_on_disk(store: Store) -> list[RepoOnDisk]:
 
 
 def repo_on_disk(store: Store, origin: HubOrigin) -> RepoOnDisk:
-    """One repository in the hub's cache, whether or not anything of it is there."""
+    """Look at one repository in the hub's cache, whether or not anything of it is there."""
     receipts = _receipts_by_repo(store).get(_key(origin), ())
     return RepoOnDisk(repo_in(store.root, origin), tuple(receipts))
 
@@ -174,7 +174,8 @@ def _key(repository: HubOrigin | HubFile) -> tuple[str, str]:
 
 
 def cached_models(store: Store) -> Iterator[Model]:
-    """What other programs have brought to the hub's cache, and mdl has no receipt of: a model for each commit."""
+    """Yield a model for each commit of which other programs have brought files to the hub's cache, without a
+    receipt."""
     for cached in repos_on_disk(store):
         commits = sorted({file.commit for file in cached.strangers})
         for commit in commits:
@@ -186,7 +187,7 @@ def cached_models(store: Store) -> Iterator[Model]:
 
 
 def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
-    """The files of a model in the hub's cache that mdl has no receipt of, with the digests that the cache tells.
+    """Return the files of a model in the hub's cache that mdl has no receipt of, with the digests that the cache tells.
     Raises `NotFound` if the model's patterns fit none of them."""
     files: list[RemoteFile] = []
     for origin in hub_origins(model):
@@ -230,7 +231,7 @@ def hub_origins(model: Model) -> list[HubOrigin]:
 
 
 def meant_of(origin: HubOrigin, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> Collection[str]:
-    """Those of the ``paths`` of a model that a reference to its repository means: of its revision, which ``receipts``
+    """Return the ``paths`` of a model that a reference to its repository means: of its revision, which ``receipts``
     tell by path, and of its part."""
     if origin.revision is None:
         return part_of(origin, paths)
@@ -243,7 +244,7 @@ def meant_of(origin: HubOrigin, paths: Sequence[str], receipts: Mapping[str, Rec
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
-    """What the receipts tell of a model that no catalog names."""
+    """Make a model that no catalog names from its receipts."""
     origins: dict[HubOrigin, None] = {}
     for hub, _ in of_hubs(receipts):
         revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)

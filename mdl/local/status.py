@@ -25,7 +25,7 @@ from mdl.values import value_class
 from mdl.weights.pickles import head_of, runs_code
 
 _NAMED = 10
-"""How many files of a model a message names."""
+"""The number of files of a model that a message names."""
 
 Status = Literal["present", "partial", "missing", "unverified"]
 
@@ -46,7 +46,7 @@ class FileStatus:
 
     @property
     def is_here(self) -> bool:
-        """Whether all of it is on this disk."""
+        """Tell whether all of it is on this disk."""
         return self.status in ("present", "unverified")
 
 
@@ -73,7 +73,7 @@ class ModelStatus:
 
     @property
     def is_here(self) -> bool:
-        """Whether anything of it is on this disk, be it a part of one file."""
+        """Tell whether anything of it is on this disk, be it a part of one file."""
         return self.bytes_present > 0 or self.files_present > 0
 
     @property
@@ -89,8 +89,8 @@ class ModelStatus:
 
 
 def can_run_code(path: Path, name: str) -> bool | None:
-    """Whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as its
-    name and first bytes show it; None if it cannot be read here, and its name does not tell."""
+    """Tell whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as
+    its name and first bytes show it; None if it cannot be read here, and its name does not tell."""
     head = None
     with contextlib.suppress(OSError):
         head = read_regular(path, head_of(name), is_own=False)
@@ -126,7 +126,7 @@ Judgement = Literal["present", "unverified", "changed", "corrupt", "partial", "m
 
 
 def judge(local: LocalFile, remote: RemoteFile) -> Judgement:
-    """The one judgement of a file: of its bytes if ``local`` tells that they were read, else of its receipt. Pure.
+    """Judge a file: by its bytes if ``local`` tells that they were read, else by its receipt. Pure.
 
     ``changed``: somebody edited it after mdl wrote it. ``corrupt``: other bytes, or no file at all, are in its place;
     without reading that is not known, and a file that is not the one at its source is ``missing``.
@@ -153,7 +153,7 @@ def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
 
 
 def _is_right(local: LocalFile, remote: RemoteFile) -> bool:
-    """Whether a file is the one at its source, as far as is known."""
+    """Tell whether a file is the one at its source, as far as is known."""
     receipt = local.receipt
     wanted = remote.digest
     if local.fingerprint is not None:
@@ -168,7 +168,7 @@ def _is_right(local: LocalFile, remote: RemoteFile) -> bool:
 
 
 def _is_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
-    """Whether somebody else than the folder that brought a right file says that its bytes are right."""
+    """Tell whether somebody else than the folder that brought a right file says that its bytes are right."""
     if local.fingerprint is not None:
         return remote.is_vouched_for
     receipt = local.receipt
@@ -228,7 +228,7 @@ def _meant(model: Model, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
 
 
 def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:
-    """What of a model's files, which are these, is here. Raises as `model_status`."""
+    """Look which of a model's files, which are these, are here. Raises as `model_status`."""
     clashes = store.clashes(name, remotes)
     rows: list[FileStatus] = []
     for number, remote in enumerate(remotes):
@@ -242,7 +242,7 @@ def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> M
 def status_by_receipts(
     name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
 ) -> ModelStatus:
-    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
+    """Judge a model by its receipts. ``known`` are its files as its source has them: those without a
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
     wanted them. Raises as `model_status`."""
     listed = {remote.path: remote for remote in known}

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from mdl.net.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
-"""What a repair fetches; with force also what was ``changed``."""
+"""The verdicts on files that a repair fetches; with force also ``changed``."""
 _LARGE = 2**19
 _READERS = min(4, os.cpu_count() or 1)
-"""How many files of at least so many bytes are read at once."""
+"""The number of files of at least so many bytes that are read at once."""
 _NAMED = 5
-"""How many files one error names."""
+"""The number of files that one error names."""
 _WORDS: dict[Judgement, str] = {"present": "ok", "partial": "missing"}
-"""What a judgement is called after the bytes were read, if it has another name then."""
+"""The names of judgements that have another name after the bytes were read."""
 
 
 @small_value_class
@@ -65,14 +65,14 @@ class VerifiedFile:
 
 @value_class
 class Remedy:
-    """What to do about files that are not right. ``kind``: ``get`` them, ``repair`` them, ``replace`` what was changed,
+    """The remedy for files that are not right. ``kind``: ``get`` them, ``repair`` them, ``replace`` what was changed,
     or ``lock`` what has no published digest; of these ``models``."""
 
     kind: Literal["get", "repair", "replace", "lock"]
     models: tuple[str, ...] = ()
 
     def hint(self, command: str = "") -> str:
-        """It in words. ``command`` is what to type, without ``mdl``, if not the usual command."""
+        """Return it in words. ``command`` is what to type, without ``mdl``, if not the usual command."""
         names = shlex.join(self.models) if len(self.models) <= _NAMED else ""
         if self.kind == "get":
             return f"mdl {command or f'get {names}'} downloads it"
@@ -87,7 +87,7 @@ class Remedy:
 
 @value_class
 class VerifyReport(BaseReport):
-    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what
+    """The result of `verify`, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what
     else is corrupt or missing, and ``remedy`` is what to do about that. ``bytes_fetched`` is None if no repair was
     begun. ``bytes_read`` are of the other files; it took ``seconds``."""
 
@@ -122,7 +122,7 @@ class VerifyReport(BaseReport):
         return [(name, file) for name, file in self.files if file.status == "changed"]
 
     def note_on_changed(self, command: str = "") -> str:
-        """Which files were changed after mdl wrote them, and what replaces them, in words; '' if none were. ``command``
+        """Say which files were changed after mdl wrote them, and what replaces them; '' if none were. ``command``
         is as in `Remedy.hint`."""
         changed = self.changed
         if not changed:
@@ -136,7 +136,7 @@ class VerifyReport(BaseReport):
 
 @small_value_class
 class Checked:
-    """One file with its verdict."""
+    """A file with its verdict."""
 
     model: str
     remote: RemoteFile
@@ -149,16 +149,16 @@ class Checked:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether a repair fetches it."""
+        """Tell whether a repair fetches it."""
         return self.status in _WRONG
 
     @property
     def item(self) -> str:
-        """How errors name it."""
+        """The name of the file in errors."""
         return f"{self.model}/{self.remote.path}"
 
     def is_to_repair(self, force: bool) -> bool:
-        """Whether a repair fetches it, which with ``force`` also replaces what was changed."""
+        """Tell whether a repair fetches it, which with ``force`` also replaces what was changed."""
         return self.is_wrong or (force and self.status == "changed")
 
 
@@ -284,7 +284,7 @@ def _next_row(
 
 
 def _is_large(remote: RemoteFile) -> bool:
-    """Whether another thread can begin to read the file in less time than it takes to read it."""
+    """Tell whether another thread can begin to read the file in less time than it takes to read it."""
     return (remote.size or 0) >= _LARGE
 
 
@@ -335,8 +335,8 @@ def _expected(
 def _cached(
     model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
 ) -> Sequence[RemoteFile]:
-    """What another program has brought of a model to the hub's cache. The digests are the names of the blobs, or those
-    of a listing."""
+    """Return what another program has brought of a model to the hub's cache. The digests are the names of the blobs, or
+    those of a listing."""
     files = cached_files(context.store, model, context.endpoint)
     files = _with_digests(files, context.resolver.known(model) or ())
     if ask is not None and any(file.digest is None for file in files):
@@ -412,12 +412,12 @@ def repair(
 
 
 def _urls(remote: RemoteFile) -> Sequence[str]:
-    """What a repair asks for a file."""
+    """Return the URLs that a repair asks for a file."""
     return () if _was_imported(remote) else (remote.url, *remote.places)
 
 
 def _was_imported(remote: RemoteFile) -> bool:
-    """Whether the file came from a folder of another program, and no source is known for it."""
+    """Tell whether the file came from a folder of another program, and no source is known for it."""
     return remote.url.startswith("file:")
 
 
@@ -448,7 +448,7 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None,
 
 
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
-    """What to do about the ``bad`` ones."""
+    """Choose the remedy for the ``bad`` ones."""
     wrong: dict[str, None] = {}
     changed: dict[str, None] = {}
     for row in bad:

@@ -1,0 +1,80 @@
+"""The one view of the disk: a model's folder, and a repository of the hub's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mdl.catalog.model import Model
+from mdl.downloader.layouts import HubCache
+from mdl.downloader.store import Store
+from mdl.files import HubFile, Receipt, Stamp
+from mdl.hashing import Digest
+from mdl.local.on_disk import at_its_hub, foreign_entries, meant_of, model_of, model_on_disk, repo_on_disk
+from mdl.paths import RelPath
+from mdl.sources.hub_origin import HubOrigin
+
+COMMIT, OLDER = "c" * 40, "d" * 40
+DIGEST = Digest("sha256", "ab" * 32)
+
+
+def receipt(model: str, path: str, commit: str = "", *, endpoint: str = "") -> Receipt:
+    hub = HubFile("org/m", "model", commit, path, endpoint=endpoint) if commit else None
+    return Receipt(model, RelPath(path), Stamp(1, 2, 3), DIGEST, "sha256", f"https://h/{path}", hub=hub)
+
+
+def write(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+
+
+def test_a_models_folder(tmp_path: Path) -> None:
+    """It has everything that is no folder, without the models below it; the receipts may be of files that are gone;
+    strangers have none; other entries of the models folder are foreign."""
+    store = Store(tmp_path)
+    store.receipts.put(receipt("a", "own.bin"), receipt("a", "gone.bin"), receipt("a/below", "x.bin"))
+    write(tmp_path, "a/own.bin", "a/sub/mine.txt", "a/below/x.bin", "b/other.bin")
+    here = model_on_disk(store, "a")
+    assert set(here.files) == {"own.bin", "sub/mine.txt"}
+    assert set(here.receipts) == {"own.bin", "gone.bin"}
+    assert here.strangers == [tmp_path / "a/sub/mine.txt"]
+    assert set(here.paths) == {"own.bin", "sub/mine.txt", "gone.bin"}
+    assert list(foreign_entries(store, ["a", "a/below"])) == [tmp_path / "b"]
+
+
+def test_a_repository_of_the_cache(tmp_path: Path) -> None:
+    """A file has the receipts of every model that mdl brought it for; what has none is of another program; a receipt
+    whose name is lost is an entry too."""
+    store = Store(tmp_path, layout=HubCache)
+    repo = tmp_path / "models--org--m"
+    write(repo, f"blobs/{DIGEST.hex}", f"snapshots/{COMMIT}/own.bin", f"snapshots/{OLDER}/strange.bin")
+    (repo / f"snapshots/{COMMIT}/linked.bin").symlink_to(os.path.relpath(repo / f"blobs/{DIGEST.hex}", repo / "x/y"))
+    store.receipts.put(receipt("a", "own.bin", COMMIT), receipt("b", "own.bin", COMMIT), receipt("a", "lost", COMMIT))
+    cached = repo_on_disk(store, HubOrigin("org/m"))
+    entries = {(entry.commit, entry.path): entry for entry in cached.entries}
+    assert {one.model for one in entries[COMMIT, "own.bin"].receipts} == {"a", "b"}
+    assert (entries[COMMIT, "lost"].file, len(entries[COMMIT, "lost"].receipts)) == (None, 1)
+    assert {file.path for file in cached.strangers} == {"linked.bin", "strange.bin"}
+
+
+def test_what_a_reference_means() -> None:
+    """A reference with a revision means what the receipts say is of it; one with a path means what is below it."""
+    receipts = {"x/a": receipt("m", "x/a", COMMIT), "x/b": receipt("m", "x/b", OLDER), "c": receipt("m", "c", COMMIT)}
+    paths = [*receipts, "x/stranger"]
+    assert list(meant_of(HubOrigin("org/m"), paths, receipts)) == paths
+    assert list(meant_of(HubOrigin("org/m", revision=COMMIT), paths, receipts)) == ["x/a", "c"]
+    assert list(meant_of(HubOrigin("org/m", subpath="x"), paths, receipts)) == ["x/a", "x/b", "x/stranger"]
+    assert list(meant_of(HubOrigin("org/m", revision=OLDER, subpath="x"), paths, receipts)) == ["x/b"]
+
+
+def test_a_model_that_only_receipts_tell_of() -> None:
+    """Its sources are those of the receipts; without a hub they are its files. A reference means their hub, if it is
+    one."""
+    at_hub = [receipt("org--m", "a", COMMIT, endpoint="https://hub"), receipt("org--m", "b", COMMIT)]
+    assert [str(origin) for origin in model_of("org--m", at_hub[:1]).sources] == [f"hf:org/m@{COMMIT}"]
+    assert model_of("org--m", at_hub[:1]).label == "org/m"
+    assert [file.path.text for file in model_of("n", [receipt("n", "a")]).files] == ["a"]
+    model = Model("org--m", sources=(HubOrigin("org/m"),))
+    [origin] = at_its_hub(model, at_hub[:1]).sources
+    assert (origin, at_its_hub(model, at_hub)) == (HubOrigin("org/m", endpoint="https://hub"), model)
