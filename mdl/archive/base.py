@@ -25,7 +25,7 @@ from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 from mdl.values import value_class
 from mdl.weights.end_records import ReadableFile
 
-_HARMLESS = 100 * 2**20
+HARMLESS = 100 * 2**20
 """Bytes up to which no ratio is dangerous."""
 
 
@@ -52,7 +52,7 @@ class ArchiveLimits:
 
     def check_ratio(self, size: int, packed: int, item: str | None = None) -> None:
         """Raises `Unsafe` if ``packed`` bytes unpack to so many more that it may be a bomb."""
-        if size > _HARMLESS and size > self.ratio * max(packed, 1):
+        if size > HARMLESS and size > self.ratio * max(packed, 1):
             hint = "--max-ratio allows more, if you trust its source"
             raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
 

@@ -13,7 +13,7 @@ from mdl.disk.pool import Pool
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
 from mdl.units import Speed
 
-_BETWEEN = 0.1
+BETWEEN = 0.1
 """Seconds between two progress events, at least."""
 _BATCH = 256
 _SYNC_EVERY = 64 * 2**20
@@ -143,7 +143,7 @@ class Progress:
             self._file = file
         self._done += count
         now = time.monotonic()
-        if now - self._told_at >= _BETWEEN:
+        if now - self._told_at >= BETWEEN:
             self._tell(now, file)
 
     def _tell(self, now: float, file: str) -> None:

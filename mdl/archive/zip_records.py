@@ -18,10 +18,10 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from zlib import _Compress, _Decompress
 
-_fast: Any = zlib
+engine: Any = zlib
 with contextlib.suppress(ImportError):
-    from isal import isal_zlib as _fast
-INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _fast.error)
+    from isal import isal_zlib as engine
+INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, engine.error)
 """What broken deflate data raises."""
 
 LOCAL = b"PK\x03\x04"
@@ -162,18 +162,18 @@ END_OF_PIECES = b"\x03\x00"
 
 def new_inflater() -> _Decompress:
     """The decompression of a raw deflate stream."""
-    stream: _Decompress = _fast.decompressobj(_RAW)
+    stream: _Decompress = engine.decompressobj(_RAW)
     return stream
 
 
 def new_gunzipper() -> _Decompress:
     """The decompression of one gzip stream, whose checksum and size are checked at its end."""
-    stream: _Decompress = _fast.decompressobj(_GZIP)
+    stream: _Decompress = engine.decompressobj(_GZIP)
     return stream
 
 
 def crc32(data: bytes | memoryview, before: int = 0) -> int:
-    checksum: int = _fast.crc32(data, before)
+    checksum: int = engine.crc32(data, before)
     return checksum
 
 
@@ -215,5 +215,5 @@ def deflated_piece(data: bytes | memoryview) -> bytes:
 
 def deflated(data: bytes | memoryview, flush: int = zlib.Z_FINISH) -> bytes:
     """A raw deflate stream of ``data`` at level 1, which ends as ``flush`` says."""
-    stream: _Compress = _fast.compressobj(1, zlib.DEFLATED, _RAW)
+    stream: _Compress = engine.compressobj(1, zlib.DEFLATED, _RAW)
     return stream.compress(data) + stream.flush(flush)

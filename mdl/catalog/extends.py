@@ -43,7 +43,7 @@ Fetch = Callable[[str, str], str]
 
 MOST = 64
 """So many catalogs may be read for one, and so many may one extend."""
-_FRESH = 600.0
+FRESH = 600.0
 """So many seconds a copy is used without asking."""
 _VERSION = 1
 _VALIDATORS = {"If-None-Match": "etag", "If-Modified-Since": "last-modified"}
@@ -110,7 +110,7 @@ class _Copy:
 
     @property
     def is_fresh(self) -> bool:
-        return 0 <= time.time() - self.asked < _FRESH
+        return 0 <= time.time() - self.asked < FRESH
 
 
 class WebBases:

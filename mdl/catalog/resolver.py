@@ -217,7 +217,7 @@ class Resolver:
                     files.append(self._named(file, model, is_new))
                 except MdlError as error:
                     failed[file.path] = _of_file(error, file, model)
-                    files.append(self._stated(file))
+                    files.append(self.stated(file))
         try:
             narrowed = narrow(files, self._include, self._exclude, model.name)
         except NotFound as error:
@@ -317,7 +317,7 @@ class Resolver:
     def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
         origin = self._parsed(file.url)
-        stated = self._stated(file)
+        stated = self.stated(file)
         if file.digest is not None and not (self._exact and origin.repository):
             return stated
         if is_new and isinstance(origin, UrlOrigin) and is_new(model.name, stated):
@@ -327,7 +327,7 @@ class Resolver:
     def _known_file(self, file: CatalogFile) -> RemoteFile:
         """The same without asking anything."""
         origin = self._parsed(file.url)
-        stated = self._stated(file)
+        stated = self.stated(file)
         if file.digest is not None or stated.hub is None:
             return stated
         for known in self.source(origin).known(origin) or ():
@@ -335,7 +335,7 @@ class Resolver:
                 return replace(known, path=stated.path, role=stated.role)
         return stated
 
-    def _stated(self, file: CatalogFile) -> RemoteFile:
+    def stated(self, file: CatalogFile) -> RemoteFile:
         """The file as the catalog has it, its references as URLs."""
         remote = self._at(file.url, file)
         is_published = file.digest is not None and remote.digest == file.digest

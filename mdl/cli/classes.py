@@ -44,7 +44,7 @@ class _Shared:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if not isinstance(param.process_value, partial):
-                param.process_value = partial(_process_value, param, param.process_value)
+                param.process_value = partial(process_value, param, param.process_value)
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -94,7 +94,7 @@ def _with_values(args: list[str]) -> list[str]:
     return args
 
 
-def _process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+def process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
     """Convert ``value`` as Typer does, but without pydantic, which Typer imports for every value, where there is none,
     or where it is a text, a path, or one of the choices (ADR 62)."""
     if param.required and param.value_is_missing(value) and not ctx.resilient_parsing:

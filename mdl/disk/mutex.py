@@ -33,19 +33,19 @@ from mdl.paths import record_name
 
 _Taken = TypeVar("_Taken")
 
-_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
+LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
 _FILE_POLL_SECONDS = 0.2
 _FOLDER_POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 1.0
 _FOLDER_WAIT_SECONDS = 60.0
-_TOUCH_SECONDS = 10.0
+TOUCH_SECONDS = 10.0
 """A touch that comes sooner after the last one does nothing."""
-_QUIET_SECONDS = 60.0
+QUIET_SECONDS = 60.0
 """Where locks may lie, an owner that has written nothing for so long counts as dead."""
 _ABSENT_SECONDS = 600.0
 """The same if there is no file that the owner would lock."""
-_FRESH_SECONDS = 2.0
+FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
 
 _locked: dict[int, os.stat_result] = {}
@@ -107,7 +107,7 @@ def is_locked(path: Path) -> bool | None:
 
 def has_reliable_locks(path: Path) -> bool:
     """Whether a free lock on the file system of ``path`` proves that no process holds it."""
-    return filesystem_type(path) in _LOCAL
+    return filesystem_type(path) in LOCAL
 
 
 def _after_fork() -> None:
@@ -159,7 +159,7 @@ class HeldFile:
     def touch(self) -> None:
         """Show processes of other machines that this one is still at work. May be called often."""
         now = time.monotonic()
-        if now - self._touched_at < _TOUCH_SECONDS:
+        if now - self._touched_at < TOUCH_SECONDS:
             return
         self._touched_at = now
         with contextlib.suppress(OSError):
@@ -224,11 +224,11 @@ class _Waiting:
                 return taken
             if self._until is None:
                 self._until = time.monotonic() + self._seconds
-                self._on_wait(_holder(self._lease))
+                self._on_wait(holder_of(self._lease))
             left = self._until - time.monotonic()
             if left <= 0:
                 hint = "wait for it, or give it longer with --lock-wait"
-                raise Busy(f"{_holder(self._lease)} is at work on it", item=self._name, hint=hint)
+                raise Busy(f"{holder_of(self._lease)} is at work on it", item=self._name, hint=hint)
             self._cancel.wait(min(pause, left))
             pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)
 
@@ -269,20 +269,20 @@ def _make_lease(path: Path, lock: int, name: str) -> HeldFile | None:
         with contextlib.suppress(FileExistsError):
             return HeldFile(path, os.O_EXCL, json.dumps(facts).encode())
         seen = _text_of(path)
-        if _may_be_held(path, lock):
+        if may_be_held(path, lock):
             return None
         if not publish.take_away(path, partial(_has_text, seen)):
             return None
 
 
-def _may_be_held(lease: Path, lock: int) -> bool:
+def may_be_held(lease: Path, lock: int) -> bool:
     """Whether the process that made a lease may be alive, though this one has the lock. Ages are measured by the clock
     of the file system: those of two machines may differ."""
     if has_reliable_locks(lease) and try_lock(lock, patience=0.0):
         return False
     try:
         os.utime(lock)
-        return os.fstat(lock).st_mtime - _modified_at(lease) < _QUIET_SECONDS
+        return os.fstat(lock).st_mtime - _modified_at(lease) < QUIET_SECONDS
     except OSError:  # it is gone, or what can be asked of it is no sign of life
         return False
 
@@ -298,7 +298,7 @@ def _text_of(lease: Path) -> bytes:
     return b""
 
 
-def _holder(lease: Path) -> str:
+def holder_of(lease: Path) -> str:
     """Who made a lease, in words."""
     try:
         facts: Any = parse_json(_text_of(lease))
@@ -352,9 +352,9 @@ def may_be_alive(path: Path, touched: Iterable[Path] = (), quiet: float | None =
         with contextlib.suppress(OSError):
             modified = max(modified, _modified_at(place))
     if is_held is False and has_reliable_locks(path):
-        return abs(time.time() - modified) < _FRESH_SECONDS
+        return abs(time.time() - modified) < FRESH_SECONDS
     if quiet is None:
-        quiet = _QUIET_SECONDS if is_held is False or os.path.lexists(path) else _ABSENT_SECONDS
+        quiet = QUIET_SECONDS if is_held is False or os.path.lexists(path) else _ABSENT_SECONDS
     return _clock_of(path.parent.parent) - modified < quiet  # a file made in its own folder would be a sign of life
 
 

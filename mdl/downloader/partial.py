@@ -27,7 +27,7 @@ from mdl.net.ranges import ByteRange, RangeSet
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
-_LEAST_CLAIM = 64 * 1024
+LEAST_CLAIM = 64 * 1024
 _MOST_CLAIMS = 8192
 """Bytes are claimed once there are so many of them, or one part in so many of the file: a kill costs no more than that,
 and the journal stays short."""
@@ -56,7 +56,7 @@ class Partial:
         self._have = record.have
         self._claimed = record.have.copy()
         self._on_disk = record.on_disk
-        self._claim_at = _LEAST_CLAIM
+        self._claim_at = LEAST_CLAIM
         self._lock = threading.Lock()
         """Held for a moment, to read or change which bytes there are. The next two are held while the disk works."""
         self._syncing = threading.RLock()
@@ -154,7 +154,7 @@ class Partial:
         """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
         hides that another program cut the file. Raises `OSError`."""
         os.ftruncate(self.fd, size + 1)
-        self._claim_at = max(_LEAST_CLAIM, size // _MOST_CLAIMS)
+        self._claim_at = max(LEAST_CLAIM, size // _MOST_CLAIMS)
         self._length = size + 1
         self._is_sealed = False
 

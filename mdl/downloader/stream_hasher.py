@@ -152,9 +152,9 @@ class StreamHasher:
             if self.done != edge:
                 raise FileModified  # it is shorter than what was written to it
             if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
-                self._at_edge()
+                self.at_edge()
 
-    def _at_edge(self) -> None:
+    def at_edge(self) -> None:
         index = (self.done - 1) // PREFIX_STEP
         prefix = self._hasher.copy().hexdigest()
         if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:

@@ -60,7 +60,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
         present[labels(model=model.name)] = int(model.status == "present")
         for file in model.files:
             actions["unfinished" if file.action == "planned" else file.action] += 1
-    success = _last_success(path) if exit_code else ended
+    success = last_success(path) if exit_code else ended
     gauges = [
         Gauge("last_run_timestamp_seconds", "When the last run ended.", {"": ended}),
         Gauge("last_success_timestamp_seconds", "When a run last ended well; 0: never.", {"": success}),
@@ -84,7 +84,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
     write_gauges(path, [replace(gauge, name=f"mdl_prefetch_{gauge.name}") for gauge in gauges])
 
 
-def _last_success(path: Path) -> float:
+def last_success(path: Path) -> float:
     try:
         text = (read_regular(path, LARGEST_RECORD, is_own=False) or b"").decode()
         match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", text, re.MULTILINE)

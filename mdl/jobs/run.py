@@ -186,7 +186,7 @@ class JobRun:
     @contextlib.contextmanager
     def running(self) -> Iterator[ReportSession]:
         """Carry the job out: what the block reports is shown, recorded and logged. At the end the hooks are run."""
-        self._take_over()
+        self.take_over()
         options = self._request.options
         listeners: list[Listener] = []
         reporting = self._console.watch(self.id, self._request.method, listeners)
@@ -216,7 +216,7 @@ class JobRun:
                     with contextlib.suppress(Cancelled):  # the failure is how it ended
                         self._run_hook(options.on_failure, tracker, end)
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
         """Write down that this process carries out the job that it resumes.
 
         Raises `Busy`, `Paused` or `Cancelled` if another process has resumed, paused or cancelled it since that was

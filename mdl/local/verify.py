@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _WRONG = ("corrupt", "missing")
 """The verdicts on files that a repair fetches; with force also ``changed``."""
 _LARGE = 2**19
-_READERS = min(4, os.cpu_count() or 1)
+READERS = min(4, os.cpu_count() or 1)
 """The number of files of at least so many bytes that are read at once."""
 _NAMED = 5
 """The number of files that one error names."""
@@ -252,9 +252,9 @@ def check(
                 expected.append((model.name, remote))
         except MdlError as error:
             failed[model.name] = error.on(model.name)
-    calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]
+    calls = [partial(check_file, name, remote, store) for name, remote in expected if is_large(remote)]
     rows: list[Checked] = []
-    with contextlib.closing(in_parallel(calls, _READERS, store.cancel.check)) as large:
+    with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as large:
         for name, remote in expected:
             row = _next_row(name, remote, context, large)
             if isinstance(row, MdlError):
@@ -275,20 +275,20 @@ def _next_row(
     try:
         if context.store.is_named(name, remote):
             context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
-        if not _is_large(remote):
-            return _check_file(name, remote, context.store)
+        if not is_large(remote):
+            return check_file(name, remote, context.store)
     except MdlError as error:
-        if not _is_large(remote):
+        if not is_large(remote):
             return error
     return next(large)
 
 
-def _is_large(remote: RemoteFile) -> bool:
+def is_large(remote: RemoteFile) -> bool:
     """Tell whether another thread can begin to read the file in less time than it takes to read it."""
     return (remote.size or 0) >= _LARGE
 
 
-def _check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
+def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     """Read a file and judge it. Raises `StorageError`, `StateError`, `Cancelled`."""
     asked = expected_file(remote, store.receipts.get(model, remote.path, remote))
     local = store.check(model, asked, deep=True)

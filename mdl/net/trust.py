@@ -79,7 +79,7 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambd
     `TlsError`, which names the file that cannot be used."""
     file = as_meant(environ.get("SSL_CERT_FILE", ""))
     folder = as_meant(environ.get("SSL_CERT_DIR", ""))
-    context = _new_context(file, folder)
+    context = new_context(file, folder)
     context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
         context.hostname_checks_common_name = False  # RFC 9525, 2: only a subjectAltName names a host
@@ -87,7 +87,7 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambd
     return context
 
 
-def _new_context(file: str, folder: str) -> ssl.SSLContext:
+def new_context(file: str, folder: str) -> ssl.SSLContext:
     """A context with the certificates of this file and folder; without both, with those of the system or certifi."""
     if not file and not folder and has_system_store():
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -44,8 +44,8 @@ _MOST_PIECES = 64
 """Answers of a stream, each of which may be as large as any answer."""
 _TRIES = 3
 """So many workers are asked for a process, for the next one may know it."""
-_POLLS = (1.0, 2.0, 3.0, 5.0)
-_POLL_SECONDS = 600.0
+POLLS = (1.0, 2.0, 3.0, 5.0)
+POLL_SECONDS = 600.0
 """How long a question may stay in the queue: a cold start takes minutes."""
 _JOB_ID = re.compile(r"(sync-)?[0-9a-f]{8}-[0-9a-f-]{20,40}-[a-z]\d+", re.IGNORECASE)
 """The endpoint's own ids. What else names a job is a process, which only workers and the bucket know."""
@@ -318,12 +318,12 @@ class Runpod(HttpRemote):
             raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
         latest: dict[str, Any] = answer
         began = time.monotonic()
-        pauses = chain(_POLLS, repeat(_POLLS[-1]))
+        pauses = chain(POLLS, repeat(POLLS[-1]))
         while "status" in latest and str(latest["status"]).upper() not in _FINAL:
             question = latest.get("id")
             if not isinstance(question, str) or not question:
                 raise ProtocolError("the endpoint's answer has no id", item=self.name)
-            if time.monotonic() - began > _POLL_SECONDS:
+            if time.monotonic() - began > POLL_SECONDS:
                 raise self._given_up(question)
             self.http.cancel.wait(next(pauses) * random.uniform(0.8, 1.2))
             try:
@@ -337,7 +337,7 @@ class Runpod(HttpRemote):
         with contextlib.suppress(MdlError):
             self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
         hint = f"'mdl remote check {self.name}' shows its workers"
-        why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
+        why = f"no worker answered within {POLL_SECONDS / 60:.0f} minutes"
         return NetworkError(why, item=self.name, hint=hint, final=True)
 
     def _output(self, answer: Mapping[str, Any], item: str) -> Any:

@@ -69,7 +69,7 @@ _BLOCK = 2**18
 _REFUSALS = tuple(range(400, 600))
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
 """RunPod's network volumes (https://docs.runpod.io/storage/s3-api): "presigned URLs: not supported"."""
-_LISTS_CHECKSUMS = re.compile(r"\.amazonaws\.com(\.cn)?$")
+LISTS_CHECKSUMS = re.compile(r"\.amazonaws\.com(\.cn)?$")
 """Hosts that list the sha256 of each part. AWS does, and there the ETag of a part is no MD5 if the bucket encrypts with
 KMS. SeaweedFS takes these checksums and insists on them in the end, but lists none, so that nobody could go on."""
 _NOT_SIGNED = ("expect", "transfer-encoding", "user-agent", "content-length")
@@ -184,7 +184,7 @@ class Bucket:
         `UsageError` if boto3 is not installed."""
         self.name = name
         self.access = access
-        self._context = context
+        self.context = context
         self._on_retry = on_retry or context.on_retry()
         self._opening = threading.Lock()
         self._client: Any = None
@@ -223,15 +223,15 @@ class Bucket:
     @property
     def lists_checksums(self) -> bool:
         """Whether this store takes and lists a sha256 of each part."""
-        return bool(_LISTS_CHECKSUMS.search(self.host))
+        return bool(LISTS_CHECKSUMS.search(self.host))
 
     @property
     def http(self) -> HttpClient:
         """mdl's client. Raises `LockError` offline."""
-        if self._context.http is None:
-            hint = online_hint(self._context.offline_by)
+        if self.context.http is None:
+            hint = online_hint(self.context.offline_by)
             raise LockError("offline, and buckets are not kept", item=str(self), hint=hint)
-        return self._context.http
+        return self.context.http
 
     def require_keys(self) -> None:
         """Raises `AuthError` if there is nothing to sign with."""
@@ -252,7 +252,7 @@ class Bucket:
         import boto3
         from botocore.session import Session
 
-        environ = self._context.environ
+        environ = self.context.environ
         core = Session()
         home = Path(environ.get("HOME") or "/nonexistent", ".aws")
         for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
@@ -298,7 +298,7 @@ class Bucket:
         with self._opening:
             http.cancel.check()
             if self._client is None:
-                make_context(self._context.environ)  # raises if a file of certificates has none
+                make_context(self.context.environ)  # raises if a file of certificates has none
                 with self._trouble("", AuthError):
                     session = self._session
                     self._credentials = in_thread(session.get_credentials, http.cancel.check)

@@ -71,13 +71,13 @@ class S3Source(Source):
     """Buckets as sources of files, and what signs their URLs."""
 
     def __init__(self, context: SourceContext) -> None:
-        self._context = context
+        self.context = context
         self._buckets: dict[str, Bucket] = {}
 
     def bucket(self, name: str) -> Bucket:
         if name not in self._buckets:
-            access = Access.of(name, self._context.environ, self._context.remotes)
-            self._buckets[name] = Bucket(name, access, self._context)
+            access = Access.of(name, self.context.environ, self.context.remotes)
+            self._buckets[name] = Bucket(name, access, self.context)
         return self._buckets[name]
 
     def resolve(self, origin: S3Origin) -> list[RemoteFile]:
@@ -98,7 +98,7 @@ class S3Source(Source):
     def complete(self, origin: S3Origin, stated: RemoteFile) -> RemoteFile:
         from mdl.sources.url import UrlSource
 
-        return UrlSource(self._context).probe(stated)
+        return UrlSource(self.context).probe(stated)
 
     def hosts(self, origin: S3Origin) -> tuple[str, ...]:
         """None if a setting is wrong or boto3 is missing: the error is raised once the bucket is asked."""

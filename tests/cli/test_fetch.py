@@ -259,7 +259,7 @@ def test_no_file_of_a_zip_is_repaired_alone(mdl: Inside, box: Box) -> None:
 
 def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like a zip bomb is refused, and taken with ``--max-ratio``; what mdl packs of it itself is no bomb."""
-    monkeypatch.setattr("mdl.archive.base._HARMLESS", MIB)
+    monkeypatch.setattr("mdl.archive.base.HARMLESS", MIB)
     box.job("j22", {"zeros.bin": bytes(3 * MIB)}, compresslevel=6)
     words = ("fetch", "box", "j22", "--release", str(tmp_path / "site"))
     assert "--max-ratio" in done(mdl(box.shell, *words), 11).err

@@ -140,8 +140,8 @@ def test_resumed_while_another_process_decides(
         run(f"jobs cancel {job.id}")
     if meanwhile == "resume":  # by a process that is about to begin it, when the other one looks a second time
         other = replace(job, status="running", owner=str(ProcessId.current()))
-        take_over = JobRun._take_over
-        monkeypatch.setattr(JobRun, "_take_over", lambda self: (put_job(records_of(shell), other), take_over(self))[1])
+        take_over = JobRun.take_over
+        monkeypatch.setattr(JobRun, "take_over", lambda self: (put_job(records_of(shell), other), take_over(self))[1])
     gate.opened.set()
     ran = run("get one", code, MDL_JOB=f"{job.id} {job.stamp}")
     assert the_job(shell).status == status

@@ -76,7 +76,7 @@ def test_a_token_that_is_refused(mdl: Inside, tmp_path: Path, status: int, words
         def answer(request: Request, number: int) -> Answer:
             if request.header("authorization"):
                 return reply(status, b"{}", ("X-Error-Message", words))
-            return hub._api.answer(request, number)
+            return hub.api.answer(request, number)
 
         with FaultyServer(answer) as server:
             shell = with_environ(machine(tmp_path, endpoint=server.url), HF_TOKEN='"hf_old"')

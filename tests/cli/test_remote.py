@@ -187,7 +187,7 @@ def test_every_part_is_shown(endpoint: Endpoint, s3_url: str, shell: Shell, remo
     its row, the exit code is that of the part that fails, and the metrics have the workers and jobs that were told."""
     store = JobStore.at(s3_url)
     endpoint.api.workers += ["a", "b"]
-    endpoint.api._submit({}, "run")
+    endpoint.api.submit({}, "run")
 
     def table(base_url: str, bucket: JobStore) -> None:
         settings(shell, f'[remotes.gpu]\nkind = "runpod"\nbase_url = "{base_url}"\nbucket = "store"\n{bucket.table}')
@@ -308,7 +308,7 @@ def test_a_status_that_mdl_does_not_know(store: JobStore, remote: Remote, shell:
 
 def test_cancel(endpoint: Endpoint, remote: Remote) -> None:
     """A job of the queue is cancelled, once; one that the endpoint does not know is 3."""
-    job = endpoint.api._submit({"type": "train"}, "run")
+    job = endpoint.api.submit({"type": "train"}, "run")
     assert remote(f"cancel gpu {job.id}").err == f"{job.id}: cancelled\n"
     assert (job.status, endpoint.api.operations()) == ("CANCELLED", ["cancel"])
     [row] = remote(f"cancel gpu {job.id} --json").document["jobs"]
@@ -380,7 +380,7 @@ def test_url_of_several(store: JobStore, remote: Remote) -> None:
 
 def test_no_link_to_bytes_in_an_answer(endpoint: Endpoint, remote: Remote) -> None:
     """A result that comes inside of the endpoint's answer has no link: 3, and how to have it."""
-    job = endpoint.api._submit({}, "run")
+    job = endpoint.api.submit({}, "run")
     job.status, job.has_output = "COMPLETED", True
     job.output = {"type": "file_data", "filename": "a.bin", "data": "AAAA", "size": 3}
     ran = remote(f"url gpu {job.id}", 3)
@@ -419,7 +419,7 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
 
 def test_a_signed_link_is_shown_by_url_alone(endpoint: Endpoint, remote: Remote) -> None:
     """What a worker answers with is a link that no other command shows."""
-    job = endpoint.api._submit({}, "run")
+    job = endpoint.api.submit({}, "run")
     job.status, job.error = "FAILED", "cannot put https://h.example/a.bin?X-Amz-Signature=canary"
     endpoint.api.script("status", Told(200, job.told()))
     ran = remote(f"status gpu {job.id} --json")

@@ -32,7 +32,7 @@ from mdl.downloader.transfer import Result
 from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
 from mdl.hashing import Digest
-from mdl.local.verify import Checked, _check_file, check, repair
+from mdl.local.verify import Checked, check, check_file, repair
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 
@@ -122,10 +122,10 @@ def test_large_files_of_several_models_are_read_at_once(bench: Bench, monkeypatc
 
     def together(*asked: Any) -> Checked:
         both.wait()
-        return _check_file(*asked)
+        return check_file(*asked)
 
-    monkeypatch.setattr("mdl.local.verify._READERS", 2)
-    monkeypatch.setattr("mdl.local.verify._check_file", together)
+    monkeypatch.setattr("mdl.local.verify.READERS", 2)
+    monkeypatch.setattr("mdl.local.verify.check_file", together)
     assert [(row.model, row.status) for row in check(models, tools(bench), {})] == [(name, "ok") for name in names]
 
 
@@ -280,7 +280,7 @@ def test_all_mirrors_fail(bench: Bench) -> None:
 @pytest.mark.fault(221)
 def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a repair's server sends all from the start, and a block of it wrong, the digest of the whole decides: 6."""
-    data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher._at_edge
+    data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher.at_edge
     wrong = bytearray(data)
     wrong[5] ^= 1
 
@@ -294,7 +294,7 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
 
     with damaged(bench, data, 100) as (server, file):
         server.handler, before = handler, len(server.requests)
-        monkeypatch.setattr(StreamHasher, "_at_edge", at_edge)
+        monkeypatch.setattr(StreamHasher, "at_edge", at_edge)
         (failed,) = repaired(bench, file).files
         assert len(server.requests) - before <= 4
     assert failed.error is not None

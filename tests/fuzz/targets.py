@@ -40,7 +40,7 @@ from mdl.catalog.reader import read_catalog, read_text
 from mdl.config.settings import check_config
 from mdl.config.settings import read_text as read_settings
 from mdl.describe import describe
-from mdl.disk.mutex import _holder
+from mdl.disk.mutex import holder_of
 from mdl.downloader import journal as journals
 from mdl.downloader.layouts import HubCache
 from mdl.downloader.receipts import RECORD, Receipts, file_key
@@ -50,7 +50,7 @@ from mdl.formatting import human_bytes, human_duration
 from mdl.jobs.job import shown_facts
 from mdl.jobs.lines import event_in, facts_in, line_of
 from mdl.jobs.log import raw_lines, readable
-from mdl.jobs.prefetch import _last_success
+from mdl.jobs.prefetch import last_success
 from mdl.jobs.records import Records
 from mdl.local.formats import Folder, of_ollama
 from mdl.net.client import HttpClient
@@ -400,12 +400,12 @@ def job_log(data: bytes) -> None:
 
 def gauges(data: bytes) -> None:
     """What another program wrote into the file of metrics is not believed, and stops nothing."""
-    assert _last_success(placed("mdl.prom", data)) >= 0
+    assert last_success(placed("mdl.prom", data)) >= 0
 
 
 def lease(data: bytes) -> None:
     """Whoever is said to hold a mutex is named in words."""
-    assert _holder(placed("lease", data)).startswith("another")
+    assert holder_of(placed("lease", data)).startswith("another")
 
 
 def ollama(data: bytes) -> None:

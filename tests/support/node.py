@@ -32,7 +32,7 @@ def _no_locks(_fd: int, _kind: int) -> None:
 
 def _become(number: str, lies: list[str]) -> None:
     if "killed" in lies:
-        mutex._QUIET_SECONDS, mutex._TOUCH_SECONDS = QUIET_SECONDS, 0.1
+        mutex.QUIET_SECONDS, mutex.TOUCH_SECONDS = QUIET_SECONDS, 0.1
     vars(mutex)["filesystem_type"] = lambda _path: "nfs4"
     vars(process)["_machine"] = lambda: f"{int(number):012x}"
     if "flock" in lies or "enolck" in lies:

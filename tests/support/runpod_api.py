@@ -136,7 +136,7 @@ class RunpodApi:
             if len(asked.body) > LIMITS[operation]:
                 size = LIMITS[operation] // MIB
                 return Answer(400, f"bad request: body: exceeded max body size of {size}MiB".encode())
-            job = self._submit(json.loads(asked.body)["input"], operation)
+            job = self.submit(json.loads(asked.body)["input"], operation)
             if operation == "run":
                 return Answer(200, {"id": job.id, "status": "IN_QUEUE"})
             job.done.wait(float(query.get("wait", ["90000"])[0]) / 1000)
@@ -159,7 +159,7 @@ class RunpodApi:
             return Answer(200, {"id": job_asked.id, "status": job_asked.status})
         return Answer(404, b"404 page not found")
 
-    def _submit(self, given: dict[str, Any], operation: str) -> Job:
+    def submit(self, given: dict[str, Any], operation: str) -> Job:
         with self._changed:
             name = f"{'sync-' if operation == 'runsync' else ''}{uuid.uuid4()}-u1"
             job = self.jobs[name] = Job(name, given, LIMITS[operation])
@@ -328,5 +328,5 @@ def wait_for_workers(endpoint: Endpoint) -> None:
     """Until every worker has answered a job."""
     api = endpoint.api
     for _ in api.workers:
-        job = api._submit({"type": "health"}, "run")
+        job = api.submit({"type": "health"}, "run")
         until(job.done.is_set, "a worker does not work", seconds=60)

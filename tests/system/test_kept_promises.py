@@ -179,7 +179,7 @@ def test_verify_stops_reading_when_its_listener_raises(monkeypatch: pytest.Monke
         Path(f"run/{number}.bin").write_bytes(noise(2 * MIB, number))
     client.import_folder("run", name="m", how="copy")
     read, heard = list[str](), list[Event]()
-    gate, right = threading.Event(), verifying._check_file
+    gate, right = threading.Event(), verifying.check_file
 
     def counted(name: str, remote: RemoteFile, *more: Any) -> Any:
         read.append(remote.path.text)
@@ -191,8 +191,8 @@ def test_verify_stops_reading_when_its_listener_raises(monkeypatch: pytest.Monke
             raise ValueError("mine")
         heard.append(event)
 
-    monkeypatch.setattr(verifying, "_check_file", counted)
-    monkeypatch.setattr(verifying, "_is_large", lambda _: True)
+    monkeypatch.setattr(verifying, "check_file", counted)
+    monkeypatch.setattr(verifying, "is_large", lambda _: True)
     with pytest.raises(ValueError, match="mine") as kept:
         client.verify("m", on_event=raising)
     gate.set()

@@ -297,7 +297,7 @@ def tree_of(folder: Path) -> Files:
 def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
     """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""
     if engine == "zlib":
-        monkeypatch.setattr(zip_records, "_fast", zlib)
+        monkeypatch.setattr(zip_records, "engine", zlib)
     tree = settle({**tree, "zz.bin": (b"at least one", False)})
     with tempfile.TemporaryDirectory() as home:
         run, archive, back = Path(home, "run"), Path(home, "x.zip"), Path(home, "back")

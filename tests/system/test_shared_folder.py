@@ -208,15 +208,15 @@ def test_a_lease_that_is_not_touched(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If two find a dead lease, and the faster one has made its own meanwhile, the slower one gives that back."""
-    really = mutex._may_be_held
+    really = mutex.may_be_held
 
     def overtaken(lease: Path, lock: int) -> bool:
-        monkeypatch.setattr(mutex, "_may_be_held", really)
+        monkeypatch.setattr(mutex, "may_be_held", really)
         lease.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
         return False
 
     (tmp_path / f"{record_name('m')}.who").write_text("{}")
-    monkeypatch.setattr(mutex, "_may_be_held", overtaken)
+    monkeypatch.setattr(mutex, "may_be_held", overtaken)
     with pytest.raises(Busy, match="process 7 on n7, since 12:00:00"), turn(tmp_path):
         pass
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{record_name('m')}.lock", f"{record_name('m')}.who"]
@@ -226,7 +226,7 @@ def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.Monke
 def test_work_that_shows_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that its owner touches keeps others out for as long as the work takes, without a thread of its own; that
     of a successor is not touched."""
-    monkeypatch.setattr(mutex, "_TOUCH_SECONDS", 0.0)
+    monkeypatch.setattr(mutex, "TOUCH_SECONDS", 0.0)
     place = tmp_path / f"{record_name('m')}.who"
     threads = set(threading.enumerate())
     with turn(tmp_path) as held:

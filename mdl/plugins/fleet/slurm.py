@@ -34,7 +34,7 @@ from mdl.plugins.fleet.cluster import Nodes, check_hosts
 from mdl.plugins.fleet.slurm_job import job_script
 from mdl.plugins.fleet.work import Answer, Work
 
-_LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 _OVER = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
@@ -42,7 +42,7 @@ _OVER = (
 """The states of jobs that are over; Slurm tells of them for some minutes."""
 _EACH = 4
 """How many looks there are to one question to Slurm, once ``sbatch`` has ended."""
-_ASK_SECONDS = 15.0
+ASK_SECONDS = 15.0
 """How often Slurm is asked why a job does not begin."""
 _OLD_SECONDS = 86400.0
 """After this the folder of a job that Slurm does not have any more is nobody's."""
@@ -129,20 +129,20 @@ class Slurm:
         last = -1
         told = set[str]()
         looks = 0
-        asked = time.monotonic() - 0.9 * _ASK_SECONDS  # it is not in the queue at once
+        asked = time.monotonic() - 0.9 * ASK_SECONDS  # it is not in the queue at once
         why = ""
         try:
             while True:
                 looks += sbatch.is_over()
                 is_over = looks > 1 and looks % _EACH == 0 and self._state(folder.name)[0] in ("", *_OVER)
-                is_over = is_over and (sbatch.process.returncode != 0 or looks > _LAG_SECONDS / _LOOK_SECONDS)
+                is_over = is_over and (sbatch.process.returncode != 0 or looks > _LAG_SECONDS / LOOK_SECONDS)
                 run = _latest(folder)
                 if run > last:
                     last = run
                     told = set()
                     self.waiting = {*_names(folder / str(run))}
                     self._nodes.note(f"Slurm's job {shown(_words_in(folder / str(run) / 'job'))}")
-                elif last < 0 and time.monotonic() - asked >= _ASK_SECONDS:
+                elif last < 0 and time.monotonic() - asked >= ASK_SECONDS:
                     asked = time.monotonic()
                     why = self._waits(folder.name, why)
                 is_over = is_over or (folder / str(last) / "ended").exists()
@@ -153,7 +153,7 @@ class Slurm:
                 if is_over:
                     break
                 read_ready([sbatch], 0.0, self._nodes.cancel)
-                self._nodes.cancel.wait(_LOOK_SECONDS)
+                self._nodes.cancel.wait(LOOK_SECONDS)
         finally:
             sbatch.end()
             if not (folder / str(last) / "ended").exists():

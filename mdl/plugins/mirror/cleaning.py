@@ -59,7 +59,7 @@ def clean(
                 busy.add(parts[:2])
     marked = {(held.name, held.version): held.marked for held in held_versions if held.marked}
     for held in held_versions:
-        item = _judge(held, lock, marked, busy, mirror.place, older_than, now)
+        item = judge(held, lock, marked, busy, mirror.place, older_than, now)
         if item:
             items.append(item)
     done = []
@@ -91,7 +91,7 @@ def _is_changed(item: MirrorItem, mirror: Mirror) -> bool:
     return any(set(one.keys) - set(item.keys) for one in held_by(mirror, prefix))
 
 
-def _judge(
+def judge(
     held: Held,
     lock: Lock,
     marked: Mapping[tuple[str, str], datetime],

@@ -20,7 +20,7 @@ from mdl.values import value_class
 
 MARKER = "complete.json"
 SCHEMA = "mdl.mirror-complete/1"
-_PART = 32 * 2**20
+PART = 32 * 2**20
 _MOST_PARTS = 10_000
 """S3's own limit."""
 _MIB = 2**20
@@ -29,7 +29,7 @@ _MIB = 2**20
 def part_size(size: int) -> int:
     """Bytes of each part of a file of ``size`` bytes but the last: 32 MiB, or as much as makes at most 10,000 parts."""
     least = -(-size // _MOST_PARTS)
-    return max(_PART, -(-least // _MIB) * _MIB)
+    return max(PART, -(-least // _MIB) * _MIB)
 
 
 @value_class

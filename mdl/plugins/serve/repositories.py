@@ -25,7 +25,7 @@ from mdl.sources.hub_listing import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
-_LOOK_AGAIN = 2.0
+LOOK_AGAIN = 2.0
 _OLDEST = 60.0
 """Seconds until the receipts are looked at again, and until the table is made again whatever they say."""
 
@@ -141,7 +141,7 @@ class Repositories:
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_AGAIN:
+        if now - self._looked_at >= LOOK_AGAIN:
             state = [found for store in self._stores for found in _state(store)]
             if state != self._state or now - self._made_at >= _OLDEST:
                 self._table = make_table(self._stores, self._endpoint, gated=self._gated)

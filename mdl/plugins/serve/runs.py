@@ -30,13 +30,13 @@ from mdl.runs import find_run
 from mdl.runs.tree import Tree
 
 _PREFIX = "/api/training"
-_AT_ONCE = 4
+AT_ONCE = 4
 """How many zips are made at a time: each takes a core."""
-_MOST_OPEN = 16
+MOST_OPEN = 16
 """How many zips are on their way at a time, those for clients that take nothing for the moment among them."""
-_IDLE_SECONDS = 1.0
+IDLE_SECONDS = 1.0
 """A client that has taken nothing for so long gives way to another one, if too many zips are on their way."""
-_STALL_SECONDS = 15.0
+STALL_SECONDS = 15.0
 """In which time a client has to take something of a zip."""
 _CHUNK = 2**20
 _NO_OUTPUT = -1
@@ -48,7 +48,7 @@ class TrainedRuns:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
-        self.packing = asyncio.Semaphore(_AT_ONCE)
+        self.packing = asyncio.Semaphore(AT_ONCE)
         self.on_their_way: list[SentZip] = []
 
     def names(self) -> dict[str, Path]:
@@ -164,7 +164,7 @@ class SentZip(Response):
         self._packing = runs.packing
         self._error: BaseException | None = None
         self._connection: Connection | None = None
-        self._waits_since: float | None = None
+        self.waits_since: float | None = None
         self._has_place = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -193,7 +193,7 @@ class SentZip(Response):
             os.close(writing)
             os.close(end)
             return Refusal(503, "", "the system refuses to start a thread", {"Retry-After": "10"})
-        connection.stall_seconds = _STALL_SECONDS
+        connection.stall_seconds = STALL_SECONDS
         await self._take_place()
         try:
             piece = await _read(end)
@@ -226,9 +226,9 @@ class SentZip(Response):
         if not connection.flow.write_paused:
             return
         self._give_place()
-        self._waits_since = time.monotonic()
+        self.waits_since = time.monotonic()
         await connection.flow.drain()
-        self._waits_since = None
+        self.waits_since = None
         if not connection.is_closing:
             await self._take_place()
 
@@ -243,7 +243,7 @@ class SentZip(Response):
     @property
     def idle_seconds(self) -> float:
         """How long its client has taken nothing."""
-        return 0.0 if self._waits_since is None else time.monotonic() - self._waits_since
+        return 0.0 if self.waits_since is None else time.monotonic() - self.waits_since
 
     def abort(self) -> None:
         """End it for a client that takes nothing."""
@@ -253,10 +253,10 @@ class SentZip(Response):
 
 def _make_room(on_their_way: Sequence[SentZip]) -> bool:
     """Whether one more zip can be sent. If too many are, the one goes whose client has taken nothing for longest."""
-    if len(on_their_way) < _MOST_OPEN:
+    if len(on_their_way) < MOST_OPEN:
         return True
     idlest = max(on_their_way, key=lambda one: one.idle_seconds)
-    if idlest.idle_seconds < _IDLE_SECONDS:
+    if idlest.idle_seconds < IDLE_SECONDS:
         return False
     idlest.abort()
     return True

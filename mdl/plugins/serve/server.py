@@ -33,7 +33,7 @@ _IDLE_SECONDS = 15
 """How long a connection is kept for the next request: longer than clients keep theirs (httpx: 5 seconds), so that none
 sends a request into a connection that is just closed."""
 _WHEN_FULL = "free some space, and start the server again"
-_MOST_CLIENTS = 4000
+MOST_CLIENTS = 4000
 """Connections at a time; of one address half as many."""
 _BACKLOG = 1024
 
@@ -137,7 +137,7 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
 
     from mdl.plugins.serve.connection import Clients, Connection
 
-    clients = Clients(_MOST_CLIENTS)
+    clients = Clients(MOST_CLIENTS)
     config = uvicorn.Config(
         app,
         http=functools.partial(Connection, clients=clients),  # type: ignore[arg-type]
@@ -184,4 +184,4 @@ def _allow_many_files() -> None:
     """Each client takes two descriptors, and the usual limit is 1024 of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * _MOST_CLIENTS)), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * MOST_CLIENTS)), hard))

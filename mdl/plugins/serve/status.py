@@ -82,7 +82,7 @@ class StatusPage:
             "schema": "mdl.plugins.serve.status/1",
             "models": part(partial(self._models, offered)),
             "bytes": self._bytes,
-            "repositories": part(self._served),
+            "repositories": part(self.served_repositories),
             "jobs": part(partial(self._recent_jobs, offered)),
             "releases": [row for folder in self._options.releases for row in part(partial(_released, folder))],
             "runs": part(partial(self._runs.all, check)),
@@ -116,7 +116,7 @@ class StatusPage:
                 "bytes_present": found.bytes_present,
             }
 
-    def _served(self) -> Iterable[dict[str, Any]]:
+    def served_repositories(self) -> Iterable[dict[str, Any]]:
         table = self._everything.table() if self._options.token is not None else self._repositories.table()
         for (repo_type, name), (repo, *_) in table.items():
             served = self._repositories.table().get((repo_type, name))

@@ -586,7 +586,7 @@ def test_a_folder_with_a_link(bundle: Path, there: Shell, mdl: Inside, tmp_path:
 @pytest.mark.fault(587)
 def test_stopped_on_the_way(here: Shell, there: Shell, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop in the middle: an export leaves nothing behind, an import no part of a file; the next one brings all."""
-    monkeypatch.setattr(streaming, "_BETWEEN", 0.0)
+    monkeypatch.setattr(streaming, "BETWEEN", 0.0)
 
     def client(shell: Shell) -> tuple[library.Client, Callable[[Event], None]]:
         for name, value in shell.environ.items():

@@ -138,8 +138,8 @@ def head(tmp_path: Path, answers: Path) -> Shell:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm is looked at and asked without pauses."""
-    monkeypatch.setattr(slurm, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("on", [ON_SSH, ON_SLURM])

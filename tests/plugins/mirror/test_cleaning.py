@@ -10,7 +10,7 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.mirror_layout import MirrorPlace
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.plugins.mirror.cleaning import _judge
+from mdl.plugins.mirror.cleaning import judge
 from mdl.plugins.mirror.operation import Held
 
 NOW, DAY = 2_000_000_000.0, 86_400.0
@@ -46,7 +46,7 @@ def test_what_may_go(
     keys = [PLACE.key(name, version, path) for path in ("a.bin", "complete.json", "z.bin")]
     held = Held(name, version, keys, 3, _ago(days), _ago(days) if complete else None)
     marked = {("one", ONE.version): _ago(locked)} if locked is not None else {}
-    found = _judge(held, LOCK, marked, {(name, version)} if busy else NOBODY, PLACE, DAY, NOW)
+    found = judge(held, LOCK, marked, {(name, version)} if busy else NOBODY, PLACE, DAY, NOW)
     assert (found and found.action) == action
     assert found is None or found.keys[0].endswith("/complete.json")
 

@@ -56,7 +56,7 @@ def store(s3_url: str) -> MirrorStore:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marker, "_PART", PART)
+    monkeypatch.setattr(marker, "PART", PART)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_an_upload_is_gone_on_with(
     """Of the parts that are there, the right ones are kept and a wrong one is sent again, whether the upload has a
     sha256 of each part, as on AWS, or only an ETag."""
     if checksums:
-        monkeypatch.setattr(object_store, "_LISTS_CHECKSUMS", re.compile(""))
+        monkeypatch.setattr(object_store, "LISTS_CHECKSUMS", re.compile(""))
     key = f"one/{version_of(large)}/big.bin"
     more = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
     store.begin(key, BIG[:PART], second, metadata={"sha256": sha256(BIG)}, **more)

@@ -70,7 +70,7 @@ class _Bucket:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of three parts."""
-    monkeypatch.setattr(marker, "_PART", PART)
+    monkeypatch.setattr(marker, "PART", PART)
     path = tmp_path / "f.bin"
     path.write_bytes(DATA)
     return path

@@ -170,7 +170,7 @@ def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
 def test_only_what_is_verified(http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was changed, or is a link now, is not served, not even before the table is made anew; nor is one
     without a receipt."""
-    monkeypatch.setattr(repositories, "_LOOK_AGAIN", 3600.0)
+    monkeypatch.setattr(repositories, "LOOK_AGAIN", 3600.0)
     with LoopbackHub([TINY]) as hub:
         here = machine(tmp_path, endpoint=hub.url)
         folder = client_of(here).get("hf:org/tiny")
@@ -317,7 +317,7 @@ def test_pipelined_requests(server: Serving) -> None:
 def test_new_files_appear(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is fetched while it serves is there soon; what is newer at its branch takes the place of the old commit,
     which stays."""
-    monkeypatch.setattr(repositories, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(repositories, "LOOK_AGAIN", 0.0)
     with LoopbackHub([Repo("org/new", {"a.txt": b"1", "b.txt": b"same"})]) as hub:
         here = machine(tmp_path / "new", endpoint=hub.url)
         with served(here) as server:

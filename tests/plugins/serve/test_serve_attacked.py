@@ -208,7 +208,7 @@ def test_a_status_page_that_takes_long(server: Serving, http: httpx.Client, monk
         assert done.wait(60)
         return [{"id": "new"}]
 
-    monkeypatch.setattr(StatusPage, "_served", served_anew)
+    monkeypatch.setattr(StatusPage, "served_repositories", served_anew)
     with ThreadPoolExecutor(1) as pool:
         newest = pool.submit(http.get, f"{server.url}/api/status")
         assert begun.wait(30)

@@ -206,15 +206,15 @@ def test_clients_that_take_nothing_hold_nothing(
     there are too many even so, the one goes that has taken nothing for longest."""
     [of_server] = table_of_runs
     with ExitStack() as stack:
-        for count in range(1, runs._AT_ONCE + 1):
+        for count in range(1, runs.AT_ONCE + 1):
             stack.enter_context(deaf(server, ZIP))
-            until(lambda count=count: sum(one._waits_since is not None for one in of_server.on_their_way) == count)
+            until(lambda count=count: sum(one.waits_since is not None for one in of_server.on_their_way) == count)
         got = http.get(server.url + ZIP)
         assert (got.status_code, len(got.content) > ZIP_BYTES) == (200, True)
-        monkeypatch.setattr(runs, "_MOST_OPEN", runs._AT_ONCE)
-        monkeypatch.setattr(runs, "_IDLE_SECONDS", 3600.0)
+        monkeypatch.setattr(runs, "MOST_OPEN", runs.AT_ONCE)
+        monkeypatch.setattr(runs, "IDLE_SECONDS", 3600.0)
         assert http.get(server.url + ZIP).status_code == 503
-        monkeypatch.setattr(runs, "_IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(runs, "IDLE_SECONDS", 0.0)
         first = of_server.on_their_way[0]
         assert http.get(server.url + ZIP).status_code == 200
         until(lambda: first not in of_server.on_their_way)
@@ -226,8 +226,8 @@ def test_who_takes_nothing_of_a_zip_is_closed(
     table_of_runs: list[TrainedRuns], server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sooner than with a file, for a thread waits for it."""
-    assert runs._STALL_SECONDS < connection.STALL_SECONDS
-    monkeypatch.setattr(runs, "_STALL_SECONDS", 0.05)
+    assert runs.STALL_SECONDS < connection.STALL_SECONDS
+    monkeypatch.setattr(runs, "STALL_SECONDS", 0.05)
     with deaf(server, ZIP):
         until(lambda: server.traffic.running == 1)
         until(lambda: server.traffic.running == 0)
@@ -239,7 +239,7 @@ def test_idle_connections_give_way(
     token: str | None, shell: Shell, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many connections one client opens and leaves idle, a request of another one is answered."""
-    monkeypatch.setattr(serve, "_MOST_CLIENTS", 16)
+    monkeypatch.setattr(serve, "MOST_CLIENTS", 16)
     with served(shell, token=token) as server, ExitStack() as stack:
         for _ in range(3 * 16):
             stack.enter_context(connected(server.url))
@@ -251,7 +251,7 @@ def test_beyond_all_connections(
     token: str | None, status: int, shell: Shell, monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:
     """If all connections are being answered, only who has the token is answered too."""
-    monkeypatch.setattr(serve, "_MOST_CLIENTS", 4)
+    monkeypatch.setattr(serve, "MOST_CLIENTS", 4)
     bearer = f"Authorization: Bearer {TOKEN}\r\n"
     with served(shell, token=token, runs=(shell.home / "runs",)) as server, ExitStack() as stack:
         for _ in range(2):

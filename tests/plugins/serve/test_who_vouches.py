@@ -155,7 +155,7 @@ def test_the_name_of_a_repository_is_of_its_hub(
 ) -> None:
     """A company's hub says nothing of who may have its model. That a public hub has a public repository of that name
     changes nothing, whatever is looked at there; with ``gated`` its listing names nothing of the company's files."""
-    monkeypatch.setattr(repositories, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(repositories, "LOOK_AGAIN", 0.0)
     corp = Repo("acme/model", {"config.json": b"secret", "a.bin": b"a"}, commit=COMMIT)
     same = Repo("acme/model", {"config.json": b"secret", "public.txt": b"p", "more.txt": b"m"}, commit=COMMIT)
     later = Repo("acme/model", {"config.json": b"secret", "last.txt": b"p"})

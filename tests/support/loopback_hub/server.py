@@ -69,7 +69,7 @@ class LoopbackHub:
         self.bytes_per_second = bytes_per_second
         self._recorded: list[Recorded] = []
         self._cdn = Cdn()
-        self._api = HubApi(repos, self._cdn, lacks)
+        self.api = HubApi(repos, self._cdn, lacks)
         self._servers = [FaultyServer(self._handler("hub")), FaultyServer(self._handler("cdn"))]
         self.url, self._cdn.origin = (server.url for server in self._servers)
         self._stack = ExitStack()
@@ -82,21 +82,21 @@ class LoopbackHub:
     @property
     def uploads(self) -> Uploads:
         """What others upload to it."""
-        return self._api.uploads
+        return self.api.uploads
 
     def newest(self, repo_id: str, branch: str = "main", kind: str = "models") -> Repo:
         """The newest commit of a branch of a repository."""
-        return [repo for repo in self._api.versions(kind, repo_id) if repo.branch == branch][-1]
+        return [repo for repo in self.api.versions(kind, repo_id) if repo.branch == branch][-1]
 
     def publish(self, repo: Repo) -> None:
         """Move a branch to another commit, or add a repository, while the hub serves."""
-        self._api.publish(repo)
+        self.api.publish(repo)
 
     def put_on_xet(self, hashes: Mapping[str, str], read_token: Callable[[], Json], route: str = "") -> None:
         """From now on the files of these sha256 are on Xet too, under these hashes; ``route`` is the origin that the
         redirects name for the read token, if not the hub's own."""
-        self._api.xet.update(hashes)
-        self._api.read_token, self._api.xet_route = read_token, route
+        self.api.xet.update(hashes)
+        self.api.read_token, self.api.xet_route = read_token, route
 
     def expire_links(self) -> None:
         """Make every signed link handed out so far invalid."""
@@ -115,7 +115,7 @@ class LoopbackHub:
 
         def handler(request: Request, number: int) -> Answer:
             self._recorded.append(Recorded(request, origin))
-            answer = (self._api if origin == "hub" else self._cdn).answer(request, number)
+            answer = (self.api if origin == "hub" else self._cdn).answer(request, number)
             pace = None if isinstance(answer.body, bytes) else self.bytes_per_second
             return answer if pace is None else replace(answer, body=_paced(answer.pieces(), pace))
 

@@ -134,7 +134,7 @@ class Team:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy is never so young that nobody is asked."""
-    monkeypatch.setattr("mdl.catalog.extends._FRESH", 0.0)
+    monkeypatch.setattr("mdl.catalog.extends.FRESH", 0.0)
 
 
 def own(tmp_path: Path, url: str) -> Shell:

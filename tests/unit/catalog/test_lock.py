@@ -331,7 +331,7 @@ def test_mirrors_and_endpoint() -> None:
 
 def stated(file: CatalogFile, endpoint: Endpoint) -> RemoteFile:
     """The file as the catalog has it."""
-    return Resolver(SourceContext(endpoint, Path("unused")))._stated(file)
+    return Resolver(SourceContext(endpoint, Path("unused"))).stated(file)
 
 
 def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_people_read_the_name_that_they_typed() -> None:
 
 def test_members_of_an_archive_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """While an archive is packed or unpacked, its members are counted as they are done; in the end all of them are."""
-    monkeypatch.setattr(streaming, "_BETWEEN", 0.0)
+    monkeypatch.setattr(streaming, "BETWEEN", 0.0)
     state = made()
     seen = list[str]()
 

@@ -57,7 +57,7 @@ def partial(tmp_path: Path) -> Partial:
 @pytest.fixture
 def claims_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes are claimed once there are 200 of them."""
-    monkeypatch.setattr("mdl.downloader.partial._LEAST_CLAIM", 200)
+    monkeypatch.setattr("mdl.downloader.partial.LEAST_CLAIM", 200)
 
 
 @pytest.mark.usefixtures("claims_at")
@@ -184,7 +184,7 @@ _STEPS = st.lists(
 def small_claims() -> Iterator[None]:
     """As `claims_at`, for a test that runs many examples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdl.downloader.partial._LEAST_CLAIM", 200)
+        patch.setattr("mdl.downloader.partial.LEAST_CLAIM", 200)
         yield
 
 
@@ -277,7 +277,7 @@ def quiet(folder: Path, seconds: float) -> None:
 @pytest.fixture
 def without_reliable_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system over the network."""
-    monkeypatch.setattr("mdl.disk.mutex._LOCAL", set())
+    monkeypatch.setattr("mdl.disk.mutex.LOCAL", set())
 
 
 def test_dead_process_is_resumed(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_a_job_that_cannot_be_seen(
 ) -> None:
     """It runs as long as its pulse is locked, or was touched in the last ten minutes if locks may lie; then it is dead,
     and can be cancelled and cleaned."""
-    monkeypatch.setattr("mdl.disk.mutex._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
+    monkeypatch.setattr("mdl.disk.mutex.LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     put_job(records, replace(JOB, owner=name))
     pulse = records.pulse(JOB.id)
     assert records.find(JOB.id).status == "running"
@@ -326,7 +326,7 @@ def test_a_job_that_cannot_be_seen(
     (records.folder / f"{JOB.id}.pulse").touch()  # as a kill leaves it
     quiet(records, 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(mutex, "_FRESH_SECONDS", 60.0)  # a busy machine stands still for two seconds now and then
+        patch.setattr(mutex, "FRESH_SECONDS", 60.0)  # a busy machine stands still for two seconds now and then
         assert records.find(JOB.id).status == "running"
     quiet(records, seconds)
     assert records.find(JOB.id).status == "dead"
@@ -353,7 +353,7 @@ def test_a_pulse_is_touched(records: Told, monkeypatch: pytest.MonkeyPatch) -> N
     pulse = HeldFile(records.folder / f"{JOB.id}.pulse")
     quiet(records, 1e6)
     for pause, is_old in ((60.0, True), (0.0, False)):
-        monkeypatch.setattr(mutex, "_TOUCH_SECONDS", pause)
+        monkeypatch.setattr(mutex, "TOUCH_SECONDS", pause)
         pulse.touch()
         assert (time.time() - (records.folder / f"{JOB.id}.pulse").stat().st_mtime > 1e5) == is_old
     pulse.stop()

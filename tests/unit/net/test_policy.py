@@ -77,7 +77,7 @@ class World:
         self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
         self.requests: list[tuple[float, str]] = []
         self.responses: Counter[int] = Counter()
-        self._running: list[tuple[float, int, Work, Reply]] = []
+        self.running: list[tuple[float, int, Work, Reply]] = []
 
     def run(
         self,
@@ -98,8 +98,8 @@ class World:
             work = self.schedule.next(self.clock.now)
             if work:
                 self._begin(work)
-            elif self._running:
-                self._end(*heapq.heappop(self._running))
+            elif self.running:
+                self._end(*heapq.heappop(self.running))
             else:
                 self.clock.now += 0.25
             assert len(self.requests) < self.patience, "it asks without end"
@@ -111,7 +111,7 @@ class World:
             reply = self.reply_to(one.url)
             work.segment.asked_range = work.segment.asked
             self.requests.append((self.clock.now, one.url))
-            heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
+            heapq.heappush(self.running, (self.clock.now + reply.seconds, next(self._number), work, reply))
         elif work.kind == "close":
             self.schedule.end(one)
         elif work.kind == "finish":
@@ -453,7 +453,7 @@ def test_a_host_of_few_connections_fails_no_file(world: Callable[..., World], ca
 
     def reply_to(url: str) -> Reply:
         nonlocal refusals
-        serving = sum(reply.error is None for _, _, _, reply in here._running)
+        serving = sum(reply.error is None for _, _, _, reply in here.running)
         if serving < cap:
             return Reply(share=1.0, seconds=0.05 + 0.001 * (serving % 7))
         refusals += 1

@@ -38,7 +38,7 @@ def test_a_strict_default_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None
     """Also where every new context is strict, as `ssl.create_default_context` makes them from Python 3.13 on."""
     strict = trust.make_context({})
     strict.verify_flags |= ssl.VERIFY_X509_STRICT
-    monkeypatch.setattr(trust, "_new_context", lambda *_: strict)
+    monkeypatch.setattr(trust, "new_context", lambda *_: strict)
     assert trust.make_context({}) is strict
     assert not strict.verify_flags & ssl.VERIFY_X509_STRICT
 

@@ -370,7 +370,7 @@ def test_a_large_object_is_no_small_one(served: Make) -> None:
 def test_the_words_of_a_refused_read(served: Make, presigns: bool) -> None:
     """They are the store's own, with its code, and no part of a signature."""
     bucket = served(always(error(403, "SignatureDoesNotMatch", "with ?X-Amz-Signature=0123abcd of AKID the-secret")))
-    bucket = Bucket(bucket.name, replace(bucket.access, presigns=presigns), bucket._context)
+    bucket = Bucket(bucket.name, replace(bucket.access, presigns=presigns), bucket.context)
     with pytest.raises(AuthError, match="SignatureDoesNotMatch") as caught:
         bucket.read("k", 9)
     assert not {"0123abcd", "the-secret"} & set(re.split(r"\W+", f"{caught.value} {caught.value.hint}"))
@@ -385,7 +385,7 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
         return reply(200, b"data")
 
     signed = served(handle)
-    bucket = Bucket("training", replace(signed.access, presigns=False), signed._context)
+    bucket = Bucket("training", replace(signed.access, presigns=False), signed.context)
     http = bucket.http
     http.locate = lambda url: bucket.locate(url.rpartition("/")[2])
     with http.open("GET", "s3://training/k", {"Range": "bytes=1-2"}) as opened:
@@ -396,7 +396,7 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
     assert str(get.header("authorization")).startswith("AWS4-HMAC-SHA256 Credential=AKID/")
     with FaultyServer(always(reply(200))) as other:
         moved = served(redirects(f"{other.url}/k"))
-        bucket = Bucket("training", replace(moved.access, presigns=False), moved._context)
+        bucket = Bucket("training", replace(moved.access, presigns=False), moved.context)
         moved.http.locate = lambda url: bucket.locate("k")
         with moved.http.open("GET", "s3://training/k"):
             pass

@@ -102,7 +102,7 @@ def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: p
     table = {"url": "s3://training", "endpoint_url": moto}
     source = source_at("http://127.0.0.1:9")
     remotes = {"store": RemoteSettings("store", "bucket", table)}
-    source = S3Source(replace(source._context, remotes=remotes))
+    source = S3Source(replace(source.context, remotes=remotes))
     assert [str(file.path) for file in source.resolve(S3Origin("training"))] == ["a.bin"]
     assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")
 
@@ -398,7 +398,7 @@ def test_listing_of_several_pages() -> None:
 def test_signed_url_is_what_the_client_asks(bucket: Callable[..., S3Source]) -> None:
     """An ``s3://`` URL is signed when it is asked, and the answer's location is the signed one."""
     source = bucket({"p/a b.bin": b"0123456789"})
-    http = source._context.http
+    http = source.context.http
     assert http is not None
     with http.open("GET", "s3://training/p/a%20b.bin", {"Range": "bytes=2-4"}) as opened:
         assert (opened.status, b"".join(bytes(block) for block in http.body(opened))) == (206, b"234")
@@ -538,11 +538,11 @@ def test_a_cancel_does_not_wait(tmp_path: Path, who: str) -> None:
         asking = pool.submit(source.resolve, S3Origin("training"))
         if slow:
             with gate.open("w"):  # opens once the program reads
-                source._context.http.cancel.set()  # type: ignore[union-attr]
+                source.context.http.cancel.set()  # type: ignore[union-attr]
                 assert isinstance(asking.exception(timeout=10), Cancelled)
         else:
             until(lambda: bool(server.requests))
-            source._context.http.cancel.set()  # type: ignore[union-attr]
+            source.context.http.cancel.set()  # type: ignore[union-attr]
             assert isinstance(asking.exception(timeout=10), Cancelled)
 
 
