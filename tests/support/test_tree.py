@@ -30,7 +30,7 @@ PRIVATE = {
     "cli/test_schemas.py": {"_download", "_release"},
     # Readers of other people's bytes, that a public name calls only after a request.
     "fuzz/net.py": {"_transport"},
-    "fuzz/targets.py": {"_Found", "_found", "_take_item"},
+    "fuzz/targets.py": {"_found", "_parse_item"},
     # Names of Python's and of libraries, which have no public one.
     "conftest.py": {"_get_local_constants"},
     "system/test_process_killed.py": {"_exit"},
