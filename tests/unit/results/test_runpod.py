@@ -46,7 +46,7 @@ ENVIRON = {"RUNPOD_API_KEY": KEY}
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     """An endpoint without workers, whose questions are polled for without a wait."""
-    monkeypatch.setattr(runpod, "_POLLS", (0.0,))
+    monkeypatch.setattr(runpod, "POLLS", (0.0,))
     with runpod_endpoint(tmp_path) as found:
         yield found
 
@@ -429,7 +429,7 @@ def test_waiting_for_a_worker(gpu: World, api: RunpodApi) -> None:
 
 def test_no_worker_answers(gpu: World, api: RunpodApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A question that no worker takes is given up, and cancelled so that it costs nothing later; it is not repeated."""
-    monkeypatch.setattr(runpod, "_POLL_SECONDS", -1.0)
+    monkeypatch.setattr(runpod, "POLL_SECONDS", -1.0)
     api.script("runsync", PENDING)
     with pytest.raises(NetworkError, match="no worker answered") as caught:
         gpu.open().status("p1")
@@ -547,7 +547,7 @@ def test_an_id_that_leads_elsewhere(gpu: World, api: RunpodApi) -> None:
 @pytest.mark.parametrize("is_polling", [True, False])
 def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_polling: bool) -> None:
     """A stop ends the wait for a worker at once: while its answer is waited for, and between two polls."""
-    monkeypatch.setattr(runpod, "_POLLS", (600.0,))
+    monkeypatch.setattr(runpod, "POLLS", (600.0,))
     if is_polling:
         endpoint.api.script("runsync", PENDING)
     with world({"gpu": settings(endpoint)}, ENVIRON, stall=60.0) as made, ThreadPoolExecutor(1) as pool:
