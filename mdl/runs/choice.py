@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from enum import IntEnum
 from itertools import count
 from typing import Any, Literal
 
@@ -20,8 +21,29 @@ UNRECORDED = "none is recorded"
 _NAMED = 10
 """How many candidates a message names."""
 Axis = Literal["step", "epoch"]
+_AXES: tuple[Axis, ...] = ("step", "epoch")
 Chosen = tuple[Checkpoint | None, str]
 """The checkpoint; or None, and why nobody can say which it is."""
+
+
+class _Claim(IntEnum):
+    """What speaks for a checkpoint to be the latest. The strongest claim decides, and only equal ones are compared."""
+
+    ASIDE = 0
+    """It is no step of the training, so it is the latest only if there is nothing else."""
+    STEP = 1
+    LAST = 2
+    """It is the trainer's own last file."""
+    RECORDED = 3
+    """The trainer recorded it as the latest."""
+
+    @classmethod
+    def of(cls, row: Checkpoint) -> _Claim:
+        if row.is_recorded:
+            return cls.RECORDED
+        if row.last is not None:
+            return cls.LAST
+        return cls.ASIDE if row.is_aside else cls.STEP
 
 
 def latest_of(rows: Sequence[Checkpoint]) -> Chosen:
@@ -30,19 +52,17 @@ def latest_of(rows: Sequence[Checkpoint]) -> Chosen:
     It is what the trainer recorded as such; else the trainer's own last file; else the one with the most steps, or
     epochs, if all that are complete have them.
     """
-    whole = [row for row in rows if row.complete]
+    whole = _of_newest_place([row for row in rows if row.complete])
     if not whole:
         return None, "no complete checkpoint" if rows else ""
-    whole = _of_newest_place(whole)
-    recorded = [row for row in whole if row.is_recorded]
-    if len(recorded) == 1:
-        return recorded[0], ""
-    lasts = [row for row in whole if row.last is not None]
-    if lasts:
-        newest = _greatest(lasts, lambda row: (row.last, stem_of(row.name) == "latest"))
+    candidates = _greatest(whole, _Claim.of)
+    claim = _Claim.of(candidates[0])
+    if claim == _Claim.RECORDED:
+        return _only(candidates, "several are recorded as the latest")
+    if claim == _Claim.LAST:
+        newest = _greatest(candidates, lambda row: (row.last, stem_of(row.name) == "latest"))
         return _only(newest, "several are called the last")
-    steps = [row for row in whole if not row.is_aside]
-    return _latest_by_count(steps or whole)
+    return _latest_by_count(candidates)
 
 
 def _latest_by_count(rows: Sequence[Checkpoint]) -> Chosen:
@@ -50,16 +70,15 @@ def _latest_by_count(rows: Sequence[Checkpoint]) -> Chosen:
     trainings = {row.others for row in rows}
     if len(trainings) > 1:
         return _only(rows, "they are of several trainings")
-    axes: tuple[Axis, ...] = ("step", "epoch")
-    for axis in axes:
-        if all(row.count(axis) is not None for row in rows):
+    for axis in _AXES:
+        if None not in [row.count(axis) for row in rows]:
             return _only(_greatest(rows, _newest_by(axis)), f"several have the same {axis}")
-    counted = [row for row in rows if row.is_counted]
-    if not counted:
+    are_counted = {row.is_counted for row in rows}
+    if are_counted == {True}:
+        return _only(rows, "steps and epochs do not compare")
+    if are_counted == {False}:
         return _only(rows, "no name and no record tells")
-    if len(counted) < len(rows):
-        return _only(rows, "only some have a step or an epoch")
-    return _only(rows, "steps and epochs do not compare")
+    return _only(rows, "only some have a step or an epoch")
 
 
 def _newest_by(axis: Axis) -> Callable[[Checkpoint], tuple[object, ...]]:
@@ -69,11 +88,8 @@ def _newest_by(axis: Axis) -> Callable[[Checkpoint], tuple[object, ...]]:
 
 def _of_newest_place(rows: list[Checkpoint]) -> list[Checkpoint]:
     """Return those in the newest of a run's folders that has more than the best or an average; all if none has."""
-    places = [row.place for row in rows if not row.is_aside]
-    if not places:
-        return rows
-    newest = max(places)
-    return [row for row in rows if row.place == newest]
+    places = {row.place for row in rows if not row.is_aside}
+    return [row for row in rows if row.place == max(places)] if places else rows
 
 
 def best_of(rows: Sequence[Checkpoint], recorded: str) -> Chosen:
