@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
-from typing import Literal
 
 from mdl.errors import NotFound, Unsafe
 from mdl.formatting import counted, listed
@@ -87,27 +86,14 @@ class Run:
             raise error.but(message=error.message.replace("path", "checkpoint name", 1)) from error
 
     def _called(self, name: str) -> list[Checkpoint]:
-        """The checkpoints that ``name`` may mean: the first of these meanings that any of them has."""
-        rows = self.checkpoints
-        meanings = [
-            [row for row in rows if row.name == name],
-            [row for row in rows if stem_of(row.name) == name],
-        ]
-        number = parse_count(name)
-        if number is not None:
-            meanings += [*self._numbered("step", number), *self._numbered("epoch", number)]
-        for meant in meanings:
-            if meant:
-                return meant
+        """The checkpoints that ``name`` may mean: those that it fits best."""
+        fits = [_fit(row, name) for row in self.checkpoints]
+        best = max(fits, default=0)
+        if best:
+            return [row for row, fit in zip(self.checkpoints, fits, strict=True) if fit == best]
         if name in ("latest", "best"):
             return []
         return self._folder_of_weights(name)
-
-    def _numbered(self, axis: Literal["step", "epoch"], number: int) -> tuple[list[Checkpoint], list[Checkpoint]]:
-        """The checkpoints with a number on an axis that are steps of the training, and all that have it."""
-        numbered = [row for row in self.checkpoints if row.count(axis) == number]
-        plain = [row for row in numbered if not row.is_derived and not row.says_best]
-        return plain, numbered
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
         """The incomplete checkpoints that are newer than ``chosen``."""
@@ -180,3 +166,19 @@ class Run:
     def _there_are(self) -> str:
         rows = self.checkpoints
         return f"there are: {candidates_text(rows, with_numbers=False)}" if rows else "this run holds no checkpoint"
+
+
+def _fit(row: Checkpoint, name: str) -> int:
+    """Return how well what a user calls a checkpoint fits one; 0 if it does not. A name fits better than a number, a
+    step better than an epoch, and a step of the training better than an average or a copy of the best."""
+    if row.name == name:
+        return 6
+    if stem_of(row.name) == name:
+        return 5
+    number = parse_count(name)
+    if number is None:
+        return 0
+    is_plain = not row.is_derived and not row.says_best
+    if row.step == number:
+        return 3 + is_plain
+    return 1 + is_plain if row.epoch == number else 0
