@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import JustifyMethod
 from rich.table import Table
@@ -18,6 +18,8 @@ _LEAST = 10
 _LEAST_OF_WIDE = 26
 _WIDE = 40
 """A column is cut to no fewer cells than this, and to no fewer than 26 if it was a wide one."""
+_FEWEST = 6
+"""A column of words has no fewer cells than this, however narrow the terminal is."""
 _LEAST_FOLDED = 12
 """A column goes on in the next line in no fewer cells than this."""
 _INDENT = "  "
@@ -42,14 +44,16 @@ def drawn_table(
     """A table for the terminal ``stream``.
 
     With ``cut`` each row stays one line: the columns ``cut`` are cut, the widest first, and if that is not enough those
-    of ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column
-    goes on in the next line. If the table is too wide, the text of the column ``below`` stands under each row instead.
+    of ``drop`` are left out in that order. Without it no letter is lost: the widest column goes on in the next line. If
+    that is still too wide, other columns of words get narrower, but never one of numbers.
+
+    If the table is too wide, the text of the column ``below`` stands under each row instead.
     """
     width = stream.size[0]
     columns = _columns(headers, rows)
     least = {name: _widest(name, column) for name, column in columns.items()}
     """The fewest cells of each column that is shown."""
-    shrinking: Sequence[str] = cut or ()
+    shrinking = list(cut or ())
     texts_below: list[str] = []
     if cut is not None:
         for name in cut:
@@ -63,14 +67,16 @@ def drawn_table(
     elif least:
         folded = max(least, key=least.__getitem__)
         least[folded] = min(least[folded], _LEAST_FOLDED)
-        shrinking = (folded,)
+        shrinking = [folded]
+    if not texts_below:  # each of these stands under the one line of its row
+        shrinking += _narrowed(least, columns, width)
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     drawn_cells = []
     for name in least:
-        is_right = bool(rows) and all(is_number(text) for text in columns[name])
+        is_right = _has_numbers(columns[name])
         justify: JustifyMethod = "right" if is_right else "left"
         table.add_column(Text(name), justify=justify, no_wrap=name not in shrinking, overflow="fold")
-        is_cut = cut is not None and name in cut
+        is_cut = cut is not None and name in shrinking
         drawn_cells.append([_cell(name, text, is_cut=is_cut) for text in columns[name]])
     for row in zip(*drawn_cells, strict=True):
         table.add_row(*row)
@@ -93,6 +99,24 @@ def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str,
     for at, name in enumerate(headers):
         columns[name] = [row[at] if at < len(row) else "" for row in rows]
     return columns
+
+
+def _narrowed(least: dict[str, int], columns: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """Make ``least`` fit into a very narrow terminal, the widest columns first, and return which columns that took.
+    Numbers are never broken, so columns of numbers stay as they are."""
+    narrowed: list[str] = []
+    texts = [name for name in least if not _has_numbers(columns[name])]
+    while texts and _needed(least) > width:
+        name = max(texts, key=least.__getitem__)
+        if least[name] <= _FEWEST:
+            break
+        least[name] -= 1
+        narrowed.append(name)
+    return narrowed
+
+
+def _has_numbers(column: Sequence[str]) -> bool:
+    return bool(column) and all(is_number(text) for text in column)
 
 
 def _widest(name: str, column: Sequence[str]) -> int:
