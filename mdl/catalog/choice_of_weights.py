@@ -7,7 +7,7 @@ set of safetensors beside it holds the same weights; what is not certain stays. 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 from mdl.errors import UsageError
 from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import human_bytes, listed
-from mdl.paths import is_at_or_below
 from mdl.sources.gguf import Quantisation, quantisations_of
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
@@ -78,34 +77,23 @@ def choose(listing: Iterable[File]) -> Chosen[File]:
     left out.
     """
     files = tuple(listing)
-    folders = _folders(files)
-    left_out: set[str] = set()
-    if any(folder.complete for folder in folders.values()):
-        other_formats = _folders_of_other_formats(folders)
-        for path, folder in folders.items():
-            if path in other_formats:
-                left_out.update(str(file.path) for file in folder.files)
-            else:
-                left_out.update(_redundant_files(folder))
-    chosen = tuple(file for file in files if str(file.path) not in left_out)
+    redundant = _redundant_files(_folders(files))
+    chosen = tuple(file for file in files if str(file.path) not in redundant)
+    left_out = tuple(file for file in files if str(file.path) in redundant)
     quantisations = quantisations_of(chosen)
-    return Chosen(
-        chosen,
-        tuple(file for file in files if str(file.path) in left_out),
-        tuple(quantisations) if len(quantisations) > 1 else (),
-    )
+    return Chosen(chosen, left_out, tuple(quantisations) if len(quantisations) > 1 else ())
 
 
 def several(quantisations: Sequence[Quantisation], origin: HubOrigin, *, is_of_catalog: bool) -> SeveralQuantisations:
     """The error of a repository of which one quantisation must be named, with their sizes and how to name one."""
-    told = [f"{one.name} {human_bytes(one.size)}" for one in quantisations]
-    count = len(quantisations)
-    one = replace(origin.whole, quant=quantisations[0].name)
+    names = listed([f"{quantisation.name} {human_bytes(quantisation.size)}" for quantisation in quantisations])
+    example = replace(origin.whole, quant=quantisations[0].name)
     if is_of_catalog:
-        hint = f'name one in its entry, as in source = "{one}"; --all downloads all'
+        hint = f'name one in its entry, as in source = "{example}"; --all downloads all'
     else:
-        hint = f"name one: mdl get {one}; --all downloads all"
-    error = SeveralQuantisations(f"{count} quantisations of one model: {listed(told)}", item=origin.label, hint=hint)
+        hint = f"name one: mdl get {example}; --all downloads all"
+    reason = f"{len(quantisations)} quantisations of one model: {names}"
+    error = SeveralQuantisations(reason, item=origin.label, hint=hint)
     error.quantisations = tuple(quantisations)
     return error
 
@@ -178,13 +166,13 @@ class _Folder(Generic[File]):
         for _, name in self.weights:
             if name.kind != _SAFETENSORS or name.is_index:
                 continue
-            if name.shards:
-                shards.setdefault((name.stem, name.precision, name.shards), set()).add(name.shard)
-            else:
+            if name.shards == 0:
                 complete.add((name.stem, name.precision))
-        for (stem, precision, count), present in shards.items():
-            if len(present) >= count and present.issuperset(range(1, count + 1)):
-                complete.add((stem, precision))
+                continue
+            present = shards.setdefault((name.stem, name.precision, name.shards), set())
+            present.add(name.shard)
+            if len(present) >= name.shards and present.issuperset(range(1, name.shards + 1)):
+                complete.add((name.stem, name.precision))
         return complete
 
     @property
@@ -211,53 +199,78 @@ def _folders(files: Iterable[File]) -> dict[str, _Folder[File]]:
     return folders
 
 
-def _redundant_files(folder: _Folder[File]) -> Iterator[str]:
+def _redundant_files(folders: Mapping[str, _Folder[File]]) -> set[str]:
+    """The paths of the files that hold the same weights as a complete set of safetensors."""
+    redundant: set[str] = set()
+    if not any(folder.complete for folder in folders.values()):
+        return redundant
+    roots = _folders_named_after_formats(folders) | _exported_parts(folders)
+    for path, folder in folders.items():
+        if _is_in(path, roots):
+            redundant.update(str(file.path) for file in folder.files)
+        else:
+            redundant.update(_redundant_in(folder))
+    return redundant
+
+
+def _redundant_in(folder: _Folder[File]) -> set[str]:
     """The paths of the files of a folder that hold the same weights as a complete set of safetensors in it."""
-    precisions = folder.precisions_of_model
+    redundant: set[str] = set()
     graphs: set[str] = set()
     for file, name in folder.weights:
-        is_consolidated = _CONSOLIDATED.fullmatch(name.stem) is not None
-        if name.kind == _SAFETENSORS and not is_consolidated:
-            is_redundant = name.precision != "" and (name.stem, "") in folder.complete
-        elif name.is_of_model:
-            is_redundant = "" in precisions or name.precision in precisions
-        elif name.is_exported or name.kind == _GGUF:
-            is_redundant = "" in precisions
-        else:
-            is_redundant = not folder.complete.isdisjoint({(name.stem, ""), (name.stem, name.precision)})
-        if is_redundant:
+        if _is_redundant(name, folder):
             path = str(file.path)
+            redundant.add(path)
             graphs.add(f"{stem_of(path)}.xml")  # OpenVINO's, of the weights in the .bin of the same name
-            yield path
-    for file in folder.files:
-        if str(file.path) in graphs:
-            yield str(file.path)
+    redundant.update(str(file.path) for file in folder.files if str(file.path) in graphs)
+    return redundant
 
 
-def _folders_of_other_formats(folders: Mapping[str, _Folder[File]]) -> set[str]:
-    """The folders, and those in them, whose names say that they hold, in another format, the model of the folder they
-    are in; and the parts of a diffusers pipeline that exist as an export alone, as ``vae_decoder``."""
-    with_weights = [path for path, folder in folders.items() if folder.weights]
+def _is_redundant(name: _Name, folder: _Folder[File]) -> bool:
+    """Whether a complete set of safetensors in the folder holds the weights of the file of this name."""
+    usual = (name.stem, "")
+    precisions = folder.precisions_of_model
+    if name.kind == _SAFETENSORS and not _CONSOLIDATED.fullmatch(name.stem):
+        return name.precision != "" and usual in folder.complete
+    if name.is_of_model:
+        return "" in precisions or name.precision in precisions
+    if name.is_exported or name.kind == _GGUF:
+        return "" in precisions
+    return usual in folder.complete or (name.stem, name.precision) in folder.complete
+
+
+def _folders_named_after_formats(folders: Mapping[str, _Folder[File]]) -> set[str]:
+    """The folders with weights whose names say that they hold the model of the folder they are in in another format."""
     roots: set[str] = set()
-    for path in with_weights:
+    for path, folder in folders.items():
+        if not folder.weights:
+            continue
         parts = path.split("/")
         for depth, part in enumerate(parts):
-            if part.lower() not in _NAMES_OF_FORMATS:
-                continue
             parent = folders.get("/".join(parts[:depth]))
-            if parent is not None and parent.has_model:
+            if part.lower() in _NAMES_OF_FORMATS and parent is not None and parent.has_model:
                 roots.add("/".join(parts[: depth + 1]))
                 break
-    if any(str(file.path) == _PIPELINE for file in folders[""].files):
-        parts_of_pipeline = [path for path in with_weights if path and "/" not in path]
-        exported = {path for path in parts_of_pipeline if all(name.is_exported for _, name in folders[path].weights)}
-        if exported and all(folders[path].has_model for path in parts_of_pipeline if path not in exported):
-            roots |= exported
-    found: set[str] = set()
-    root: str | None = None
-    for path in sorted({*folders, *roots}, key=lambda folder: folder.split("/")):  # a folder comes before those in it
-        if path in roots:
-            root = path
-        if root is not None and is_at_or_below(path, root):
-            found.add(path)
-    return found
+    return roots
+
+
+def _exported_parts(folders: Mapping[str, _Folder[File]]) -> set[str]:
+    """The parts of a diffusers pipeline that exist as an export alone, as ``vae_decoder``, if all other parts have
+    their model."""
+    if _PIPELINE not in [str(file.path) for file in folders[""].files]:
+        return set()
+    exported: set[str] = set()
+    for path, folder in folders.items():
+        if path == "" or "/" in path or not folder.weights:
+            continue
+        if all(name.is_exported for _, name in folder.weights):
+            exported.add(path)
+        elif not folder.has_model:
+            return set()
+    return exported
+
+
+def _is_in(path: str, roots: set[str]) -> bool:
+    """Whether a folder is one of the roots, or below one."""
+    parts = path.split("/")
+    return any("/".join(parts[:depth]) in roots for depth in range(1, len(parts) + 1))

@@ -48,23 +48,35 @@ def export(models: Mapping[str, Sequence[RemoteFile]], name: str) -> Export:
     left_out: dict[str, str] = {}
     for model, remotes in sorted(models.items()):
         for remote in remotes:
-            one = _exported(model, remote)
-            if name == "sha256sums" and one.sha256 is None:
-                is_bundled = remote.digest is not None and not remote.is_vouched_for
-                left_out[one.path] = _ONLY_BUNDLED if is_bundled else "no sha256 of it is known"
-            elif name != "sha256sums" and not one.url:
-                left_out[one.path] = "only mdl can fetch it: its URL has a query, which may be a secret, or is not http"
+            file = _exported(model, remote)
+            reason = _why_no_sum(file, remote) if name == "sha256sums" else _why_no_url(file)
+            if reason:
+                left_out[file.path] = reason
             else:
-                files.append(one)
+                files.append(file)
     return Export(name, FORMATS[name](files), tuple(files), left_out)
 
 
+def _why_no_sum(file: ExportedFile, remote: RemoteFile) -> str:
+    if file.sha256 is not None:
+        return ""
+    is_bundled = remote.digest is not None and not remote.is_vouched_for
+    return _ONLY_BUNDLED if is_bundled else "no sha256 of it is known"
+
+
+def _why_no_url(file: ExportedFile) -> str:
+    if file.url:
+        return ""
+    return "only mdl can fetch it: its URL has a query, which may be a secret, or is not http"
+
+
 def _exported(model: str, remote: RemoteFile) -> ExportedFile:
-    digest = remote.digest
-    is_known = digest is not None and digest.algorithm == "sha256" and remote.is_vouched_for
-    sha256 = digest.hex if digest and is_known else None
-    first, *others = [*filter(_is_open, (remote.url, *remote.mirrors)), ""]
-    return ExportedFile(model, f"{model}/{remote.path}", first, tuple(filter(None, others)), remote.size, sha256)
+    sha256 = None
+    if remote.digest is not None and remote.digest.algorithm == "sha256" and remote.is_vouched_for:
+        sha256 = remote.digest.hex
+    urls = [url for url in (remote.url, *remote.mirrors) if _is_open(url)]
+    first = urls[0] if urls else ""
+    return ExportedFile(model, f"{model}/{remote.path}", first, tuple(urls[1:]), remote.size, sha256)
 
 
 def _is_open(url: str) -> bool:
@@ -73,31 +85,35 @@ def _is_open(url: str) -> bool:
 
 
 def _urls(files: Iterable[ExportedFile]) -> str:
-    return "".join(f"{one.url}\n" for one in files)
+    return "".join(f"{file.url}\n" for file in files)
 
 
 def _sha256sums(files: Iterable[ExportedFile]) -> str:
-    return "".join(sum_line(one.sha256 or "", one.path) for one in files)
+    return "".join(sum_line(file.sha256 or "", file.path) for file in files)
 
 
 def _aria2(files: Iterable[ExportedFile]) -> str:
     """The input file of ``aria2c -i``: https://aria2.github.io/manual/en/html/aria2c.html#input-file."""
-    text = ""
-    for one in files:
-        text += "\t".join((one.url, *one.mirrors)) + f"\n  out={one.path}\n"
-        text += f"  checksum=sha-256={one.sha256}\n" if one.sha256 else ""
-    return text
+    lines = []
+    for file in files:
+        lines.append("\t".join((file.url, *file.mirrors)))
+        lines.append(f"  out={file.path}")
+        if file.sha256:
+            lines.append(f"  checksum=sha-256={file.sha256}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _metalink(files: Iterable[ExportedFile]) -> str:
     """Metalink 4, RFC 5854, without a time: the same lock gives the same bytes."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<metalink xmlns="urn:ietf:params:xml:ns:metalink">']
-    for one in files:
-        lines.append(f"  <file name={quoteattr(one.path)}>")
-        lines += [f"    <size>{one.size}</size>"] if one.size is not None else []
-        lines += [f'    <hash type="sha-256">{one.sha256}</hash>'] if one.sha256 else []
-        urls = enumerate((one.url, *one.mirrors), 1)
-        lines += [f'    <url priority="{priority}">{_as_text(url)}</url>' for priority, url in urls]
+    for file in files:
+        lines.append(f"  <file name={quoteattr(file.path)}>")
+        if file.size is not None:
+            lines.append(f"    <size>{file.size}</size>")
+        if file.sha256:
+            lines.append(f'    <hash type="sha-256">{file.sha256}</hash>')
+        for priority, url in enumerate((file.url, *file.mirrors), 1):
+            lines.append(f'    <url priority="{priority}">{_as_text(url)}</url>')
         lines.append("  </file>")
     return "\n".join([*lines, "</metalink>", ""])
 

@@ -57,9 +57,10 @@ def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
 
 def portable(model: Model) -> Model:
     """The model as it may leave this machine: without the secrets that URLs may have."""
+    files = [replace(file, url=open_url(file.url), mirrors=_open_urls(file.mirrors)) for file in model.files]
     return replace(
         model,
-        files=tuple(replace(one, url=open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files),
+        files=tuple(files),
         sources=tuple(_open_origin(origin) for origin in model.sources),
         mirrors=_open_urls(model.mirrors),
         homepage=open_url(model.homepage),
@@ -69,20 +70,27 @@ def portable(model: Model) -> Model:
 
 def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
     """The same of a locked model; ``entry`` stands for the entry that it is locked from."""
-    files = (replace(one, source=open_url(one.source), mirrors=_open_urls(one.mirrors)) for one in locked.files)
+    files = []
+    for file in locked.files:
+        files.append(replace(file, source=open_url(file.source), mirrors=_open_urls(file.mirrors)))
     return LockedModel(locked.name, entry, tuple(files))
 
 
 def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[str, ...]:
     """What `portable` and `portable_lock` take something out of: files as ``model/path``, and models."""
-    found: set[str] = set()
+    names: set[str] = set()
     for model in models:
-        if portable(replace(model, files=())) != replace(model, files=()):
-            found.add(model.name)
-        found |= {f"{model.name}/{one.path}" for one in model.files if _is_cut(one.url, *one.mirrors)}
-    for one in locked:
-        found |= {f"{one.name}/{file.path}" for file in one.files if _is_cut(file.source, *file.mirrors)}
-    return tuple(sorted(found))
+        without_files = replace(model, files=())
+        if portable(without_files) != without_files:
+            names.add(model.name)
+        for file in model.files:
+            if _is_cut(file.url, *file.mirrors):
+                names.add(f"{model.name}/{file.path}")
+    for locked_model in locked:
+        for locked_file in locked_model.files:
+            if _is_cut(locked_file.source, *locked_file.mirrors):
+                names.add(f"{locked_model.name}/{locked_file.path}")
+    return tuple(sorted(names))
 
 
 def _is_cut(*urls: str) -> bool:
@@ -101,17 +109,22 @@ def _open_origin(origin: Origin) -> Origin:
 
 def entry_facts(model: Model) -> dict[str, Any]:
     """A model as the keys of its entry in a catalog; empty ones are left out when they are written."""
-    texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
-    kind = {"kind": model.kind} if model.kind != Model.kind else {}
+    facts: dict[str, Any] = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
+    if model.kind != Model.kind:
+        facts["kind"] = model.kind
     sources = [str(origin) for origin in model.sources]
-    keys = ("tags", "include", "exclude", "mirrors")
-    lists = {key: list(getattr(model, key)) for key in keys}
-    source = {"source": sources[0] if len(sources) == 1 else sources}
-    return texts | kind | source | lists | {"files": [_file_facts(file) for file in model.files]}
+    facts["source"] = sources[0] if len(sources) == 1 else sources
+    for key in ("tags", "include", "exclude", "mirrors"):
+        facts[key] = list(getattr(model, key))
+    facts["files"] = [_file_facts(file) for file in model.files]
+    return facts
 
 
 def _file_facts(file: CatalogFile) -> dict[str, Any]:
-    facts = {"id": file.id, "path": file.path.text, "url": file.url, "mirrors": list(file.mirrors), "size": file.size}
-    facts["role"] = file.role if file.role != CatalogFile.role else ""
-    facts["sha256"] = file.digest.hex if file.digest else ""
+    facts: dict[str, Any] = {"id": file.id, "path": file.path.text, "url": file.url, "mirrors": list(file.mirrors)}
+    facts["size"] = file.size
+    if file.role != CatalogFile.role:
+        facts["role"] = file.role
+    if file.digest:
+        facts["sha256"] = file.digest.hex
     return {key: value for key, value in facts.items() if value not in ("", [], None)}

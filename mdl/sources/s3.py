@@ -13,7 +13,8 @@ from mdl.files import RemoteFile
 from mdl.net.locators import Link
 from mdl.paths import RelPath, is_at_or_below, shown
 from mdl.sources import Origin, Source, SourceContext
-from mdl.sources.object_store import Access, Bucket, S3Object
+from mdl.sources.object_store import Bucket, S3Object
+from mdl.sources.s3_client import Access
 from mdl.values import value_class
 
 _LONGEST_NAME = 120

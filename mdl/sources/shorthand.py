@@ -34,14 +34,15 @@ def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
     """
     if not word.strip():
         raise UsageError("an empty name (is a variable not set?)", hint="give the name of a model, or hf:org/repo")
-    if (cloned := _cloned(word, page_hosts)) is not None:
+    cloned = _cloned(word, page_hosts)
+    if cloned is not None:
         return cloned
     scheme, colon, rest = word.partition(":")
     if colon and scheme.lower() in ("hf", "s3"):
         return f"{scheme.lower()}:{rest}"
     if is_reference(word):
-        page = _of_page(re.sub("^[^:]*://", "", word), page_hosts)
-        return page if page and page.startswith("hf:") else word
+        page = _of_page(re.sub("^[^:]*://", "", word), page_hosts) or ""
+        return page if page.startswith("hf:") else word
     if "/" not in word:
         return None
     return _of_page(word, page_hosts) or _of_path(word)
@@ -50,7 +51,10 @@ def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
 def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
     """An address that 'git clone' takes; None if it is not one."""
     match = _GIT.fullmatch(word)
-    if not match or not (match["git"] or "git@" in word.partition("/")[0] or word.lower().startswith("ssh://git@")):
+    if not match:
+        return None
+    is_by_ssh = "git@" in word.partition("/")[0] or word.lower().startswith("ssh://git@")
+    if not match["git"] and not is_by_ssh:
         return None
     if match["host"].lower() in page_hosts:
         return f"hf:{match['path']}"

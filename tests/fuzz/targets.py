@@ -70,7 +70,8 @@ from mdl.sources.hub_api import _parse_item
 from mdl.sources.hub_listing import FileList, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found
-from mdl.sources.object_store import Access, Bucket, PartedUpload
+from mdl.sources.object_store import Bucket, PartedUpload
+from mdl.sources.s3_client import Access
 from mdl.weights.safetensors import read_header, why_not_exact
 
 _MEMORY = Path("/dev/shm")

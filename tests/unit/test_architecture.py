@@ -39,8 +39,8 @@ ONLY = {
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},
     "h11": {"plugins/serve"},
-    "boto3": {"sources/object_store"},
-    "botocore": {"sources/object_store"},
+    "boto3": {"sources/s3_client"},
+    "botocore": {"sources/s3_client"},
     "huggingface_hub": {"sources/hub", "downloader/hub_client", "ops/push"},
 }
 _PURE = """

@@ -128,7 +128,8 @@ def _opened(client: Client, url: str, context: Context) -> Iterator[Mirror]:
     from mdl.catalog.mirror_layout import MirrorPlace
     from mdl.plugins.mirror.operation import Mirror
     from mdl.plugins.mirror.upload import Reporter
-    from mdl.sources.object_store import Access, Bucket
+    from mdl.sources.object_store import Bucket
+    from mdl.sources.s3_client import Access
 
     place = MirrorPlace.parse(url)
     if context.network is None:

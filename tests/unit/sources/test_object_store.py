@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from mdl.net.policy import Limits, RetryPolicy
 from mdl.net.throttle import Throttle
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.object_store import Access, Bucket, PartedUpload, UploadedPart, refusal
+from mdl.sources.object_store import Bucket, PartedUpload, UploadedPart
+from mdl.sources.s3_client import Access, refusal
 from mdl.units import NO_RATE_LIMIT
 
 pytest.importorskip("boto3")
@@ -37,7 +37,7 @@ def served() -> Iterator[Make]:
     servers: list[FaultyServer] = []
     clients: list[HttpClient] = []
 
-    def make(handler: Handler, keys: Mapping[str, str] = KEYS, **options: Any) -> Bucket:
+    def make(handler: Handler, keys: Mapping[str, str] = KEYS, presigns: bool | None = None, **options: Any) -> Bucket:
         server = FaultyServer(handler)
         server.__enter__()
         http = HttpClient(
@@ -46,7 +46,7 @@ def served() -> Iterator[Make]:
         servers.append(server)
         clients.append(http)
         context = SourceContext(Endpoint(server.url, None, ""), Path("/nonexistent"), network_of(http), environ=keys)
-        return Bucket("training", Access(server.url, "eu-west-3"), context)
+        return Bucket("training", Access(server.url, "eu-west-3", presigns), context)
 
     yield make
     for http in clients:
@@ -369,8 +369,8 @@ def test_a_large_object_is_no_small_one(served: Make) -> None:
 @pytest.mark.parametrize("presigns", [True, False])
 def test_the_words_of_a_refused_read(served: Make, presigns: bool) -> None:
     """They are the store's own, with its code, and no part of a signature."""
-    bucket = served(always(error(403, "SignatureDoesNotMatch", "with ?X-Amz-Signature=0123abcd of AKID the-secret")))
-    bucket = Bucket(bucket.name, replace(bucket.access, presigns=presigns), bucket.context)
+    answer = error(403, "SignatureDoesNotMatch", "with ?X-Amz-Signature=0123abcd of AKID the-secret")
+    bucket = served(always(answer), presigns=presigns)
     with pytest.raises(AuthError, match="SignatureDoesNotMatch") as caught:
         bucket.read("k", 9)
     assert not {"0123abcd", "the-secret"} & set(re.split(r"\W+", f"{caught.value} {caught.value.hint}"))
@@ -384,8 +384,7 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
         asked.append(request)
         return reply(200, b"data")
 
-    signed = served(handle)
-    bucket = Bucket("training", replace(signed.access, presigns=False), signed.context)
+    bucket = served(handle, presigns=False)
     http = bucket.http
     http.locate = lambda url: bucket.locate(url.rpartition("/")[2])
     with http.open("GET", "s3://training/k", {"Range": "bytes=1-2"}) as opened:
@@ -395,9 +394,8 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
     assert (get.query, get.header("range")) == ("", "bytes=1-2")
     assert str(get.header("authorization")).startswith("AWS4-HMAC-SHA256 Credential=AKID/")
     with FaultyServer(always(reply(200))) as other:
-        moved = served(redirects(f"{other.url}/k"))
-        bucket = Bucket("training", replace(moved.access, presigns=False), moved.context)
-        moved.http.locate = lambda url: bucket.locate("k")
+        moved = served(redirects(f"{other.url}/k"), presigns=False)
+        moved.http.locate = lambda url: moved.locate("k")
         with moved.http.open("GET", "s3://training/k"):
             pass
         assert [request.header("authorization") for request in other.requests] == [None]

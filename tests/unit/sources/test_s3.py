@@ -38,8 +38,9 @@ from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext, parse
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.object_store import Access, Bucket
+from mdl.sources.object_store import Bucket
 from mdl.sources.s3 import S3Origin, S3Source
+from mdl.sources.s3_client import Access
 
 pytest.importorskip("boto3")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
