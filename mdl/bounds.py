@@ -101,7 +101,7 @@ def whole_number(value: object, *, least: int = 0, most: int = LARGEST_NUMBER) -
 
 
 def parse_whole_number(text: str, *, least: int = 0, most: int = LARGEST_NUMBER) -> int:
-    """The whole number in ``text``, of nothing but the digits 0 to 9. Raises `OutOfBounds`."""
+    """Return the whole number in ``text``, of nothing but the digits 0 to 9. Raises `OutOfBounds`."""
     if len(text) <= LONGEST_NUMBER and text.isascii() and text.isdigit():
         digits = text.lstrip("0") or "0"
         if len(digits) <= _MOST_DIGITS:
@@ -117,7 +117,7 @@ def finite_number(value: object, *, least: float = 0.0, most: float = LARGEST_NU
 
 
 def parse_number(text: str, *, least: float = 0.0, most: float = LARGEST_NUMBER) -> float:
-    """The number in ``text``, as JSON writes numbers. Raises `OutOfBounds`."""
+    """Return the number in ``text``, as JSON writes numbers. Raises `OutOfBounds`."""
     if len(text) <= LONGEST_NUMBER and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text):
         return finite_number(float(text), least=least, most=most)
     raise OutOfBounds(f"{brief(text)} is not a number from {least:g} to {most:g}")
@@ -134,7 +134,7 @@ def at_most(things: T, most: int, what: str) -> T:
 
 
 def parse_json(data: str | bytes, *, most: int = LARGEST_JSON, allow_nan: bool = False) -> Any:
-    """A JSON document of at most ``most`` bytes (or characters).
+    """Return a JSON document of at most ``most`` bytes (or characters).
 
     A whole number of over 64 bits becomes a float, so that it is no size or count. With ``allow_nan`` NaN, Infinity and
     numbers like 1e999 are floats, as Python and trainers write them; without it they are refused. Raises ``ValueError``
@@ -150,8 +150,8 @@ def parse_json(data: str | bytes, *, most: int = LARGEST_JSON, allow_nan: bool =
 
 
 def parse_integer(text: str) -> int | float:
-    """The whole number in ``text``, of digits after perhaps a minus; as a float if it has over 64 bits, so that it is
-    no size and no count. Raises `OutOfBounds` for over 100 characters."""
+    """Return the whole number in ``text``, of digits after perhaps a minus; as a float if it has over 64 bits, so that
+    it is no size and no count. Raises `OutOfBounds` for over 100 characters."""
     if len(text) <= _MOST_CHARACTERS:
         number = int(text)
         if abs(number) <= _LARGEST_UNSIGNED:

@@ -40,7 +40,7 @@ def dumps_with_list(facts: Mapping[str, Any], key: str, items: Iterable[Any]) ->
 
 
 def loads(line: bytes) -> Any | None:
-    """The fact in one line without its newline; None if the line is torn or damaged."""
+    """Return the fact in one line without its newline; None if the line is torn or damaged."""
     body = checked(line)
     if body is None:
         return None
@@ -51,7 +51,7 @@ def loads(line: bytes) -> Any | None:
 
 
 def checked(line: bytes) -> memoryview | None:
-    """The JSON of one line without its newline; None if the line is torn or damaged."""
+    """Return the JSON of one line without its newline; None if the line is torn or damaged."""
     body = memoryview(line)[9:]
     try:
         is_whole = line[8:9] == b" " and int(line[:8], 16) == zlib.crc32(body)

@@ -39,7 +39,8 @@ class Digest:
 
     @classmethod
     def of_etag(cls, etag: str | None) -> Digest | None:
-        """The digest that a hub's ETag is: a sha256 if it has 64 hex digits, a git blob id if it has 40, else None."""
+        """Return the digest that a hub's ETag is: a sha256 if it has 64 hex digits, a git blob id if it has 40, else
+        None."""
         text = (etag or "").removeprefix("W/").strip('"')
         for algorithm, pattern in _HEX.items():
             if re.fullmatch(pattern, text):
@@ -51,14 +52,14 @@ class Digest:
 
 
 def new_hasher(algorithm: str, size: int) -> hashlib._Hash:
-    """A running hash; ``size`` (bytes of the whole file) is part of a git blob id."""
+    """Return a running hash; ``size`` (bytes of the whole file) is part of a git blob id."""
     if algorithm == "git-sha1":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.sha256()
 
 
 def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None) -> Iterator[memoryview]:
-    """The bytes ``[start, stop)`` of an open file in views of one reused buffer; ends early at end of file."""
+    """Yield the bytes ``[start, stop)`` of an open file in views of one reused buffer; ends early at end of file."""
     view = memoryview(buffer if buffer is not None else bytearray(min(_READ, max(0, stop - start))))
     while start < stop:
         count = os.preadv(fd, [view[: min(len(view), stop - start)]], start)

@@ -18,7 +18,7 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(blocks: Iterable[bytes | memoryview], lists: Mapping[str, Take], longest: int) -> Any:
-    """The value that the ``blocks`` of UTF-8 hold.
+    """Return the value that the ``blocks`` of UTF-8 hold.
 
     If it is a list, its items go to ``lists[""]``; if it is an object, those of the list under a key of ``lists`` go
     there. An empty list stands for them in the result. Nothing else may have more than ``longest`` characters.
@@ -84,7 +84,7 @@ class _Text:
         self._has_ended = False
 
     def next_character(self) -> str:
-        """The next character that is no blank, which stays; '' at the end."""
+        """Return the next character that is no blank, which stays; '' at the end."""
         while True:
             match = _BLANKS.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -101,7 +101,7 @@ class _Text:
         self._at += 1
 
     def value(self) -> Any:
-        """The next value. Raises `ValueError`."""
+        """Return the next value. Raises `ValueError`."""
         self.next_character()
         while True:
             try:

@@ -54,7 +54,7 @@ class DiskSpace:
 
 
 def disk_space(folder: Path) -> DiskSpace:
-    """The room on the file system of ``folder``, which may not exist yet.
+    """Return the room on the file system of ``folder``, which may not exist yet.
 
     Some FUSE mounts, buckets and shares have no answer, or say that they have 0 blocks in all: they do not know.
     """
@@ -74,14 +74,15 @@ def free_space(folder: Path) -> int | None:
 
 
 def is_unsupported(error: OSError) -> bool:
-    """Whether a file system says that it does not have what was asked of it: links, modes, locks or syncing. FAT,
-    exFAT, buckets and shares lack some of them, and each says so in its own way."""
+    """Return whether a file system says that it does not have what was asked of it: links, modes, locks or syncing.
+    FAT, exFAT, buckets and shares lack some of them, and each says so in its own way."""
     return error.errno in _UNSUPPORTED
 
 
 def refuses_order(error: OSError) -> bool:
-    """Whether an error may mean that a mount takes writes in order alone, into a file that is open from its first byte
-    to its last, as those of buckets do: it refuses another offset, to go on with a file, to cut one, or to link one."""
+    """Return whether an error may mean that a mount takes writes in order alone, into a file that is open from its
+    first byte to its last, as those of buckets do: it refuses another offset, to go on with a file, to cut one, or to
+    link one."""
     return is_unsupported(error) or error.errno in _ORDERED
 
 
@@ -106,7 +107,7 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself, or the first folder above it that exists."""
+    """Return the path itself, or the first folder above it that exists."""
     while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
@@ -134,7 +135,7 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
 
 
 def user_name(uid: int) -> str:
-    """The name of a user, for messages."""
+    """Return the name of a user, for messages."""
     with contextlib.suppress(ImportError, KeyError):
         import pwd
 

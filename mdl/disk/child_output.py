@@ -91,7 +91,7 @@ class Child:
             self.end()
 
     def is_over(self) -> bool:
-        """Whether it has ended. What it said last is taken then; what its own children may say later is not."""
+        """Return whether it has ended. What it said last is taken then; what its own children may say later is not."""
         if self.process.poll() is None:
             return False
         self.take()

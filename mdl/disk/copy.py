@@ -53,7 +53,8 @@ class SharingRule:
         return self.name in ("auto", "reflink")
 
     def links(self, status: os.stat_result, size: int | None = None) -> bool:
-        """Whether a file with this status may get a second name. ``size`` is its future size, if not that of now."""
+        """Return whether a file with this status may get a second name. ``size`` is its future size, if not that of
+        now."""
         if status.st_uid != os.geteuid():
             return False
         if self.name == "hard":
@@ -64,8 +65,8 @@ class SharingRule:
 
 
 def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = None) -> Way:
-    """What `clone_link_or_copy` will do with an open file for a target in ``folder``, which exists; leaves nothing
-    behind. ``size`` is the future size of the file in bytes, if not that of now."""
+    """Return what `clone_link_or_copy` will do with an open file for a target in ``folder``, which exists; leaves
+    nothing behind. ``size`` is the future size of the file in bytes, if not that of now."""
     if rule.clones():
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
             fcntl.ioctl(nameless, _FICLONE, fd)
@@ -77,7 +78,7 @@ def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = Non
 
 
 def is_same_mount(one: Path, other: Path) -> bool:
-    """Whether a file can be renamed from ``one`` to ``other``, both of which exist. Raises `OSError`."""
+    """Return whether a file can be renamed from ``one`` to ``other``, both of which exist. Raises `OSError`."""
     with open_for_reading(one) as first, open_for_reading(other) as second:
         return _mount_of(first) == _mount_of(second)
 
@@ -146,9 +147,9 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
 
 
 def data_ranges(fd: int) -> list[tuple[int, int]]:
-    """The ranges of an open file that were written, each from a first byte to before a last one. In a file with holes
-    their edges are left out, for the system only tells whole blocks, parts of which may not have been written. To be
-    asked before the file is read: what was reserved and then read counts as written."""
+    """Return the ranges of an open file that were written, each from a first byte to before a last one. In a file with
+    holes their edges are left out, for the system only tells whole blocks, parts of which may not have been written. To
+    be asked before the file is read: what was reserved and then read counts as written."""
     size = os.fstat(fd).st_size
     found: list[tuple[int, int]] = []
     at = 0
@@ -169,7 +170,7 @@ def data_ranges(fd: int) -> list[tuple[int, int]]:
 
 
 def holds(whole: int, part: int, ranges: Iterable[tuple[int, int]]) -> bool:
-    """Whether an open file has the same bytes as another one in these ranges."""
+    """Return whether an open file has the same bytes as another one in these ranges."""
     for start, stop in ranges:
         for at in range(start, stop, _COMPARED):
             count = min(_COMPARED, stop - at)
@@ -193,8 +194,8 @@ def read_no_further(fd: int) -> None:
 
 
 def _mount_of(fd: int) -> tuple[int, str]:
-    """The device and the mount of an open file. A hard link cannot cross mounts, not even those of one file system (a
-    container's volumes)."""
+    """Return the device and the mount of an open file. A hard link cannot cross mounts, not even those of one file
+    system (a container's volumes)."""
     lines: list[str] = []
     with contextlib.suppress(OSError):  # not every system tells the mount
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()

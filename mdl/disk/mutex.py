@@ -92,7 +92,7 @@ def _flock(fd: int, kind: int) -> bool | None:
 
 
 def is_locked(path: Path) -> bool | None:
-    """Whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
+    """Return whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | NO_LINK)
         try:
@@ -106,7 +106,7 @@ def is_locked(path: Path) -> bool | None:
 
 
 def has_reliable_locks(path: Path) -> bool:
-    """Whether a free lock on the file system of ``path`` proves that no process holds it."""
+    """Return whether a free lock on the file system of ``path`` proves that no process holds it."""
     return filesystem_type(path) in LOCAL
 
 
@@ -276,8 +276,8 @@ def _make_lease(path: Path, lock: int, name: str) -> HeldFile | None:
 
 
 def may_be_held(lease: Path, lock: int) -> bool:
-    """Whether the process that made a lease may be alive, though this one has the lock. Ages are measured by the clock
-    of the file system: those of two machines may differ."""
+    """Return whether the process that made a lease may be alive, though this one has the lock. Ages are measured by the
+    clock of the file system: those of two machines may differ."""
     if has_reliable_locks(lease) and try_lock(lock, patience=0.0):
         return False
     try:
@@ -292,7 +292,7 @@ def _has_text(text: bytes, lease: Path) -> bool:
 
 
 def _text_of(lease: Path) -> bytes:
-    """The content of a lease; nothing if it is gone."""
+    """Return the content of a lease; nothing if it is gone."""
     with contextlib.suppress(OSError):
         return read_regular(lease, LARGEST_NOTE) or b""
     return b""
@@ -340,10 +340,10 @@ def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[No
 
 
 def may_be_alive(path: Path, touched: Iterable[Path] = (), quiet: float | None = None) -> bool:
-    """Whether the process that works on ``path``, and keeps it locked, may be alive. ``touched`` are further files that
-    it writes. Where a free lock proves nothing, it counts as dead ``quiet`` seconds after it last wrote to any of
-    them: after a minute, or after ten if ``path`` is missing. That may be wrong: who acts on it must be safe against a
-    process that goes on writing, see `mdl.downloader.adoption`."""
+    """Return whether the process that works on ``path``, and keeps it locked, may be alive. ``touched`` are further
+    files that it writes. Where a free lock proves nothing, it counts as dead ``quiet`` seconds after it last wrote to
+    any of them: after a minute, or after ten if ``path`` is missing. That may be wrong: who acts on it must be safe
+    against a process that goes on writing, see `mdl.downloader.adoption`."""
     is_held = is_locked(path)
     if is_held:
         return True
@@ -359,13 +359,13 @@ def may_be_alive(path: Path, touched: Iterable[Path] = (), quiet: float | None =
 
 
 def _modified_at(path: Path) -> float:
-    """When a file or folder was modified. Raises `OSError`."""
+    """Return when a file or folder was modified. Raises `OSError`."""
     return path.lstat().st_mtime
 
 
 def _clock_of(folder: Path) -> float:
-    """The time by the clock that stamps the files of a folder, which may be another machine's: that of a new file, or
-    of this machine if none can be made."""
+    """Return the time by the clock that stamps the files of a folder, which may be another machine's: that of a new
+    file, or of this machine if none can be made."""
     import tempfile
 
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder, prefix=".clock-", suffix=".mdl-tmp") as file:

@@ -30,8 +30,8 @@ _HINT = "--exclude leaves it out; -o NAME gives one file a shorter name, and --t
 
 
 def name_too_long(path: Path) -> StorageError:
-    """The error for a final ``path`` that its disk calls too long. It says how many bytes the disk takes, if a name in
-    the path has more."""
+    """Return the error for a final ``path`` that its disk calls too long. It says how many bytes the disk takes, if a
+    name in the path has more."""
     words = os.strerror(errno.ENAMETOOLONG)
     most = _longest_name(_nearest_existing_folder(path))
     for name in path.parts:
@@ -45,7 +45,8 @@ def name_too_long(path: Path) -> StorageError:
 
 
 def is_name_too_long(path: Path) -> bool:
-    """Whether the disk calls a name in ``path`` too long, also if the folder that is to have it is not there yet."""
+    """Return whether the disk calls a name in ``path`` too long, also if the folder that is to have it is not there
+    yet."""
     long = [name for name in path.parts if len(os.fsencode(name)) > _SHORT]
     folder = _nearest_existing_folder(path) if long else path
     return any(_is_too_long(place) for place in (path, *(folder / name for name in long)))
@@ -60,7 +61,7 @@ def _is_too_long(path: Path) -> bool:
 
 
 def _nearest_existing_folder(path: Path) -> Path:
-    """The first folder above ``path`` that is there."""
+    """Return the first folder above ``path`` that is there."""
     return nearest_existing(path.parent)
 
 
@@ -87,7 +88,7 @@ def _longest_name(folder: Path) -> int:
 
 
 def _takes(folder: int, length: int) -> bool:
-    """Whether an open folder takes a name of that many bytes."""
+    """Return whether an open folder takes a name of that many bytes."""
     probe = hidden_name("-" * (1 + length - len(hidden_name("-"))))
     try:
         os.close(create(probe, 0o600, folder=folder))
@@ -105,7 +106,7 @@ class NameFolding:
     form: bool = False
 
     def key(self, name: str) -> str:
-        """The same for two names that are one there."""
+        """Return the same for two names that are one there."""
         if name.isascii():
             return name.lower() if self.case else name
         if self.form:

@@ -60,7 +60,7 @@ class ProcessId:
         return int(parts[1]) if parts else 0
 
     def is_alive(self) -> bool | None:
-        """Whether it still runs; None if that cannot be known from here."""
+        """Return whether it still runs; None if that cannot be known from here."""
         if not self._parts:
             return None
         machine, pid, recorded, namespace = self._parts
@@ -72,7 +72,8 @@ class ProcessId:
         return started == recorded or _UNKNOWN in (started, recorded)
 
     def is_stopped(self) -> bool:
-        """Whether it runs no more until it is told to go on (SIGCONT), as after Ctrl-Z. False if that is not known."""
+        """Return whether it runs no more until it is told to go on (SIGCONT), as after Ctrl-Z. False if that is not
+        known."""
         with contextlib.suppress(OSError):
             return bool(self.is_alive()) and _state_and_more(self.pid)[0] in "Tt"
         return False
@@ -92,7 +93,7 @@ def _current(pid: int) -> ProcessId:
 
 
 def free_descriptors() -> int:
-    """How many more files and sockets this process may open (``ulimit -n``)."""
+    """Return how many more files and sockets this process may open (``ulimit -n``)."""
     import resource
 
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -102,7 +103,7 @@ def free_descriptors() -> int:
 
 
 def hostname() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     return platform.node()
 
 
@@ -127,15 +128,15 @@ def _short_hash(text: str) -> str:
 
 
 def _namespace() -> str:
-    """The PID name space of this process; 0 if the system has none."""
+    """Return the PID name space of this process; 0 if the system has none."""
     with contextlib.suppress(OSError):
         return str(os.stat("/proc/self/ns/pid").st_ino)
     return "0"
 
 
 def _start_time(pid: int) -> str | None:
-    """When process ``pid`` started, in clock ticks since boot; None if there is no such process. Another user's process
-    may be hidden (the mount option ``hidepid``)."""
+    """Return when process ``pid`` started, in clock ticks since boot; None if there is no such process. Another user's
+    process may be hidden (the mount option ``hidepid``)."""
     try:
         is_described = os.readlink("/proc/self") == str(os.getpid())
     except OSError:  # no /proc, or that of another PID name space
@@ -154,13 +155,14 @@ def _start_time(pid: int) -> str | None:
 
 
 def _state_and_more(pid: int) -> list[str]:
-    """What ``/proc/PID/stat`` says of a process, from the letter of its state on. Raises `OSError`."""
+    """Return what ``/proc/PID/stat`` says of a process, from the letter of its state on. Raises `OSError`."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def isolated_python() -> list[str]:
-    """The words that start this Python so that it imports nothing from the current folder, from the user's folder of
-    packages, or from what a variable ``PYTHON…`` names. Raises `UsageError` if nobody knows where this Python is."""
+    """Return the words that start this Python so that it imports nothing from the current folder, from the user's
+    folder of packages, or from what a variable ``PYTHON…`` names. Raises `UsageError` if nobody knows where this Python
+    is."""
     if not sys.executable:
         raise UsageError(
             "mdl cannot start itself: where its Python is, is not known", hint="start mdl by its full path"
@@ -170,14 +172,15 @@ def isolated_python() -> list[str]:
 
 
 def python_command(module: str = "mdl.__main__") -> list[str]:
-    """The words that start a module of this mdl, which has a function ``main``, in a Python of its own; the words for
-    ``main`` follow. Every child of mdl that is Python is started by these. Raises `UsageError` as `isolated_python`."""
+    """Return the words that start a module of this mdl, which has a function ``main``, in a Python of its own; the
+    words for ``main`` follow. Every child of mdl that is Python is started by these. Raises `UsageError` as
+    `isolated_python`."""
     return [*isolated_python(), str(Path(__file__).resolve().with_name("child.py")), module]
 
 
 def split_command(command: str, what: str) -> list[str]:
-    """The words of ``command``, which is started without a shell. Raises `UsageError`, which names ``what`` (a flag),
-    if it cannot be split, needs a shell, or is empty."""
+    """Return the words of ``command``, which is started without a shell. Raises `UsageError`, which names ``what`` (a
+    flag), if it cannot be split, needs a shell, or is empty."""
     import shlex
 
     try:

@@ -120,7 +120,7 @@ def stage_link(folder: Path, name: str, target: str) -> Path:
 
 
 def can_link(folder: Path) -> bool:
-    """Whether symbolic links can be made in a folder. Raises `OSError`."""
+    """Return whether symbolic links can be made in a folder. Raises `OSError`."""
     try:
         stage_link(folder, "probe", "probe").unlink(missing_ok=True)
     except OSError as error:
@@ -338,13 +338,13 @@ def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
 
 
 def staged_name(final: Path) -> Path:
-    """A hidden name in the folder of ``final``, under which it is written first. No other call returns it."""
+    """Return a hidden name in the folder of ``final``, under which it is written first. No other call returns it."""
     return final.parent / hidden_name()
 
 
 def hidden_name(mark: str = "") -> str:
-    """The name of a staged file: short, whatever its final name is, as some disks take 143 bytes or fewer (ADR 52). It
-    has the `ProcessId` in it, for `sweep`, and the ``mark``, or a random one if there is none."""
+    """Return the name of a staged file: short, whatever its final name is, as some disks take 143 bytes or fewer (ADR
+    52). It has the `ProcessId` in it, for `sweep`, and the ``mark``, or a random one if there is none."""
     return f".{mark or os.urandom(_MARK_BYTES).hex()}.{ProcessId.current()}.mdl-tmp"
 
 
@@ -355,13 +355,13 @@ def sweep(folder: Path) -> None:
 
 
 def is_staged(name: str) -> bool:
-    """Whether a file of this name is staged, by a living process or a dead one."""
+    """Return whether a file of this name is staged, by a living process or a dead one."""
     return re.fullmatch(_STAGED, name) is not None
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from here
-    counts as ended after a day without a write."""
+    """Return the staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from
+    here counts as ended after a day without a write."""
     found = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
@@ -464,7 +464,7 @@ def rotate(path: Path, kept: int) -> None:
 
 
 def umask() -> int:
-    """The umask of this process; read without changing it, if the system tells."""
+    """Return the umask of this process; read without changing it, if the system tells."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)

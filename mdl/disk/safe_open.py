@@ -99,8 +99,8 @@ class _NotRegular(OSError):
 
 
 def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
-    """The first ``most`` bytes of a file, or all; None if it is not a regular file, or if it is one of mdl's own that
-    another user may have written. Raises `OSError`."""
+    """Return the first ``most`` bytes of a file, or all; None if it is not a regular file, or if it is one of mdl's own
+    that another user may have written. Raises `OSError`."""
     try:
         fd = open_regular(path, is_own=is_own)
     except (_NotRegular, Unsafe):
@@ -179,23 +179,23 @@ class EntryAt:
         return self.parent / self.name
 
     def as_new(self) -> EntryAt:
-        """The same entry, at which no file may be replaced."""
+        """Return the same entry, at which no file may be replaced."""
         return EntryAt(self.folder, self.name, self.parent, is_new=True)
 
     def beside(self, name: str) -> EntryAt:
-        """The entry of another name in the same folder."""
+        """Return the entry of another name in the same folder."""
         return EntryAt(self.folder, name, self.parent)
 
     def stat(self) -> os.stat_result | None:
-        """The status of the entry, of a link itself; None if there is nothing."""
+        """Return the status of the entry, of a link itself; None if there is nothing."""
         try:
             return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def file_stat(self) -> os.stat_result | None:
-        """The status of the file; None if there is nothing. Raises `Unsafe` for a link or a special file, `Occupied`
-        for a folder."""
+        """Return the status of the file; None if there is nothing. Raises `Unsafe` for a link or a special file,
+        `Occupied` for a folder."""
         found = self.stat()
         if found is None or stat.S_ISREG(found.st_mode):
             return found
@@ -205,7 +205,7 @@ class EntryAt:
         raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path), hint=Occupied.default_hint)
 
     def read(self, most: int) -> bytes | None:
-        """The first ``most`` bytes of the file; None if there is no regular file. Raises `OSError`."""
+        """Return the first ``most`` bytes of the file; None if there is no regular file. Raises `OSError`."""
         found = self.stat()
         if found is None or not stat.S_ISREG(found.st_mode):
             return None
@@ -302,14 +302,14 @@ def make_folders(folder: Path, mode: int = 0o700) -> None:
 
 
 def trusted_owners(folder: Path) -> frozenset[int]:
-    """The ids of users whose files in a folder are trusted: this user and root. Root also trusts the owner of the
-    folder, who can put anything there anyway. Raises `OSError`."""
+    """Return the ids of users whose files in a folder are trusted: this user and root. Root also trusts the owner of
+    the folder, who can put anything there anyway. Raises `OSError`."""
     me = os.geteuid()
     return frozenset({0, me} if me else {0, os.stat(folder).st_uid})
 
 
 def is_untrusted_link(path: Path, status: os.stat_result) -> bool:
-    """Whether this is a link that another user made; see `trusted_owners`."""
+    """Return whether this is a link that another user made; see `trusted_owners`."""
     return stat.S_ISLNK(status.st_mode) and status.st_uid not in trusted_owners(path.parent)
 
 
@@ -322,7 +322,7 @@ class _Trust:
     has_modes: bool = True
 
     def why_untrusted(self, status: os.stat_result, *, may_be_shared: bool = False) -> str:
-        """Why another user may have written the file with this status; '' if none can have."""
+        """Return why another user may have written the file with this status; '' if none can have."""
         if status.st_uid not in self.owners:
             return f"belongs to {user_name(status.st_uid)}"
         if status.st_mode & _OTHERS and self.has_modes and not may_be_shared:
@@ -387,7 +387,7 @@ def _made_anew(path: Path, flags: int, mode: int) -> int:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder that mdl made for this user, or that root made."""
+    """Return whether ``path`` is a folder that mdl made for this user, or that root made."""
     try:
         check_own_folder(path)
     except (OSError, Unsafe):
@@ -402,7 +402,7 @@ def check_own_folder(path: Path) -> None:
 
 
 def is_trusted_owner(uid: int, own: Path) -> bool:
-    """Whether files of the user ``uid`` beside mdl's folder ``own`` are trusted like this user's own."""
+    """Return whether files of the user ``uid`` beside mdl's folder ``own`` are trusted like this user's own."""
     if uid in (0, os.geteuid()):
         return True
     with contextlib.suppress(OSError, Unsafe), _inside(own) as (_, trust):
@@ -452,7 +452,7 @@ def _hide_from_git(folder: int) -> None:
 
 
 def _split(path: Path) -> tuple[tuple[str, ...], Path]:
-    """The steps that must not be links, and the folder in which they begin."""
+    """Return the steps that must not be links, and the folder in which they begin."""
     at = path.parts.index(_OWN) if _OWN in path.parts else len(path.parts) - 1
     return path.parts[at:], Path(*path.parts[:at])
 
@@ -471,8 +471,8 @@ def _repair(folder: int, path: Path, top: int, trust: _Trust) -> _Trust:
 
 
 def _as_shown_by(folder: int, trust: _Trust) -> _Trust:
-    """The same trust on a file system that shows other owners or modes than were set. A file of this user's is made
-    there to find out what it shows."""
+    """Return the same trust on a file system that shows other owners or modes than were set. A file of this user's is
+    made there to find out what it shows."""
     name = f".{os.urandom(8).hex()}{_OWN}-tmp"
     try:
         fd = create(name, 0o600, folder=folder)

@@ -21,7 +21,7 @@ from mdl.disk.mutex import has_reliable_locks, may_be_alive
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_own
 from mdl.downloader import journal as journals
-from mdl.downloader.journal import Identity, Journal
+from mdl.downloader.journal import Identity, Journal, Record
 from mdl.errors import Busy, Unsafe
 from mdl.paths import record_name
 
@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.2
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:
-    """The partial folders of ``key``, of all processes of this user."""
+    """Return the partial folders of ``key``, of all processes of this user."""
     with contextlib.suppress(OSError):
         found = (entry for entry in partials.iterdir() if key_of(entry) == key)
         return sorted(entry for entry in found if is_own_folder(entry))
@@ -39,7 +39,7 @@ def leftovers(partials: Path, key: str) -> list[Path]:
 
 
 def key_of(folder: Path) -> str:
-    """The key of the file that a folder of ``partials`` or ``side`` is of; '' if it is none of mdl's."""
+    """Return the key of the file that a folder of ``partials`` or ``side`` is of; '' if it is none of mdl's."""
     match = _KEYED.fullmatch(folder.name)
     return match[1] if match else ""
 
@@ -52,7 +52,7 @@ def size_of_partial(folder: Path) -> int:
 
 
 def claimed_bytes(partials: Path, key: str, identity: Identity) -> int:
-    """How many bytes of this very file the best leftover has; changes nothing."""
+    """Return how many bytes of this very file the best leftover has; changes nothing."""
     return max((_usable_bytes(folder, identity) for folder in leftovers(partials, key)), default=0)
 
 
@@ -61,24 +61,19 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
 
     Raises `Busy` if a living process works on one, `OSError`.
     """
-    for folder in sorted(leftovers(partials, key), key=lambda one: _usable_bytes(one, identity), reverse=True):
+    by_bytes = sorted(leftovers(partials, key), key=lambda folder: _usable_bytes(folder, identity), reverse=True)
+    for folder in by_bytes:
         if folder == mine:
             if _is_published(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             continue
-        if is_held(folder):
-            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+        _check_free(folder)
         if mine.exists() or _is_published(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        elif _owner(folder).is_alive() is False or (_owner(folder).pid and has_reliable_locks(folder)):
-            # the owner is known to be dead, not only very likely to be
+        elif _is_surely_dead(folder):
             publish.take_over(folder, mine)
         else:
-            try:
-                _copy(folder, mine, identity)
-            except BaseException:
-                shutil.rmtree(mine, ignore_errors=True)
-                raise
+            _copy(folder, mine, identity)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -87,30 +82,23 @@ def move_leftover(folder: Path, partials: Path) -> None:
     On another file system what its journal claims is copied. The caller holds the model's lock, so no other download
     of this process works on it. Raises `Busy` if another living process does, `OSError`.
     """
-    is_mine = _owner(folder) == ProcessId.current()
-    if not is_mine and is_held(folder):
-        raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+    if _owner(folder) != ProcessId.current():
+        _check_free(folder)
     mine = make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}"
-    if mine.exists() or not (folder / "data").exists() or _is_published(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    if publish.take_over(folder, mine):
+    is_of_use = not mine.exists() and (folder / "data").exists() and not _is_published(folder)
+    if is_of_use and publish.take_over(folder, mine):
         return
     record = journals.load(folder / "journal")
-    if record is not None:
-        try:
-            _copy(folder, mine, record.identity)
-        except BaseException:
-            shutil.rmtree(mine, ignore_errors=True)
-            raise
+    if is_of_use and record is not None:
+        _copy(folder, mine, record.identity)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard_leftovers(partials: Path, key: str, mine: Path) -> None:
     """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if a living process works on one."""
     for folder in leftovers(partials, key):
-        if folder != mine and is_held(folder):
-            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+        if folder != mine:
+            _check_free(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -121,23 +109,22 @@ def wait_for_owners(
     name of the holder. Raises `Cancelled`."""
     wanted = frozenset(keys)
     until = time.monotonic() + seconds
-    told = False
-    while (holder := _other_holder(partials, wanted)) and time.monotonic() < until:
-        if not told:
-            told = True
-            on_wait(holder)
+    holder = _other_holder(partials, wanted)
+    if holder and seconds > 0:
+        on_wait(holder)
+    while holder and time.monotonic() < until:
         cancel.wait(_LOOK_SECONDS)
+        holder = _other_holder(partials, wanted)
 
 
 def _other_holder(partials: Path, keys: frozenset[str]) -> str:
     """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
     however many keys there are."""
-    mine = str(ProcessId.current())
     with contextlib.suppress(OSError):
-        for entry in sorted(partials.iterdir()):
-            owner = entry.name.partition(".")[2]
-            if key_of(entry) in keys and owner != mine and is_own_folder(entry) and is_held(entry):
-                return _holder(entry)
+        for folder in sorted(partials.iterdir()):
+            is_wanted = key_of(folder) in keys and _owner(folder) != ProcessId.current()
+            if is_wanted and is_own_folder(folder) and is_held(folder):
+                return _holder(folder)
     return ""
 
 
@@ -157,17 +144,22 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
 
 
 def stale_dirs(place: Path) -> list[Path]:
-    """The folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl did
-    not make."""
+    """Return the folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl
+    did not make."""
+    stale: list[Path] = []
     with contextlib.suppress(OSError):
         if not place.is_symlink():
-            return sorted(one for one in place.iterdir() if key_of(one) and _owner(one).pid and not is_held(one))
-    return []
+            for folder in sorted(place.iterdir()):
+                is_mdls = bool(key_of(folder) and _owner(folder).pid)
+                if is_mdls and not is_held(folder):
+                    stale.append(folder)
+    return stale
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the data of a
-    partial locked, or the whole folder. One that lives on after its download was stopped, like a notebook, does not."""
+    """Return whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the
+    data of a partial locked, or the whole folder. One that lives on after its download was stopped, like a notebook,
+    does not."""
     alive = _owner(folder).is_alive()
     if alive is False or (alive and not has_reliable_locks(folder)):
         return alive
@@ -175,9 +167,23 @@ def is_held(folder: Path) -> bool:
     return may_be_alive(locked, [folder, *folder.rglob("*")])
 
 
+def _check_free(folder: Path) -> None:
+    """Raises `Busy` if a living process is at work in a partial's folder, or may be."""
+    if is_held(folder):
+        raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+
+
+def _is_surely_dead(folder: Path) -> bool:
+    """Return whether the owner of a folder that is not held is known to be dead, not only very likely to be."""
+    owner = _owner(folder)
+    if owner.is_alive() is False:
+        return True
+    return bool(owner.pid) and has_reliable_locks(folder)
+
+
 def _is_published(folder: Path) -> bool:
-    """Whether the data of a partial has a second name: its process was killed while it gave it the final one. This file
-    must not be written to any more."""
+    """Return whether the data of a partial has a second name: its process was killed while it gave it the final one.
+    This file must not be written to any more."""
     with contextlib.suppress(OSError):
         return (folder / "data").lstat().st_nlink > 1
     return False
@@ -199,21 +205,29 @@ def _usable_bytes(folder: Path, identity: Identity) -> int:
 
 
 def _copy(folder: Path, mine: Path, identity: Identity) -> None:
-    """Copy what the journal of a leftover claims, if it is of this very file. Raises `OSError`.
-
-    Its owner may be alive after all: nothing is believed of what it cut off or began anew meanwhile.
-    """
+    """Copy what the journal of a leftover claims into the folder ``mine``, if it is of this very file; that is removed
+    again if it fails. Raises `OSError`."""
     record = journals.load(folder / "journal")
     if record is None:
         return
     make_private_dir(mine)
+    try:
+        _copy_claimed(folder, mine, record, is_of_file=record.resumable_as(identity))
+    except BaseException:
+        shutil.rmtree(mine, ignore_errors=True)
+        raise
+
+
+def _copy_claimed(folder: Path, mine: Path, record: Record, *, is_of_file: bool) -> None:
+    """As `_copy`. The owner may be alive after all: nothing is believed of what it cut off or began again
+    meanwhile."""
     try:
         source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
     except Unsafe:
         return
     target = open_new(mine / "data", os.O_WRONLY, 0o666)
     try:
-        if record.resumable_as(identity):
+        if is_of_file:
             for claim in record.have:
                 copy.copy_range(source, target, claim.length, start=claim.start)
             sync(target, data_only=True)

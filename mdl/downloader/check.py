@@ -39,8 +39,8 @@ _WHITE = "\t\r\n\f"
 
 
 def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> AuthError | ProtocolError | None:
-    """Why a file cannot be what was asked for: an `AuthError` for a sign-in page, else a `ProtocolError`. None if it
-    can be. To ask the same server again does not help.
+    """Return why a file cannot be what was asked for: an `AuthError` for a sign-in page, else a `ProtocolError`. None
+    if it can be. To ask the same server again does not help.
 
     ``name`` is the file's, ``beginning`` its first `LOOKED_AT` bytes, or all; it has ``size`` bytes. ``url`` is where
     the last redirect led.
@@ -80,9 +80,8 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
 
 
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:
-    """Why an open file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A server
-    that builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut.
-    """
+    """Return why an open file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A
+    server that builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut."""
     why = None
     if size and not why_junk_path(name):
         why = why_not_whole(file, size, name)
@@ -92,12 +91,13 @@ def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | Non
 
 
 def _is_mostly_zeros(data: bytes) -> bool:
-    """Whether these are the upper bytes of a text in UTF-16 without a mark: any two bytes may be some letter."""
+    """Return whether these are the upper bytes of a text in UTF-16 without a mark: any two bytes may be some letter."""
     return data.count(0) > len(data) * 3 // 4
 
 
 def _text_of(beginning: bytes) -> str:
-    """The text that a file begins with, if that is nothing but printable characters in UTF-8 or UTF-16; else ""."""
+    """Return the text that a file begins with, if that is nothing but printable characters in UTF-8 or UTF-16; else
+    ""."""
     encoding = "utf-8-sig"
     if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"

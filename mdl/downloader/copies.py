@@ -67,14 +67,15 @@ class LocalCopies:
         return sorted(found, key=lambda one: (one[0][0] != own, one[1] == "copy"))
 
     def _own_place(self, model: str, remote: RemoteFile) -> Path | None:
-        """Where the file will be, if another one with the same bytes is there too: to bring it again would replace that
-        one, whose receipt is of the file that was there."""
+        """Return where the file will be, if another one with the same bytes is there too: to bring it again would
+        replace that one, whose receipt is of the file that was there."""
         if not self.store.layout.is_by_digest:
             return None
         return Path(os.path.realpath(self.store.final_path(model, remote)))
 
     def _places(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
-        """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
+        """Yield where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a
+        blob."""
         if remote.digest is None or remote.size == 0:
             return
         for _, path, receipt in self._published.get(remote.digest, ()):
@@ -89,13 +90,13 @@ class LocalCopies:
             yield path, False
 
     def predict(self, item: Item) -> Item | None:
-        """The item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads none of
-        them."""
+        """Return the item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads
+        none of them."""
         ways = [way for _, way in self.candidates(item.wanted.model, item.remote) if way]
         return replace(item, way=ways[0]) if ways else None
 
     def predict_duplicate(self, item: Item) -> Item:
-        """The item with how it will get the bytes that another file of the plan fetches."""
+        """Return the item with how it will get the bytes that another file of the plan fetches."""
         folder = nearest_existing(self.store.own)
         way: Way = "copy"
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as nameless:
@@ -215,7 +216,7 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
 
 
 def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """The first item of each digest, and those that need the same bytes again."""
+    """Return the first item of each digest, and those that need the same bytes again."""
     first: list[Item] = []
     again: list[Item] = []
     seen: set[Digest] = set()

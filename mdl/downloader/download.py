@@ -38,7 +38,7 @@ class HeldBytes(Protocol):
         """Bytes that are there."""
 
     def gaps(self, size: int) -> list[ByteRange]:
-        """The ranges of a file of ``size`` bytes that are missing."""
+        """Return the ranges of a file of ``size`` bytes that are missing."""
 
 
 @small_value_class
@@ -156,8 +156,8 @@ class Download:
         return self._origins[-1 - self.attempts.mirrors]
 
     def address(self, now: float) -> str:
-        """The URL to ask ``now``, in seconds since 1970: where `url` redirected to, unless the query of that tells that
-        it expires within a minute, else `url`."""
+        """Return the URL to ask ``now``, in seconds since 1970: where `url` redirected to, unless the query of that
+        tells that it expires within a minute, else `url`."""
         if self.location and expires_at(self.location) - now < _EXPIRES_SOON:
             return self.url
         return self.location or self.url
@@ -210,7 +210,7 @@ class Download:
         return self.remote.size is not None and self.held.total >= self.remote.size
 
     def next_segment(self, record: OriginRecord) -> Segment | None:
-        """The next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
+        """Return the next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
         size = self.remote.size
         if self.small or self.via_hub or self.single_stream or size is None:
             return None if self.running else Segment(size, 0, is_whole=True)
@@ -234,7 +234,7 @@ class Download:
         return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == size)
 
     def _width(self, record: OriginRecord) -> int:
-        """How many connections it may use now. Nobody opens a third one before a second has been served."""
+        """Return how many connections it may use now. Nobody opens a third one before a second has been served."""
         if not self.first_response_seen or not record.may_have_two:
             return 1
         if record.serves_parallel:
@@ -244,8 +244,8 @@ class Download:
         return min(2, self.scaler.width)
 
     def _second_segment(self, record: OriginRecord) -> Segment | None:
-        """What a second connection is to bring, while it is open whether the origin serves one; None if nobody is to
-        be asked now. It begins far away: a cache that fetches all bytes before it first is found out by that."""
+        """Return what a second connection is to bring, while it is open whether the origin serves one; None if nobody
+        is to be asked now. It begins far away: a cache that fetches all bytes before it first is found out by that."""
         first = next(iter(self.running))
         if record.is_asked or not first.is_answered:
             return None
@@ -271,7 +271,8 @@ class Download:
         return Segment(stop, start, is_second=True, offset_seconds=offset_seconds)
 
     def _segment_length(self, record: OriginRecord) -> int:
-        """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
+        """Return the length of the next segment in bytes: shorter towards the end, so that all connections end
+        together."""
         tuning = self._tuning
         speed = self.scaler.speed
         if speed and self._width(record) == 1:
@@ -303,7 +304,7 @@ class Download:
         return Segment(slowest.cut(middle), middle)
 
     def _seconds_left(self, segment: Segment, now: float) -> float:
-        """How long a segment will take at its own speed, or, if it has just begun, at that of the others."""
+        """Return how long a segment will take at its own speed, or, if it has just begun, at that of the others."""
         elapsed = now - segment.began
         came = segment.at - segment.first
         if elapsed < self._tuning.slow_tail:
@@ -341,14 +342,14 @@ class Download:
         self.pending.add(segment.at, segment.stop)
 
     def is_current(self, segment: Segment) -> bool:
-        """Whether the segment is asked of the current server, not of one that was given up since."""
+        """Return whether the segment is asked of the current server, not of one that was given up since."""
         return segment.mirrors == self.attempts.mirrors
 
     def ended_request(
         self, segment: Segment, others: int, is_serving: bool, record: OriginRecord, error: MdlError | None
     ) -> RequestEnded:
-        """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
-        them. ``record`` says what the origin can."""
+        """Return how the request for ``segment`` ended, while ``others`` went on at the same origin, which
+        ``is_serving`` them. ``record`` says what the origin can."""
         first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
         was_redirected = segment.asked_url != self.url
         return RequestEnded(
@@ -450,7 +451,7 @@ class Download:
         self.verified = verified
 
     def result(self, lost: MdlError | None = None) -> FileResult:
-        """How it ended; ``lost`` is the error of one that did not."""
+        """Return how it ended; ``lost`` is the error of one that did not."""
         error = self.error if self.ended else lost
         digest = None
         size = None

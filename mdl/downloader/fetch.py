@@ -143,15 +143,15 @@ class Fetcher:
         return headers
 
     def _validator(self, file: OpenFile, url: str) -> str | None:
-        """The validator with which the file was begun at the origin of ``url``, if it was one and counts."""
+        """Return the validator with which the file was begun at the origin of ``url``, if it was one and counts."""
         download = file.download
         if not download.heeds_validators:
             return None
         return file.part.validators.get(origin_of(url)) or download.remote.validator
 
     def _fetches_whole(self, opened: OpenResponse) -> bool:
-        """Whether something on the way is known to fetch whole files for every range: a proxy that sees plain http, and
-        squid."""
+        """Return whether something on the way is known to fetch whole files for every range: a proxy that sees plain
+        http, and squid."""
         if "squid" in opened.headers.get("via", "").lower():
             return True
         return opened.url.startswith("http:") and self._http.proxy_for(opened.url) is not None
@@ -262,7 +262,7 @@ class Fetcher:
             download.is_another(size, change.validator if download.heeds_validators else None)
 
     def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
-        """The error, which also says if the server sent a page or a pointer."""
+        """Return the error, which also says if the server sent a page or a pointer."""
         return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
 
     def _note_answer(self, file: OpenFile, segment: Segment, accept: Accept, opened: OpenResponse) -> None:

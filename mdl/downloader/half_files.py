@@ -59,9 +59,9 @@ _ARIA2_VERSION = 1
 def find_half(
     final: Path, folder: Path, remote: RemoteFile, in_cache: Mapping[str, Sequence[Path]], half_final: LocalFile | None
 ) -> HalfFile | None:
-    """The unfinished file that has most of ``remote``: the one under its ``final`` name, if that is ``half_final``,
-    beside it, where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if
-    there is none, or no digest."""
+    """Return the unfinished file that has most of ``remote``: the one under its ``final`` name, if that is
+    ``half_final``, beside it, where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its
+    digest. None if there is none, or no digest."""
     if remote.digest is None or remote.size == 0:
         return None
     if half_final and half_final.stamp and half_final.stamp.size:
@@ -78,7 +78,7 @@ def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
 
 
 def _half_at(path: Path, size: int | None) -> HalfFile | None:
-    """The unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
+    """Return the unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         length = os.fstat(fd).st_size
         ranges = data_ranges(fd)
@@ -128,7 +128,7 @@ def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:
 
 
 def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
-    """What the hub's client has left unfinished in its cache, by the digests that the whole files will have."""
+    """Return what the hub's client has left unfinished in its cache, by the digests that the whole files will have."""
     found: dict[str, list[Path]] = {}
     for repo in repos:
         for blob in repo.blobs:
@@ -141,7 +141,8 @@ def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
 
 
 def written_ranges(path: Path) -> tuple[tuple[int, int], ...] | None:
-    """The ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else None."""
+    """Return the ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else
+    None."""
     noted = pieces_there(path)
     if noted is not None:
         return noted
@@ -153,8 +154,8 @@ def written_ranges(path: Path) -> tuple[tuple[int, int], ...] | None:
 
 
 def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
-    """The ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one; None if
-    it noted nothing, or nothing that can be read."""
+    """Return the ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one;
+    None if it noted nothing, or nothing that can be read."""
     try:
         data = read_regular(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
         if data is None:
@@ -193,7 +194,7 @@ def _aria2_ranges(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _bits(field: bytes) -> Iterator[int]:
-    """The numbers of the bits that are set, of which the first is the highest one of the first byte."""
+    """Yield the numbers of the bits that are set, of which the first is the highest one of the first byte."""
     for place, byte in enumerate(field):
         for bit in range(8):
             if byte & (0x80 >> bit):

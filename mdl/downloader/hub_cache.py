@@ -47,12 +47,12 @@ user or root made."""
 
 
 def repo_folder(repo_type: str, repo: str) -> str:
-    """The name of a repository's folder: ``models--org--name``."""
+    """Return the name of a repository's folder: ``models--org--name``."""
     return "--".join([f"{repo_type}s", *repo.split("/")])
 
 
 def repo_folder_of(hub: HubFile) -> str:
-    """The name of the folder of the repository that has this file."""
+    """Return the name of the folder of the repository that has this file."""
     return repo_folder(hub.repo_type, hub.repo)
 
 
@@ -65,15 +65,15 @@ class CacheFolders:
         self._refs: dict[tuple[str, str], Place] = {}
 
     def place(self, folders: tuple[str, ...], path: RelPath) -> Place:
-        """The place of ``path`` below ``folders``, each in the one before. Raises `Unsafe` for names of folders that
-        lead elsewhere."""
+        """Return the place of ``path`` below ``folders``, each in the one before. Raises `Unsafe` for names of folders
+        that lead elsewhere."""
         if folders not in self._bases:
             self._bases[folders] = self._base(folders)
         base, front = self._bases[folders]
         return base, RelPath(f"{front}{path.text}")
 
     def _base(self, folders: tuple[str, ...]) -> tuple[Path, str]:
-        """Where the last link leads to, and the folders below that."""
+        """Return where the last link leads to, and the folders below that."""
         RelPath.of_repository("/".join(folders))
         base = self.cache
         steps: list[str] = []
@@ -88,16 +88,16 @@ class CacheFolders:
         return base, "".join(f"{step}/" for step in steps)
 
     def snapshot(self, hub: HubFile) -> Place:
-        """Where programs look for a file: in the snapshot of its commit."""
+        """Return where programs look for a file: in the snapshot of its commit."""
         path = RelPath.of_repository(hub.path)
         return self.place((repo_folder_of(hub), SNAPSHOTS, hub.revision), path)
 
     def blob(self, hub: HubFile, digest_hex: str) -> Place:
-        """Where the bytes of a file are, or would be, under the name of their digest."""
+        """Return where the bytes of a file are, or would be, under the name of their digest."""
         return self.place((repo_folder_of(hub), BLOBS), RelPath(digest_hex))
 
     def ref(self, hub: HubFile) -> Place:
-        """Where the commit of the branch of a file is recorded. Raises `Unsafe`."""
+        """Return where the commit of the branch of a file is recorded. Raises `Unsafe`."""
         repo = repo_folder_of(hub)
         key = repo, hub.branch or "main"
         if key not in self._refs:
@@ -106,8 +106,8 @@ class CacheFolders:
         return self._refs[key]
 
     def bytes_of(self, hub: HubFile, digest_hex: str, *, has_links: bool = True) -> Place:
-        """Where the bytes of a file are: in its snapshot, in its blob, or in the shared store to which that is a link.
-        If they are nowhere, where they are to go: into the blob, or on a disk without links into the snapshot."""
+        """Return where the bytes of a file are: in its snapshot, in its blob, or in the shared store to which that is a
+        link. If they are nowhere, where they are to go: into the blob, or on a disk without links into the snapshot."""
         snapshot = self.snapshot(hub)
         if is_plain_file(snapshot):
             return snapshot
@@ -120,7 +120,7 @@ class CacheFolders:
 
 
 def followed(folder: Path) -> Path:
-    """The folder that a link of the user or root leads to; any other path as it is."""
+    """Return the folder that a link of the user or root leads to; any other path as it is."""
     return Path(os.path.realpath(folder)) if _is_own_link(folder) else folder
 
 
@@ -132,7 +132,7 @@ def _is_own_link(path: Path) -> bool:
 
 
 def shared_target(cache: Path, blob: str | Path) -> Place | None:
-    """The place in the shared store to which a blob is a link; None if it is none."""
+    """Return the place in the shared store to which a blob is a link; None if it is none."""
     try:
         link = os.readlink(blob)
     except OSError:
@@ -144,7 +144,7 @@ def shared_target(cache: Path, blob: str | Path) -> Place | None:
 
 
 def shared_links(cache: Path, blobs: Iterable[Path]) -> dict[Path, set[Path]]:
-    """Which of these blobs are links into the shared store, by the file there."""
+    """Return which of these blobs are links into the shared store, by the file there."""
     found: dict[Path, set[Path]] = {}
     for blob in blobs:
         if target := shared_target(cache, blob):
@@ -153,7 +153,7 @@ def shared_links(cache: Path, blobs: Iterable[Path]) -> dict[Path, set[Path]]:
 
 
 def shared_files(cache: Path) -> list[Path]:
-    """The files of the shared store, if it is one that the hub's client has made."""
+    """Return the files of the shared store, if it is one that the hub's client has made."""
     store = followed(cache / BLOBS)
     if not (store / _MARKER).is_file() or store.is_symlink():
         return []
@@ -178,7 +178,7 @@ def remove_shared(cache: Path, shared: Path, is_referred_to: Callable[[], bool])
 
 
 def link_text(pointer: Place, blob: Place) -> str:
-    """What a link in a snapshot says to lead to a blob: relative, so that it holds when the cache is moved."""
+    """Return what a link in a snapshot says to lead to a blob: relative, so that it holds when the cache is moved."""
     if pointer[0] == blob[0]:
         return os.path.relpath(blob[1].text, Path(pointer[1].text).parent)
     real_blob = os.path.join(os.path.realpath(path_of(blob).parent), blob[1].name)
@@ -186,7 +186,7 @@ def link_text(pointer: Place, blob: Place) -> str:
 
 
 def is_plain_file(place: Place) -> bool:
-    """Whether a regular file is there, and no link."""
+    """Return whether a regular file is there, and no link."""
     try:
         return stat.S_ISREG(os.lstat(f"{place[0]}/{place[1].text}").st_mode)
     except (OSError, ValueError):
@@ -194,7 +194,7 @@ def is_plain_file(place: Place) -> bool:
 
 
 def path_of(place: Place) -> Path:
-    """The path of a place, unchecked."""
+    """Return the path of a place, unchecked."""
     return place[0] / place[1].text
 
 

@@ -146,14 +146,14 @@ class HubClient:
 
 
 def _of_proxy(proxy: Proxy, trust: Trust) -> ssl.SSLContext | None:
-    """The TLS context for the connection to a proxy; None if that is without TLS."""
+    """Return the TLS context for the connection to a proxy; None if that is without TLS."""
     return trust.context(host_of(proxy.url), port_of(proxy.url)) if proxy.url.startswith("https:") else None
 
 
 @functools.cache
 def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
-    """The hooks that the hub's client has without mdl's; none if its own client cannot be made from the environment,
-    as with a proxy of a scheme that it does not know."""
+    """Return the hooks that the hub's client has without mdl's; none if its own client cannot be made from the
+    environment, as with a proxy of a scheme that it does not know."""
     import huggingface_hub
     from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
@@ -188,7 +188,7 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
 
 
 def _translated(error: Exception) -> MdlError:
-    """The hub client's error as mdl's own, in its words but without the request's URL."""
+    """Return the hub client's error as mdl's own, in its words but without the request's URL."""
     from huggingface_hub import errors
 
     message = f"huggingface_hub: {one_line(error)}"
@@ -203,12 +203,12 @@ def _translated(error: Exception) -> MdlError:
 
 
 def one_line(error: BaseException) -> str:
-    """What the hub's client says, in one line."""
+    """Return what the hub's client says, in one line."""
     return safe_excerpt(str(error).split("\n\n")[0])
 
 
 def _bar(on_bytes: Callable[[int], None]) -> Any:
-    """A class in place of the hub's progress bar that only counts bytes."""
+    """Return a class in place of the hub's progress bar that only counts bytes."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Counter(tqdm):  # type: ignore[misc]

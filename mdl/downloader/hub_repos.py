@@ -60,7 +60,7 @@ class CachedFile:
         return Digest.of_etag(self.blob.name) if self.blob else None
 
     def remote(self, origin: HubOrigin, endpoint: str) -> RemoteFile | None:
-        """The file at the hub whose URL is ``endpoint``; None if its name cannot be one."""
+        """Return the file at the hub whose URL is ``endpoint``; None if its name cannot be one."""
         try:
             hub = HubFile(origin.repo, origin.repo_type, self.commit, self.path)
             url = origin.file_url(endpoint, self.commit, self.path)
@@ -90,8 +90,8 @@ class CachedRepo:
         return followed(self.real_folder / BLOBS)
 
     def listed(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
-        """The size and digest of each of a commit's files, by its path, as the hub's client has noted them; none if it
-        has not."""
+        """Return the size and digest of each of a commit's files, by its path, as the hub's client has noted them; none
+        if it has not."""
         if commit not in self._listings:
             self._listings[commit] = self._listing(commit)
         return self._listings[commit]
@@ -119,8 +119,8 @@ class CachedRepo:
         return found
 
     def listing_of(self, commit: str) -> list[tuple[str, int | None, Digest]]:
-        """What it tells of a commit: the path, size and digest of each file. Without a listing of the hub's client,
-        these are the files that are here; nothing if the digest of one of them is not known."""
+        """Return what it tells of a commit: the path, size and digest of each file. Without a listing of the hub's
+        client, these are the files that are here; nothing if the digest of one of them is not known."""
         if listed := self.listed(commit):
             return [(path, size, digest) for path, (size, digest) in listed.items()]
         files = [file for file in self.files if file.commit == commit]
@@ -167,8 +167,8 @@ class CachedRepo:
         return any(folder.is_symlink() for folder in folders)
 
     def pieces(self, blobs: Iterable[Path]) -> list[Path]:
-        """What is to go of it one after another, if its user has put links in the place of some of its folders: the
-        links, and what the hub's client or mdl put where they lead to, with these ``blobs``; never a folder of the
+        """Return what is to go of it one after another, if its user has put links in the place of some of its folders:
+        the links, and what the hub's client or mdl put where they lead to, with these ``blobs``; never a folder of the
         user's itself."""
         found = [*self.refs, *self._unless_followed(self._refs, self.real_folder / REFS)]
         for commit in self.commits:
@@ -183,7 +183,7 @@ class CachedRepo:
 
     @staticmethod
     def _unless_followed(real: Path, named: Path) -> list[Path]:
-        """The folder by the name that the cache has for it, if that is a link, which goes alone."""
+        """Return the folder by the name that the cache has for it, if that is a link, which goes alone."""
         return [named] if real != named else []
 
     @cached_property
@@ -202,7 +202,7 @@ class CachedRepo:
         return sum(path.lstat().st_blocks * 512 for path in self.blobs if path.suffix == UNFINISHED)
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit that a branch, tag or commit means here; None if it is not here."""
+        """Return the commit that a branch, tag or commit means here; None if it is not here."""
         ref = self.refs.get(self._refs / revision, revision)
         return ref if any(file.commit == ref for file in self.files) else None
 
@@ -219,7 +219,7 @@ def cached_repos(cache: Path) -> list[CachedRepo]:
 
 
 def _repo_at(folder: Path) -> CachedRepo | None:
-    """The repository that a folder of the cache is for, by its name; None if it is for none."""
+    """Return the repository that a folder of the cache is for, by its name; None if it is for none."""
     if match := _FOLDER.fullmatch(folder.name):
         kind = "" if match[1] == "model" else f"{match[1]}s/"
         with contextlib.suppress(MdlError):
@@ -228,7 +228,7 @@ def _repo_at(folder: Path) -> CachedRepo | None:
 
 
 def all_shared_links(cache: Path) -> dict[Path, set[Path]]:
-    """Which blobs of all repositories lead to each file of the shared store."""
+    """Return which blobs of all repositories lead to each file of the shared store."""
     found: dict[Path, set[Path]] = {}
     for repo in cached_repos(cache):
         for shared, links in shared_links(cache, repo.blobs).items():
@@ -237,7 +237,7 @@ def all_shared_links(cache: Path) -> dict[Path, set[Path]]:
 
 
 def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing | None:
-    """What the first of these caches that has the revision tells of it; None if none has."""
+    """Return what the first of these caches that has the revision tells of it; None if none has."""
     for cache in caches:
         repo = repo_in(cache, origin)
         commit = repo.commit_of(origin.revision or "main")
@@ -248,13 +248,13 @@ def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing |
 
 
 def repo_in(cache: Path, origin: HubOrigin) -> CachedRepo:
-    """The place of a repository in the cache, whether or not anything of it is there."""
+    """Return the place of a repository in the cache, whether or not anything of it is there."""
     whole = replace(origin, revision=None, subpath="")
     return CachedRepo(cache, cache / repo_folder(origin.repo_type, origin.repo), whole)
 
 
 def part_of(origin: HubOrigin, paths: Collection[str]) -> Collection[str]:
-    """Those of ``paths`` that a reference to a part of a repository means."""
+    """Return those of ``paths`` that a reference to a part of a repository means."""
     found = paths
     if origin.subpath:
         found = [path for path in found if path == origin.subpath or path.startswith(f"{origin.subpath}/")]

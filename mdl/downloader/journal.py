@@ -51,8 +51,8 @@ class Identity:
         return cls(url_identity(remote.url), remote.size, digest, remote.validator, remote.commit)
 
     def resumable_as(self, other: Identity) -> bool:
-        """Whether bytes of this file are bytes of ``other``: both have the same digest and size, or, if no digest is
-        known, the same URL, size and strong validator."""
+        """Return whether bytes of this file are bytes of ``other``: both have the same digest and size, or, if no
+        digest is known, the same URL, size and strong validator."""
         if self.size != other.size and None not in (self.size, other.size):
             return False
         if self.digest or other.digest:
@@ -78,12 +78,12 @@ class Record:
     validators: dict[str, str] = field(default_factory=dict)
 
     def resumable_as(self, identity: Identity) -> bool:
-        """Whether these bytes are bytes of ``identity``, and it is not shorter than they are."""
+        """Return whether these bytes are bytes of ``identity``, and it is not shorter than they are."""
         return self.identity.resumable_as(identity) and (identity.size is None or self.have.end <= identity.size)
 
 
 def header(identity: Identity) -> bytes:
-    """The first line of a journal."""
+    """Return the first line of a journal."""
     return crc_json.dumps({"mdl-journal": VERSION, **vars(identity)})
 
 
@@ -92,44 +92,48 @@ def parse(data: bytes, name: str) -> Record | None:
 
     Raises `StateError` if a newer mdl wrote it; ``name`` is for that message.
     """
-    lines = data.split(b"\n")[:-1]
-    identity = _identity(crc_json.loads(lines[0]), name) if lines else None
+    first, *others = data.split(b"\n")
+    identity = _identity(crc_json.loads(first), name) if others else None
     if identity is None:
         return None
     on_disk: list[ByteRange] = []
-    written: list[tuple[int, ByteRange, str]] = []
-    validators = {}
-    offset = 0
-    for line in lines:
-        start_of_line = offset
-        offset += len(line) + 1
-        fact = crc_json.loads(line) if start_of_line else None
-        if isinstance(fact, list):
-            claim = _claimed_range(fact, identity)
-            if claim and len(fact) == 2:
-                on_disk.append(claim)
-            elif claim and len(fact) == 3:
-                written.append((start_of_line, claim, fact[2]))
-        elif isinstance(fact, dict):
-            if isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
-                validators[fact["origin"]] = fact["validator"]
-            if type(fact.get("synced")) is int and fact["synced"] <= start_of_line:
-                left = []
-                for place, claim, boot in written:
-                    if place < fact["synced"] and boot == fact.get("boot"):
-                        on_disk.append(claim)
-                    else:
-                        left.append((place, claim, boot))
-                written = left
-            if fact.get("lost") is True:
+    written: list[_Claim] = []
+    validators: dict[str, str] = {}
+    offset = len(first) + 1
+    for line in others[:-1]:
+        match crc_json.loads(line):
+            case [start, stop]:
+                on_disk += _claimed(identity, start, stop)
+            case [start, stop, boot]:
+                written += [_Claim(offset, claimed, boot) for claimed in _claimed(identity, start, stop)]
+            case {"origin": str(origin), "validator": str(validator)}:
+                validators[origin] = validator
+            case {"synced": int(length), "boot": boot} if length <= offset:
+                on_disk += [claim.bytes for claim in written if claim.is_confirmed(length, boot)]
+                written = [claim for claim in written if not claim.is_confirmed(length, boot)]
+            case {"lost": True}:
                 written = []
+        offset += len(line) + 1
     now = this_boot()
-    of_this_boot = [claim for _, claim, boot in written if now and boot == now]
+    of_this_boot = [claim.bytes for claim in written if now and claim.boot == now]
     return Record(identity, RangeSet([*on_disk, *of_this_boot]), RangeSet(on_disk), validators)
 
 
+@value_class
+class _Claim:
+    """These ``bytes`` were written in a ``boot``. It is at an ``offset`` of the journal."""
+
+    offset: int
+    bytes: ByteRange
+    boot: object
+
+    def is_confirmed(self, length: int, boot: object) -> bool:
+        """Return whether a sync in this ``boot`` after so many bytes of the journal brought it to the disk."""
+        return self.offset < length and self.boot == boot
+
+
 def _identity(head: object, name: str) -> Identity | None:
-    """The identity that the first line tells; None if it tells none. Raises `StateError` as `parse` does."""
+    """Return the identity that the first line tells; None if it tells none. Raises `StateError` as `parse` does."""
     if not isinstance(head, dict):
         return None
     version = head.pop("mdl-journal", None)
@@ -140,17 +144,13 @@ def _identity(head: object, name: str) -> Identity | None:
     return Identity(**head)
 
 
-def _claimed_range(fact: list[object], identity: Identity) -> ByteRange | None:
-    """The range that a claim begins with; None if no bytes of this file lie there."""
-    if len(fact) < 2:
-        return None
-    start = fact[0]
-    stop = fact[1]
+def _claimed(identity: Identity, start: object, stop: object) -> list[ByteRange]:
+    """Return the range that a claim names; nothing if no bytes of this file lie there."""
     if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
-        return None
+        return []
     if identity.size is not None and stop > identity.size:
-        return None
-    return ByteRange(start, stop)
+        return []
+    return [ByteRange(start, stop)]
 
 
 def load(path: Path) -> Record | None:

@@ -40,21 +40,21 @@ class Layout:
         self._folders: dict[str, Path] = {}
 
     def folder(self, model: str) -> Path:
-        """The folder that is shown as the place of a model."""
+        """Return the folder that is shown as the place of a model."""
         if model not in self._folders:
             self._folders[model] = self._root if self._into else RelPath.parse(model).under(self._root)
         return self._folders[model]
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
-        """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
+        """Return a folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
         return self.folder(model), remote.path
 
     def names_digest(self, remote: RemoteFile, place: tuple[Path, RelPath]) -> bool:
-        """Whether the name of a file at this place is its digest, so that no other bytes can be meant there."""
+        """Return whether the name of a file at this place is its digest, so that no other bytes can be meant there."""
         return False
 
     def is_of_same_file(self, receipt: Receipt, remote: RemoteFile) -> bool:
-        """Whether the receipt is of the file on the disk that ``remote`` means, and not of one beside it."""
+        """Return whether the receipt is of the file on the disk that ``remote`` means, and not of one beside it."""
         return True
 
     def expect(self, model: str, remote: RemoteFile) -> None:
@@ -69,7 +69,7 @@ class Layout:
         return ""
 
     def pointer(self, remote: RemoteFile) -> Path | None:
-        """The second name by which programs find a file; None if it has only one."""
+        """Return the second name by which programs find a file; None if it has only one."""
         return None
 
     def expose(self, remote: RemoteFile, folders: OpenFolders) -> None:
@@ -97,7 +97,7 @@ class HubCache(Layout):
         self._snapshots: dict[str, set[Path]] = {}
 
     def folder(self, model: str) -> Path:
-        """The snapshot, if it is known and there is only one; else the cache."""
+        """Return the snapshot, if it is known and there is only one; else the cache."""
         found = self._snapshots.get(model, set())
         return next(iter(found)) if len(found) == 1 else self._root
 
@@ -188,8 +188,8 @@ def _no_place(remote: RemoteFile) -> UsageError:
 
 
 def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
-    """What is at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way. No part of
-    the path may be a link. A file is foreign if its owner is not trusted beside mdl's folder ``own``.
+    """Return what is at ``path`` below the folder ``at``: a file with its stamp, or in words what is in the way. No
+    part of the path may be a link. A file is foreign if its owner is not trusted beside mdl's folder ``own``.
 
     Raises `StorageError`.
     """

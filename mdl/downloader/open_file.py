@@ -178,8 +178,8 @@ class OpenFile:
     # Whether it is the file that was asked for.
 
     def why_wrong(self, print_: Fingerprint, beginning: bytes) -> MdlError | None:
-        """The error if this is not the file that was asked for, by its digest, or by its first bytes if no digest is
-        known."""
+        """Return the error if this is not the file that was asked for, by its digest, or by its first bytes if no
+        digest is known."""
         error: MdlError | None = None
         if self.digest is None:
             name = self.download.remote.name_by_content(beginning)
@@ -193,7 +193,7 @@ class OpenFile:
         return error
 
     def why_cut(self, print_: Fingerprint, file: ReadableFile) -> MdlError | None:
-        """The error if the end of a file is missing of which no digest is known."""
+        """Return the error if the end of a file is missing of which no digest is known."""
         if self.digest is not None:
             return None
         name = self.download.remote.name_by_content(read_at(file, 0, LOOKED_AT))
@@ -224,7 +224,7 @@ class OpenFile:
         return fingerprint(partial.fd, print_.digest.algorithm, watch=watch).digest == print_.digest
 
     def mismatch(self, print_: Fingerprint) -> DigestMismatch:
-        """The error for bytes whose digest is another one."""
+        """Return the error for bytes whose digest is another one."""
         return DigestMismatch(
             f"wrong bytes from {host_of(self.download.url)}: {print_.digest}, expected {self.digest}",
             hint="the source or the catalog's digest is wrong; look at both",
@@ -239,7 +239,7 @@ class OpenFile:
 
 
 def name_impostor(error: ErrorT, beginning: bytes | bytearray) -> ErrorT:
-    """The error, which also says if ``beginning`` is that of a web page or a git-lfs pointer."""
+    """Return the error, which also says if ``beginning`` is that of a web page or a git-lfs pointer."""
     found = impostor(bytes(beginning[:_TELLING]))
     if found:
         return error.but(message=f"{error.message}: {found[0]}", hint=found[1])

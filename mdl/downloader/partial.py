@@ -146,7 +146,7 @@ class Partial:
             return self._have.total - self._on_disk.total
 
     def gaps(self, size: int) -> list[ByteRange]:
-        """The ranges of a file of ``size`` bytes that are missing."""
+        """Return the ranges of a file of ``size`` bytes that are missing."""
         with self._lock:
             return self._have.gaps(size)
 
@@ -232,7 +232,7 @@ class Partial:
                 self._on_disk = right
 
     def _right(self) -> RangeSet:
-        """The bytes that were written and may be claimed."""
+        """Return the bytes that were written and may be claimed."""
         right = self._have.copy()
         if self.claim_below is not None:
             right.remove(self.claim_below, 2**63)

@@ -162,12 +162,12 @@ class Plan:
 
 
 def too_large(what: str, most: int) -> Unsafe:
-    """The error for ``what`` has more than ``most`` bytes."""
+    """Return the error for ``what`` has more than ``most`` bytes."""
     return Unsafe(f"refused: {what}, and {most:,} are allowed", hint="raise --max-size, or narrow with --include")
 
 
 def _size(item: Item) -> int:
-    """The bytes of a file, by its source or else by what is here of it."""
+    """Return the bytes of a file, by its source or else by what is here of it."""
     if item.remote.size is not None:
         return item.remote.size
     return item.local.stamp.size if item.local.stamp else 0
@@ -205,7 +205,7 @@ def _decide(wanted: Wanted, force: bool) -> Item:
 
 
 def _decide_without_file(wanted: Wanted) -> Item:
-    """The decision where nothing is under the name of the file, or no file."""
+    """Return the decision where nothing is under the name of the file, or no file."""
     local = wanted.local
     name = wanted.remote.path.text
     if local.kind == "folder":
@@ -221,7 +221,7 @@ def _decide_without_file(wanted: Wanted) -> Item:
 
 
 def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
-    """Whether a file that is not mdl's may be a part of the one that is wanted. A digest decides in the end."""
+    """Return whether a file that is not mdl's may be a part of the one that is wanted. A digest decides in the end."""
     if remote.digest is None or local.stamp is None or local.foreign:
         return False
     if remote.size is None:

@@ -33,7 +33,7 @@ _OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
 
 
 def line_of(receipt: Receipt) -> bytes:
-    """The line of a receipt, with its end."""
+    """Return the line of a receipt, with its end."""
     facts = {
         "mdl-receipt": VERSION,
         **facts_of(receipt),
@@ -48,12 +48,12 @@ def line_of(receipt: Receipt) -> bytes:
 
 
 def gone_line(path: str) -> bytes:
-    """The line that says that the file at ``path`` has no receipt any more."""
+    """Return the line that says that the file at ``path`` has no receipt any more."""
     return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
 
 
 def receipt_of(facts: dict[str, Any]) -> Receipt | None:
-    """The receipt with the ``facts`` of a line; None if they make no sense."""
+    """Return the receipt with the ``facts`` of a line; None if they make no sense."""
     try:
         _check_types(facts)
         algorithm, _, digits = facts["digest"].partition(":")
@@ -95,12 +95,12 @@ def _check_types(facts: dict[str, Any]) -> None:
 
 
 def _one_of(words: Sequence[AnyWord], word: str) -> AnyWord:
-    """The word among ``words`` that ``word`` is. Raises `ValueError` if it is none."""
+    """Return the word among ``words`` that ``word`` is. Raises `ValueError` if it is none."""
     return words[words.index(word)]
 
 
 def _interned(text: str | None) -> str | None:
-    """A text that many files of a model have in common, which is kept once."""
+    """Return a text that many files of a model have in common, which is kept once."""
     return None if text is None else sys.intern(text)
 
 

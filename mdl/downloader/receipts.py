@@ -41,7 +41,7 @@ _SPARE = 32
 
 
 def file_key(model: str, path: RelPath) -> str:
-    """How mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is."""
+    """Return how mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is."""
     return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:16]
 
 
@@ -57,8 +57,8 @@ def new_receipt(
     catalog: str | None = None,
     replaced: Stamp | None = None,
 ) -> Receipt:
-    """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
-    if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
+    """Return the receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator``
+    is used if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
     ``replaced`` is the stamp of the file that it takes the place of."""
     return Receipt(
         model=model,
@@ -81,8 +81,8 @@ def new_receipt(
 
 
 def also_of(receipt: Receipt, remote: RemoteFile, *, moves: bool) -> Receipt:
-    """The receipt of bytes that are here, and that somebody says are those of ``remote`` too. With ``moves`` they are
-    of its commit from now on.
+    """Return the receipt of bytes that are here, and that somebody says are those of ``remote`` too. With ``moves``
+    they are of its commit from now on.
 
     Only what the hub itself publishes makes them the hub's, and open to those of whom it says so. Who else vouches for
     them does not know from which hub they came, nor who may have another commit."""

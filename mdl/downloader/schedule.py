@@ -116,7 +116,7 @@ class Schedule:
         return list(self._active)
 
     def next(self, now: float) -> Work | None:
-        """The next piece of work; None if there is none at this moment.
+        """Return the next piece of work; None if there is none at this moment.
 
         Files already begun come first. But while it is in doubt whether an origin works at all, files that failed there
         let its other files try first, so that one broken file does not speak for all.
@@ -144,7 +144,7 @@ class Schedule:
         return max(_SHORTEST_WAIT, min(_LONGEST_WAIT, soonest - now))
 
     def progress(self) -> Progress:
-        """How far all files have come. It takes no longer if many have ended or wait."""
+        """Return how far all files have come. It takes no longer if many have ended or wait."""
         progress = replace(self._ended, size=self._ended.size + self._bytes_waiting)
         for download in (*self._active, *self._publishing):
             progress.add(download)
@@ -161,7 +161,7 @@ class Schedule:
             raise error
 
     def results(self, lost: MdlError) -> tuple[FileResult, ...]:
-        """How every file ended; ``lost`` is the error of those that did not."""
+        """Return how every file ended; ``lost`` is the error of those that did not."""
         others = (*self._active, *self._publishing, *self._waiting)
         return (*self._results, *(download.result(lost) for download in others))
 
@@ -232,7 +232,7 @@ class Schedule:
         return self._pacer.has_room(download.origin, len(self._requests[download.origin]), now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
-        """Whether the file fails because its origin, and those of its mirrors, are down."""
+        """Return whether the file fails because its origin, and those of its mirrors, are down."""
         while not download.running and not download.error:
             down = self._pacer.down(download.origin, now)
             if down is None:
@@ -243,7 +243,7 @@ class Schedule:
     # What is found out while a file is fetched.
 
     def record(self, download: Download) -> OriginRecord:
-        """What this run has found out about the origin of a file."""
+        """Return what this run has found out about the origin of a file."""
         return self._pacer.record(download.origin)
 
     def scale(self, now: float, *, is_limited: bool) -> None:
@@ -267,7 +267,7 @@ class Schedule:
             record.serves_parallel = False
 
     def first_byte_came(self, download: Download, segment: Segment, now: float) -> bool:
-        """The body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
+        """Return the body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
         segment.answered = now
         self._pacer.record(segment.origin).note_answer(segment.seconds_to_answer(now))
         if segment.is_second:
@@ -290,8 +290,8 @@ class Schedule:
             record.is_asked = False
 
     def takes_whole(self, download: Download) -> bool:
-        """Whether an answer that holds the whole file, where a range was asked for, may be taken as it is: nothing else
-        of the file is being fetched. From then on nothing else is."""
+        """Return whether an answer that holds the whole file, where a range was asked for, may be taken as it is:
+        nothing else of the file is being fetched. From then on nothing else is."""
         self.record(download).note_refused_range()
         if len(download.running) > 1:
             return False
@@ -447,7 +447,7 @@ class Schedule:
 
 
 def _exclusive_work(download: Download) -> Literal["close", "rewind", "finish"] | None:
-    """What can only be done while no segment of the file is being fetched."""
+    """Return what can only be done while no segment of the file is being fetched."""
     if download.error:
         return "close"
     if download.rewind_why:
@@ -456,7 +456,7 @@ def _exclusive_work(download: Download) -> Literal["close", "rewind", "finish"] 
 
 
 def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:
-    """The first server's error, with what the mirrors answered."""
+    """Return the first server's error, with what the mirrors answered."""
     if not others:
         return error
     tried = "; ".join(other.message for other in (*others[1:], error))

@@ -52,7 +52,7 @@ class Segment:
         return self.answered is not None or self.at > self.first
 
     def seconds_to_answer(self, now: float) -> float:
-        """How long its answer took to begin, or has not come until ``now``."""
+        """Return how long its answer took to begin, or has not come until ``now``."""
         return (now if self.answered is None else self.answered) - self.began
 
     @property

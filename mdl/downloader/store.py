@@ -123,22 +123,22 @@ class Store:
         self._foldings: dict[Path, NameFolding] = {}
 
     def folder(self, model: str) -> Path:
-        """The folder that is shown as the place of ``model``."""
+        """Return the folder that is shown as the place of ``model``."""
         return self.layout.folder(model)
 
     def final_path(self, model: str, remote: RemoteFile) -> Path:
-        """The file's final path. Raises `UsageError` if the layout has no place for it."""
+        """Return the file's final path. Raises `UsageError` if the layout has no place for it."""
         base, path = self.layout.place(model, remote)
         return path.under(base)
 
     def visible_path(self, model: str, remote: RemoteFile) -> Path:
-        """The path by which programs find the file. Raises `UsageError` if the layout has no place for it."""
+        """Return the path by which programs find the file. Raises `UsageError` if the layout has no place for it."""
         return self.layout.pointer(remote) or self.final_path(model, remote)
 
     def clashes(self, model: str, remotes: Sequence[RemoteFile]) -> dict[int, Unsafe]:
-        """Those of a model's files, by their numbers, that cannot lie in their folder beside an earlier one, each with
-        the error that names that one. Where names look alike, the very folder is asked whether it tells them apart.
-        """
+        """Return those of a model's files, by their numbers, that cannot lie in their folder beside an earlier one,
+        each with the error that names that one. Where names look alike, the very folder is asked whether it tells them
+        apart."""
         paths = [_OWN, *(remote.path for remote in remotes)]
         same = clashing(paths)
         by_folding: dict[NameFolding, dict[int, RelPath]] = {}
@@ -156,12 +156,12 @@ class Store:
         return found
 
     def apart(self, model: str, remotes: Sequence[RemoteFile]) -> list[RemoteFile]:
-        """Those of a model's files that this disk can have beside one another."""
+        """Return those of a model's files that this disk can have beside one another."""
         clashes = self.clashes(model, remotes)
         return [remote for number, remote in enumerate(remotes) if number not in clashes]
 
     def _named_in(self, model: str, remote: RemoteFile) -> Path:
-        """The folder in which programs find the file, or the nearest one above it that is there."""
+        """Return the folder in which programs find the file, or the nearest one above it that is there."""
         try:
             place = self.visible_path(model, remote)
         except UsageError:
@@ -174,12 +174,12 @@ class Store:
         return self._foldings[folder]
 
     def is_named(self, model: str, remote: RemoteFile) -> bool:
-        """Whether anything is under the file's final name."""
+        """Return whether anything is under the file's final name."""
         base, path = self.layout.place(model, remote)
         return os.path.lexists(f"{base}/{path.text}")
 
     def pointer_state(self, model: str, remote: RemoteFile) -> str:
-        """Whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
+        """Return whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
         something else. Reads no file."""
         pointer = self.layout.pointer(remote)
         try:
@@ -196,9 +196,9 @@ class Store:
         deep: bool = False,
         found: LocalFile | None = None,
     ) -> LocalFile:
-        """What is under the file's final name. The file is hashed only if its receipt does not settle what it is, or
-        with ``deep``; ``watch`` is called with the bytes read so far. ``found`` is what `quick_check` just returned,
-        if the caller has asked. Raises `StorageError`, `StateError`, `Cancelled`."""
+        """Return what is under the file's final name. The file is hashed only if its receipt does not settle what it
+        is, or with ``deep``; ``watch`` is called with the bytes read so far. ``found`` is what `quick_check` just
+        returned, if the caller has asked. Raises `StorageError`, `StateError`, `Cancelled`."""
         found = found or self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
@@ -233,8 +233,8 @@ class Store:
         return replace(found, stamp=stamp, receipt=receipt, partial=partial) if receipt or partial else found
 
     def is_new(self, model: str, remote: RemoteFile) -> bool:
-        """Whether nothing of the file is here: neither under its name, nor a partial, whatever that is of. May be asked
-        from any thread."""
+        """Return whether nothing of the file is here: neither under its name, nor a partial, whatever that is of. May
+        be asked from any thread."""
         try:
             place = self.final_path(model, remote)
         except MdlError:
@@ -242,8 +242,8 @@ class Store:
         return not os.path.lexists(place) and file_key(model, remote.path) not in self._keys_of_partials()
 
     def _keys_of_partials(self) -> set[str]:
-        """The keys of the files that have a partial. The folder of partials is listed when it has changed: there may be
-        thousands of files to look at."""
+        """Return the keys of the files that have a partial. The folder of partials is listed when it has changed: there
+        may be thousands of files to look at."""
         try:
             found = self.partials.lstat()
             state = found.st_ino, found.st_mtime_ns
@@ -255,7 +255,7 @@ class Store:
         return seen[1]
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
-        """How many bytes of a file its best partial has."""
+        """Return how many bytes of a file its best partial has."""
         key = file_key(model, remote.path)
         if key not in self._keys_of_partials():
             return 0
@@ -287,7 +287,7 @@ class Store:
         return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def has_leftovers(self) -> bool:
-        """Whether there is any partial at all."""
+        """Return whether there is any partial at all."""
         with contextlib.suppress(OSError):
             return any(self.partials.iterdir())
         return False
@@ -304,8 +304,8 @@ class Store:
         return lost
 
     def open_for_repair(self, model: str, remote: RemoteFile) -> Partial:
-        """A partial with a copy of a damaged file of known size; a hasher has to find out which blocks are right.
-        Raises as `Partial.open` does."""
+        """Return a partial with a copy of a damaged file of known size; a hasher has to find out which blocks are
+        right. Raises as `Partial.open` does."""
         partial = self.open_partial(model, remote)
         assert remote.size is not None
         partial.rewind(Identity.of(remote))
@@ -373,7 +373,8 @@ class Store:
         return [errors.get(number) for number in range(len(ready))]
 
     def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None, before: Receipt | None) -> Receipt:
-        """The receipt of a file that will take the place of the one that is ``there``; ``before`` is its last one."""
+        """Return the receipt of a file that will take the place of the one that is ``there``; ``before`` is its last
+        one."""
         now = Stamp.of(there) if before and there else None
         is_own = before is not None and now is not None and (before.stamp.fits(now) or before.replaced_one_of(now))
         is_shared = before is not None and before.catalog != self.catalog
@@ -398,8 +399,8 @@ class Store:
             return item.publish(self._entry(item, folders)[0])
 
     def _entry(self, item: Ready, folders: OpenFolders) -> tuple[EntryAt, os.stat_result | None]:
-        """The entry in which a file gets its final name, once it is clear that what is there may be replaced, and the
-        status of that. Raises `Unsafe`, `Occupied`, `OSError`."""
+        """Return the entry in which a file gets its final name, once it is clear that what is there may be replaced,
+        and the status of that. Raises `Unsafe`, `Occupied`, `OSError`."""
         place = self.layout.place(item.model, item.remote)
         seen = None if self.layout.names_digest(item.remote, place) else item.seen
         entry = folders.entry(*place)
@@ -435,7 +436,7 @@ class Store:
         return hash_file(path, remote.hash_algorithm, self.stoppable())[0]
 
     def path_of(self, receipt: Receipt) -> Path | None:
-        """The path of the file of a receipt, if the file is there and untouched."""
+        """Return the path of the file of a receipt, if the file is there and untouched."""
         with contextlib.suppress(*_UNREADABLE):
             found = self._inspect(receipt.model, receipt.remote)
             if found.kind == "file" and replace(found, receipt=receipt).untouched:
@@ -443,7 +444,7 @@ class Store:
         return None
 
     def is_gone(self, receipt: Receipt) -> bool:
-        """Whether nothing is left under the name of the file of a receipt."""
+        """Return whether nothing is left under the name of the file of a receipt."""
         with contextlib.suppress(*_UNREADABLE):
             return self._inspect(receipt.model, receipt.remote).kind == "absent"
         return False
@@ -485,8 +486,8 @@ def _clash(other: RelPath, why: str) -> Unsafe:
 
 
 def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile) -> bool:
-    """Whether all bytes that were written to the file at an entry, which was ``seen``, are in the file that is to take
-    its place. Raises `OSError`."""
+    """Return whether all bytes that were written to the file at an entry, which was ``seen``, are in the file that is
+    to take its place. Raises `OSError`."""
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(open_for_reading(source)) if isinstance(source, Path) else source.fd
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -497,8 +498,8 @@ def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile)
 
 
 def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:
-    """The fingerprint of a file, and its stamp before it was read. ``watch`` is called with the bytes read so far.
-    Raises `StorageError`, and what ``watch`` raises."""
+    """Return the fingerprint of a file, and its stamp before it was read. ``watch`` is called with the bytes read so
+    far. Raises `StorageError`, and what ``watch`` raises."""
     try:
         with open_for_reading(path, os.O_NOFOLLOW) as fd:
             stamp = Stamp.of(os.fstat(fd))

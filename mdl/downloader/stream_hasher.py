@@ -49,7 +49,7 @@ class InOrderHasher:
         """It has no thread."""
 
     def result(self, on_bytes: Callable[[int], None]) -> Fingerprint | None:
-        """The fingerprint of what was written; None if something is missing."""
+        """Return the fingerprint of what was written; None if something is missing."""
         if self.done != self._partial.total:
             return None
         return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))

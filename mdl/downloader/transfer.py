@@ -166,7 +166,7 @@ class Transfer:
         return self._result(self._fault or NetworkError("not reached"))
 
     def _result(self, lost: MdlError) -> Result:
-        """How every file ended; ``lost`` is the error of those that did not."""
+        """Return how every file ended; ``lost`` is the error of those that did not."""
         with self._turns.turn() as (schedule, _):
             return Result(schedule.results(lost))
 
@@ -266,8 +266,8 @@ class Transfer:
 
 
 def _fitting(connections: int, descriptors: int) -> tuple[int, int]:
-    """How many connections, and how many files that are begun, that many descriptors suffice for. A worker has up to
-    two sockets, one at a host and one where that redirects to; a file that is begun has up to two descriptors."""
+    """Return how many connections, and how many files that are begun, that many descriptors suffice for. A worker has
+    up to two sockets, one at a host and one where that redirects to; a file that is begun has up to two descriptors."""
     pairs = (descriptors - _OTHER_DESCRIPTORS) // 2
     fitting = max(1, min(connections, pairs // 2))
     return fitting, max(1, min(max(MOST_BEGUN, fitting), pairs - fitting))

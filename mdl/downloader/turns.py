@@ -47,7 +47,7 @@ class Turns:
             schedule.add_missing(download, block.start, block.stop)
 
     def take(self) -> Work | None:
-        """The next piece of work; waits for one. None if there will be no more."""
+        """Return the next piece of work; waits for one. None if there will be no more."""
         with self._changed:
             while not self._is_closed and not self._schedule.is_over:
                 now = time.monotonic()

@@ -230,7 +230,8 @@ class Worker:
             file.start_hasher(self._turns.block_is_bad)
 
     def _switches_to_order(self, error: OSError) -> bool:
-        """Whether an error of a partial's means that this folder takes writes in order alone. It is told once."""
+        """Return whether an error of a partial's means that this folder takes writes in order alone. It is told
+        once."""
         is_news = self._store.write_in_order(error)
         if is_news:
             words = error.strerror or str(error)
@@ -238,7 +239,8 @@ class Worker:
         return is_news is not None
 
     def _writes_in_order_after(self, download: Download, error: BaseException) -> bool:
-        """Whether the error means that the folder takes writes in order alone; then the file begins anew, in order."""
+        """Return whether the error means that the folder takes writes in order alone; then the file begins anew, in
+        order."""
         file = self._files.get(download)
         if not isinstance(error, OSError) or file is None or file.partial is None or file.is_in_order:
             return False

@@ -32,12 +32,12 @@ _NEVER_PUBLIC = tuple(
 
 
 def host_of(url: str) -> str:
-    """The host of a URL in lower case; "" if it has none."""
+    """Return the host of a URL in lower case; "" if it has none."""
     return _host_of(_head_of(url))
 
 
 def port_of(url: str) -> int:
-    """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
+    """Return the port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
     return _port_of(_head_of(url))
 
 
@@ -47,8 +47,8 @@ def origin_of(url: str) -> str:
 
 
 def _head_of(url: str) -> str:
-    """The part of a URL before its path. All URLs of one server share it, so the caches below have one entry for each
-    server and not one for each file."""
+    """Return the part of a URL before its path. All URLs of one server share it, so the caches below have one entry for
+    each server and not one for each file."""
     return "/".join(url.split("/", 3)[:3])
 
 
@@ -69,12 +69,12 @@ def _origin_of(head: str) -> str:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands in a URL and in a pattern."""
+    """Return a host as it stands in a URL and in a pattern."""
     return f"[{host}]" if ":" in host else host
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that ``host`` is; None if it is a name."""
+    """Return the IP address that ``host`` is; None if it is a name."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -83,8 +83,8 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 @functools.lru_cache(maxsize=1024)
 def is_private(address: str) -> bool:
-    """Whether an IP address is not a public one: loopback, link-local, private, multicast, also inside a mapped, NAT64,
-    6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
+    """Return whether an IP address is not a public one: loopback, link-local, private, multicast, also inside a mapped,
+    NAT64, 6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
     found = address_of(address.split("%")[0])
     if found is None:
         return False
@@ -107,7 +107,7 @@ class OriginToken:
 
 
 def is_public(host: str) -> bool:
-    """Whether a host is a public address, or has a name that is known beyond its own network: one with a dot."""
+    """Return whether a host is a public address, or has a name that is known beyond its own network: one with a dot."""
     return not is_private(host) and host.rpartition(".")[2] != "localhost" and bool(re.search(r"[.:]", host))
 
 
@@ -126,21 +126,21 @@ class AllowList:
 
     @classmethod
     def of(cls, patterns: Iterable[str], trusted: Iterable[str] = ()) -> AllowList:
-        """A list of these patterns. Raises `UsageError`, which names a bad one."""
+        """Return a list of these patterns. Raises `UsageError`, which names a bad one."""
         allowed = _parse_patterns(trusted)
         return cls(_parse_patterns(patterns) | allowed, trusted=allowed)
 
     def is_named(self, host: str, port: int) -> bool:
-        """Whether exactly this host was named. Such a host may be on a private network."""
+        """Return whether exactly this host was named. Such a host may be on a private network."""
         return _contains(self.named, host, port)
 
     def is_trusted(self, host: str, port: int) -> bool:
-        """Whether the user's own settings name exactly this host. A public host may redirect there even if it is
+        """Return whether the user's own settings name exactly this host. A public host may redirect there even if it is
         private."""
         return _contains(self.trusted, host, port)
 
     def allows(self, host: str, port: int) -> bool:
-        """Whether this host may be contacted at all."""
+        """Return whether this host may be contacted at all."""
         if self.is_named(host, port):
             return True
         suffixes = (p[1:] for p in (*HUB_HOSTS, *self.named) if p.startswith("*."))
@@ -148,7 +148,7 @@ class AllowList:
         return host in HUB_HOSTS or f"{host}:{port}".endswith(with_port)
 
     def check(self, url: str) -> SplitResult:
-        """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
+        """Return the parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
         parts = urlsplit(url)
         host = host_of(url)
         place = (parts.scheme, parts.netloc)

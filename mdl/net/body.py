@@ -50,8 +50,8 @@ class BodyReader:
     def blocks(
         self, response: httpx.Response, length: int | None, *, decode: bool, first_byte: float = 0.0
     ) -> Iterator[Block]:
-        """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one. The
-        first may take ``first_byte`` seconds, if that is more than the longest silence.
+        """Yield the body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next
+        one. The first may take ``first_byte`` seconds, if that is more than the longest silence.
 
         ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. Raises `NetworkError`
         if the body ends early, or if the connection is silent or brings less than 1 kB/s; `ProtocolError` for an
@@ -80,7 +80,8 @@ class BodyReader:
     def _pieces(
         self, response: httpx.Response, length: int | None, first_byte: float, *, decode: bool
     ) -> Iterator[Block]:
-        """The body as it comes: past the parser if the server announced its length, and it need not be decoded."""
+        """Return the body as it comes: past the parser if the server announced its length, and it need not be
+        decoded."""
         connection = response.extensions.get("network_stream")
         is_coded = decode and len(codings_of(response.headers)) > 0
         if not isinstance(connection, Connection):  # a locator's own
@@ -91,7 +92,8 @@ class BodyReader:
         return self._in_time(pieces, connection, first_byte)
 
     def _in_time(self, pieces: Iterator[Block], connection: Connection, first_byte: float) -> Iterator[Block]:
-        """The ``pieces``, each of which may take many reads: raises `NetworkError` for one that takes too long."""
+        """Yield the ``pieces``, each of which may take many reads: raises `NetworkError` for one that takes too
+        long."""
         longest = max(self._slow, self._stall)
         first = max(longest, first_byte)
         deadline = connection.limits.deadline if connection.limits else Deadline()
@@ -106,7 +108,7 @@ class BodyReader:
     def _straight(
         self, response: httpx.Response, connection: Connection, length: int | None, first_byte: float
     ) -> Iterator[Block]:
-        """A body that the server announced the length of, past httpx and its parser."""
+        """Yield a body that the server announced the length of, past httpx and its parser."""
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
         is_tls = connection.get_extra_info("ssl_object") is not None
@@ -129,7 +131,7 @@ class BodyReader:
         response.close()
 
     def _broken(self, error: OSError, response: httpx.Response, seconds: float, *, is_begun: bool) -> MdlError:
-        """The error for a body that ended by ``error``."""
+        """Return the error for a body that ended by ``error``."""
         if isinstance(error, ssl.SSLError):
             return broken_tls(error, response.request, is_open=True)
         if isinstance(error, TimeoutError) and not is_begun:
@@ -141,7 +143,7 @@ class BodyReader:
 
 
 def _parsed(response: httpx.Response, length: int | None) -> Iterator[Block]:
-    """A body in chunks, or one that ends with the connection."""
+    """Yield a body in chunks, or one that ends with the connection."""
     if length == 0:
         return
     got = 0
@@ -164,7 +166,7 @@ def _cut_off(got: int, size: int) -> NetworkError:
 
 
 def _decoded(response: httpx.Response) -> Iterator[bytes]:
-    """The decoded body, up to its own end and not only that of the connection."""
+    """Yield the decoded body, up to its own end and not only that of the connection."""
     codings = codings_of(response.headers)
     if not is_readable(codings):
         raise unreadable(codings)

@@ -264,7 +264,8 @@ class HttpClient:
                     opened.response.close()
 
     def _refusal(self, opened: OpenResponse, asked: _Asked, sent: str, secrets: Secrets) -> MdlError:
-        """The error that a response means, in the server's own words. ``sent`` is the name of what proved who asks."""
+        """Return the error that a response means, in the server's own words. ``sent`` is the name of what proved who
+        asks."""
         with self._response_deadline(_deadline_of(opened.response)):
             words = self.beginning(opened, _SMALL)
         asker = self._asker(opened, asked, sent)
@@ -280,7 +281,7 @@ class HttpClient:
         )
 
     def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
-        """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
+        """Return the body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
         return self._reader.blocks(opened.response, length, decode=decode, first_byte=opened.first_byte)
 
     def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
@@ -294,7 +295,7 @@ class HttpClient:
         return bytes(text)
 
     def read(self, opened: OpenResponse, most: int) -> bytes:
-        """The whole body of an answer. Raises `ProtocolError` if it has more than ``most`` bytes."""
+        """Return the whole body of an answer. Raises `ProtocolError` if it has more than ``most`` bytes."""
         data = bytearray()
         for block in self.body(opened):
             data += block
@@ -305,8 +306,8 @@ class HttpClient:
     def json(
         self, method: str, url: str, content: Any = None, *, most: int = LARGEST_ANSWER
     ) -> tuple[Any, Mapping[str, str], str]:
-        """A JSON answer of at most ``most`` bytes, its headers, and the URL that it came from in the end. ``content``
-        is sent as JSON, once: what is not idempotent is not sent again if the answer is lost.
+        """Return a JSON answer of at most ``most`` bytes, its headers, and the URL that it came from in the end.
+        ``content`` is sent as JSON, once: what is not idempotent is not sent again if the answer is lost.
 
         Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
         """
@@ -341,8 +342,8 @@ class HttpClient:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
     def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:
-        """The result of a short ``request``, which asks ``url``. It is called again while it fails with an error that
-        may pass. Files are retried by the engine, with the same policy and pacer.
+        """Return the result of a short ``request``, which asks ``url``. It is called again while it fails with an error
+        that may pass. Files are retried by the engine, with the same policy and pacer.
 
         Raises the last error, the error of an origin that is down, or `Cancelled`.
         """
@@ -392,20 +393,20 @@ class HttpClient:
             moment = later
 
     def record(self, url: str) -> OriginRecord:
-        """What this run has found out about the origin of ``url``."""
+        """Return what this run has found out about the origin of ``url``."""
         return self.pacer.record(origin_of(url))
 
     def is_located(self, url: str) -> bool:
-        """Whether `locate` says where the file of this URL is."""
+        """Return whether `locate` says where the file of this URL is."""
         return self.locate is not None and urlsplit(url).scheme not in ("http", "https")
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy that a request for ``url`` goes through."""
+        """Return the proxy that a request for ``url`` goes through."""
         return self._proxies.choose(url)
 
     def _follow(self, asked: _Asked, secrets: Secrets) -> tuple[OpenResponse, str]:
-        """The response at the end of the redirects, and the name of what was sent with the last request: a variable
-        or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
+        """Return the response at the end of the redirects, and the name of what was sent with the last request: a
+        variable or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
         start = asked.start
         hops: list[Mapping[str, str]] = []
         home = origin_of(start)
@@ -484,8 +485,9 @@ class HttpClient:
     def _authorized(
         self, url: str, bearer: str, *, may_send_token: bool, is_named: bool, through_proxy: bool
     ) -> tuple[str, Mapping[str, str], str]:
-        """The URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from ('' if there
-        is none). The credential of a host is sent only if the URL ``is_named`` by the user, the catalog or the lock."""
+        """Return the URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from (''
+        if there is none). The credential of a host is sent only if the URL ``is_named`` by the user, the catalog or the
+        lock."""
         if bearer:
             return url, {"Authorization": f"Bearer {bearer}"}, "the token"
         known = self._tokens.get(origin_of(url)) if may_send_token else None
@@ -498,7 +500,8 @@ class HttpClient:
         return url, {}, ""
 
     def _is_open_without(self, url: str, secrets: Secrets) -> bool:
-        """Whether a URL of the hub is served if it is asked once without the token. Each repository is asked once."""
+        """Return whether a URL of the hub is served if it is asked once without the token. Each repository is asked
+        once."""
         page = page_of(url)
         if page not in self._open_without:
             headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
@@ -521,8 +524,8 @@ class HttpClient:
         )
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
-        """The response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks may
-        take any time, as each block has its own time limit, and then `_STORING_SECONDS`.
+        """Return the response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks
+        may take any time, as each block has its own time limit, and then `_STORING_SECONDS`.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
@@ -549,15 +552,15 @@ class HttpClient:
                     raise
 
     def _response_deadline(self, deadline: Deadline, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
-        """The status line and headers, or the words of a refusal, must be there after twice the longest silence, or
-        after ``patience`` seconds."""
+        """Return the status line and headers, or the words of a refusal, must be there after twice the longest silence,
+        or after ``patience`` seconds."""
         seconds = max(2 * self.stall, patience)
         words = f"the server did not send its whole response headers within {seconds:.0f} s"
         error = NetworkError(words, hint=SILENCE, is_silence=True)
         return deadline.within(seconds, error)
 
     def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
-        """Whether a request for ``url``, on the way from ``start``, may reach a private address.
+        """Return whether a request for ``url``, on the way from ``start``, may reach a private address.
 
         A host that was named may, and so may any host if ``start`` is private itself; but not after a public address
         was on the way (``met_public``), unless the user's own settings trust the host. A host that was at a public
@@ -572,13 +575,13 @@ class HttpClient:
 
 
 def _is_silence(error: Exception) -> bool:
-    """Whether an error means that a server accepted a connection and sent nothing in time."""
+    """Return whether an error means that a server accepted a connection and sent nothing in time."""
     return isinstance(error, httpx.ReadTimeout) or (isinstance(error, NetworkError) and error.is_silence)
 
 
 def _target_of(response: httpx.Response, current: str) -> str:
-    """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region:
-    S3 names the region then, and no URL."""
+    """Return the URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another
+    region: S3 names the region then, and no URL."""
     location = str(response.headers.get("location", ""))
     region = str(response.headers.get("x-amz-bucket-region", ""))
     if region and not location:
@@ -587,7 +590,7 @@ def _target_of(response: httpx.Response, current: str) -> str:
 
 
 def redirect_target(location: str, current: str) -> str:
-    """The URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
+    """Return the URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
     scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
     if scheme and scheme[1].lower() not in ("http", "https"):
         raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
@@ -615,7 +618,7 @@ def _drain(response: httpx.Response) -> None:
 
 
 def _deadline_of(response: httpx.Response) -> Deadline:
-    """What ends the reading of a response; of one that comes over no connection it ends nothing."""
+    """Return what ends the reading of a response; of one that comes over no connection it ends nothing."""
     connection = response.extensions.get("network_stream")
     if isinstance(connection, Connection) and connection.limits:
         return connection.limits.deadline
@@ -623,7 +626,7 @@ def _deadline_of(response: httpx.Response) -> Deadline:
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:
-    """The headers with lower-case keys. Values of one name are joined with a comma."""
+    """Return the headers with lower-case keys. Values of one name are joined with a comma."""
     joined: dict[str, str] = {}
     for key, value in headers.raw:
         name = key.decode("latin-1").lower()

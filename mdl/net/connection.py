@@ -86,8 +86,8 @@ class Deadline:
             self._moment, self._error = before
 
     def shortened(self, seconds: float | None) -> tuple[float | None, NetworkError | None]:
-        """How long a read may wait that may wait for ``seconds`` itself, and the error if the deadline ends it first.
-        Raises that error if the deadline is over."""
+        """Return how long a read may wait that may wait for ``seconds`` itself, and the error if the deadline ends it
+        first. Raises that error if the deadline is over."""
         if self._moment == math.inf:
             return seconds, None
         left = self._moment - time.monotonic()
@@ -247,7 +247,7 @@ class Connection(httpcore.NetworkStream):
         self.peer = peer
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What the parser of the response gets next."""
+        """Return what the parser of the response gets next."""
         if not self._came:
             seconds, late = self._shortened(timeout)
             try:
@@ -289,7 +289,7 @@ class Connection(httpcore.NetworkStream):
         return self.limits.deadline.shortened(seconds) if self.limits else (seconds, None)
 
     def _up_to_empty_line(self) -> int:
-        """How many of the bytes that came belong to what ends with the next empty line."""
+        """Return how many of the bytes that came belong to what ends with the next empty line."""
         before = len(self._line_end)
         if found := _EMPTY_LINE.search(self._line_end + self._came[:2]):
             count = found.end() - before
@@ -302,7 +302,7 @@ class Connection(httpcore.NetworkStream):
         return count
 
     def _take(self, count: int) -> bytes:
-        """The next ``count`` of the bytes that came, or all."""
+        """Return the next ``count`` of the bytes that came, or all."""
         data = self._came[:count]
         self._came = self._came[count:]
         if self.left is not None:
@@ -319,7 +319,7 @@ class Connection(httpcore.NetworkStream):
         self.is_broken = False
 
     def detach(self) -> Connection:
-        """The same connection for another parser. From now on this one is not closed by closing it here."""
+        """Return the same connection for another parser. From now on this one is not closed by closing it here."""
         self._is_detached = True
         return Connection(self._stream, self._cancel, self.peer)
 
@@ -393,7 +393,7 @@ def _resolve(host: str, port: int, cancel: CancelToken) -> list[Address]:
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of ``host``, its two families in turn (RFC 8305, 4). Raises `OSError`."""
+    """Return the addresses of ``host``, its two families in turn (RFC 8305, 4). Raises `OSError`."""
     found = [
         (family, kind, proto, place)
         for family, kind, proto, _, place in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
@@ -404,7 +404,7 @@ def resolve(host: str, port: int) -> list[Address]:
 
 
 def connect_first(places: list[Address], seconds: float, cancel: CancelToken) -> socket.socket:
-    """A connection to the first of ``places`` that accepts one (RFC 8305).
+    """Return a connection to the first of ``places`` that accepts one (RFC 8305).
 
     A silent address costs a quarter of a second, not ``seconds``: then the next one is tried beside it. All of them
     together have ``seconds``. Raises `TimeoutError`, `OSError`, `Cancelled`.
@@ -434,7 +434,7 @@ def connect_first(places: list[Address], seconds: float, cancel: CancelToken) ->
 
 
 def _start_connecting(place: Address) -> socket.socket:
-    """A socket that has begun to connect. Raises `OSError` if that fails at once."""
+    """Return a socket that has begun to connect. Raises `OSError` if that fails at once."""
     sock = socket.socket(*place[:3])
     sock.setblocking(False)
     _check_connecting(sock, sock.connect_ex(place[3]))
@@ -442,7 +442,7 @@ def _start_connecting(place: Address) -> socket.socket:
 
 
 def _finish_connecting(sock: Any, race: selectors.BaseSelector) -> socket.socket:
-    """A socket of the race that has connected, blocking again. Raises `OSError` if it could not connect."""
+    """Return a socket of the race that has connected, blocking again. Raises `OSError` if it could not connect."""
     assert isinstance(sock, socket.socket)
     race.unregister(sock)
     _check_connecting(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))

@@ -36,17 +36,17 @@ class HostCredential:
         return host_of(f"//{self.place}")
 
     def is_for(self, url: str) -> bool:
-        """Whether ``url`` is of this host and port, whatever its scheme."""
+        """Return whether ``url`` is of this host and port, whatever its scheme."""
         port = urlsplit(f"//{self.place}").port or DEFAULT_PORTS.get(urlsplit(url).scheme)
         return (host_of(url), port_of(url)) == (self.host, port)
 
     def may_go_to(self, url: str, *, through_proxy: bool = False) -> bool:
-        """Whether a request for ``url`` may take it along. A proxy can read what comes without TLS."""
+        """Return whether a request for ``url`` may take it along. A proxy can read what comes without TLS."""
         is_private = urlsplit(url).scheme == "https" or (is_loopback(host_of(url)) and not through_proxy)
         return bool(self.secret) and self.is_for(url) and is_private
 
     def headers(self) -> dict[str, str]:
-        """The headers that carry it; none if the query does."""
+        """Return the headers that carry it; none if the query does."""
         way, _, name = self.send.partition(":")
         match way:
             case "bearer":
@@ -91,20 +91,20 @@ class HostTls:
 
 
 def certificate_wanted(url: str, words: str) -> TlsError:
-    """The error of a host that wants a client certificate, as it says in ``words``, and got none."""
+    """Return the error of a host that wants a client certificate, as it says in ``words``, and got none."""
     hint = f'write into config.toml: [hosts."{place_of(url)}"]  cert = "CERTIFICATE.pem"  key = "KEY.pem"'
     return TlsError(f"{host_of(url)} wants a client certificate: {words}", hint=hint)
 
 
 def place_of(url: str) -> str:
-    """The host of an https URL as ``[hosts."HOST"]`` names it: with its port if that is not the usual one."""
+    """Return the host of an https URL as ``[hosts."HOST"]`` names it: with its port if that is not the usual one."""
     host = bracketed(host_of(url))
     port = port_of(url)
     return host if port == 443 else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host is this machine itself."""
+    """Return whether this host is this machine itself."""
     address = address_of(host)
     return address.is_loopback if address else host == "localhost"
 

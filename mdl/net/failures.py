@@ -62,8 +62,8 @@ class CertificateWanted(ssl.SSLError):
 def tls_error(
     cause: ssl.SSLError, url: str, *, certificate: str = "", unread: Sequence[str] = (), is_open: bool = False
 ) -> MdlError:
-    """The error that ended a TLS connection to the host of ``url``: a `TlsError`, or a `NetworkError` if a new try may
-    mend it.
+    """Return the error that ended a TLS connection to the host of ``url``: a `TlsError`, or a `NetworkError` if a new
+    try may mend it.
 
     ``certificate`` is the one that was shown to the host. ``unread`` are variables that name authorities and that mdl
     does not read. ``is_open``: the handshake was over.
@@ -94,7 +94,7 @@ def tls_error(
 
 
 def _advice(code: int, place: str, unread: Sequence[str]) -> str:
-    """What to do about a certificate that is refused for the reason with this number."""
+    """Return what to do about a certificate that is refused for the reason with this number."""
     if code in _DATES:
         return "check this machine's clock, its date and time zone; if it is right, the server's owner must renew it"
     if code in _NAMES:
@@ -110,8 +110,8 @@ def _advice(code: int, place: str, unread: Sequence[str]) -> str:
 
 
 def asks_for_certificate(received: bytes) -> bool:
-    """Whether a server's side of a handshake has a CertificateRequest that can be read, as up to TLS 1.2 it can (RFC
-    5246, 6.2.1 and 7.4). In TLS 1.3 it cannot, and there is an alert of its own."""
+    """Return whether a server's side of a handshake has a CertificateRequest that can be read, as up to TLS 1.2 it can
+    (RFC 5246, 6.2.1 and 7.4). In TLS 1.3 it cannot, and there is an alert of its own."""
     messages = bytearray()
     at = 0
     while at + 5 <= len(received):
@@ -173,7 +173,7 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
 
 
 def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
-    """The error of TLS that an error of httpx comes from."""
+    """Return the error of TLS that an error of httpx comes from."""
     cause: BaseException | None = error
     while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
         cause = cause.__cause__ or cause.__context__
@@ -181,7 +181,7 @@ def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
 
 
 def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
-    """The error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
+    """Return the error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
     trust: Trust = request.extensions[TRUST]
     proxy: Proxy | None = request.extensions.get(PROXY)
     url = str(request.url)
@@ -195,7 +195,7 @@ def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) ->
 
 
 def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
-    """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+    """Return the error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
     host = host_of(url)
     if isinstance(error, httpx.ProxyError):
         if words.startswith(_REFUSED_BY_PROXY):

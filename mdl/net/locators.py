@@ -49,12 +49,12 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes, content_type: str = "application/octet-stream") -> Body:
-        """The body that is at hand already."""
+        """Return the body that is at hand already."""
         told = {"Content-Type": content_type}
         return cls(lambda start, stop: Part(len(data), (data[start:stop],), told))
 
     def response(self, headers: Mapping[str, str]) -> httpx.Response | Link:
-        """The answer of a server that has this body, to a request with these headers."""
+        """Return the answer of a server that has this body, to a request with these headers."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         stop = int(asked[2]) + 1 if asked and asked[2] else None

@@ -93,12 +93,13 @@ class OriginRecord:
         self.first_byte = seconds if self.first_byte is None else min(self.first_byte, seconds)
 
     def is_late_beginning(self, seconds: float, offset_seconds: float) -> bool:
-        """Whether the first answer of a file that goes on in its middle was late: its first byte took ``seconds``, and
-        one connection would bring all bytes before it in ``offset_seconds``."""
+        """Return whether the first answer of a file that goes on in its middle was late: its first byte took
+        ``seconds``, and one connection would bring all bytes before it in ``offset_seconds``."""
         return seconds > max(_LATE_BEGINNING, _LATE_SHARE * offset_seconds)
 
     def judge_second(self, seconds: float, offset_seconds: float) -> Literal["served", "late", "unclear"]:
-        """What it means that the first byte of a second connection took ``seconds``, or has not come for so long.
+        """Return what it means that the first byte of a second connection took ``seconds``, or has not come for so
+        long.
 
         One connection would bring all bytes before it in ``offset_seconds``. A cache that fetches the whole file for
         each range takes that long; any other server takes as long as for each answer.
@@ -146,11 +147,11 @@ class Pacer:
         self.records: defaultdict[str, OriginRecord] = defaultdict(OriginRecord)
 
     def record(self, origin: str) -> OriginRecord:
-        """What this run has found out about an origin."""
+        """Return what this run has found out about an origin."""
         return self.records[origin]
 
     def has_room(self, origin: str, running: int, now: float) -> bool:
-        """Whether one more request may be sent to ``origin`` while ``running`` requests run there."""
+        """Return whether one more request may be sent to ``origin`` while ``running`` requests run there."""
         found = self._origins[origin]
         if now < found.retry_at:
             return False
@@ -161,11 +162,11 @@ class Pacer:
         return running < found.limit
 
     def retry_at(self, origin: str) -> float:
-        """The moment from which the origin may be asked again; in the past if it may be asked now."""
+        """Return the moment from which the origin may be asked again; in the past if it may be asked now."""
         return self._origins[origin].retry_at
 
     def down(self, origin: str, now: float) -> NetworkError | None:
-        """The error of an origin that is down now; None if it is not."""
+        """Return the error of an origin that is down now; None if it is not."""
         found = self._origins[origin]
         if found.down is None:
             return None
@@ -175,11 +176,11 @@ class Pacer:
         return NetworkError(found.down.message, hint=found.down.hint, final=True)
 
     def is_in_doubt(self, origin: str) -> bool:
-        """Whether the origin failed and has served no request since."""
+        """Return whether the origin failed and has served no request since."""
         return self._origins[origin].failures > 0
 
     def served_since(self, origin: str, moment: float) -> bool:
-        """Whether the origin has served a request after ``moment``."""
+        """Return whether the origin has served a request after ``moment``."""
         return self._origins[origin].served_at > moment
 
     def served(self, origin: str, began: float, now: float) -> None:

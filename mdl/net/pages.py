@@ -23,8 +23,8 @@ def paged(
     noun: str = "entries",
     may_be_empty: bool = False,
 ) -> Iterator[Item]:
-    """The items of all pages. ``ask`` gives the items of one page, and the question for the next one, or None after the
-    last. ``key`` tells two items apart, and ``what`` names the list, as in "the bucket's list of uploads";
+    """Yield the items of all pages. ``ask`` gives the items of one page, and the question for the next one, or None
+    after the last. ``key`` tells two items apart, and ``what`` names the list, as in "the bucket's list of uploads";
     ``noun`` is what its items are. A page without any item may name a next one if it ``may_be_empty``: a bucket that
     keeps old versions has such pages.
 

@@ -63,11 +63,11 @@ class RetryPolicy:
     refused_links: int = 2
 
     def limit(self, *, has_answered: bool) -> float:
-        """How many seconds without progress are enough, of a server that has answered or not."""
+        """Return how many seconds without progress are enough, of a server that has answered or not."""
         return self.patience if has_answered else min(self.patience, self.unanswered)
 
     def is_last(self, failure: int) -> bool:
-        """Whether the ``failure``-th one in a row is that of the last try."""
+        """Return whether the ``failure``-th one in a row is that of the last try."""
         return self.tries is not None and failure >= self.tries
 
     def delay(self, failure: int, jitter: float, asked: float | None = None) -> float:
@@ -98,8 +98,8 @@ class Limits:
 
 
 def shortened(delay: float, idle: float, patience: float) -> float:
-    """A wait that does not go beyond the end of the patience, nor beyond the moment at which an outage is long, if
-    nothing has moved for ``idle`` seconds."""
+    """Return a wait that does not go beyond the end of the patience, nor beyond the moment at which an outage is long,
+    if nothing has moved for ``idle`` seconds."""
     left = [moment - idle for moment in (LONG_OUTAGE, patience) if moment > idle]
     return max(0.0, min([delay, *left]))
 
@@ -136,8 +136,8 @@ class State:
         return self.is_clean_retry or self.protocol_errors > 0
 
     def is_first_refusal(self, outcome: RequestEnded) -> bool:
-        """Whether that refusal may be about the origin: it accepts no more requests. A file that is refused again,
-        without progress in between, is at fault itself."""
+        """Return whether that refusal may be about the origin: it accepts no more requests. A file that is refused
+        again, without progress in between, is at fault itself."""
         return outcome.is_refused and outcome.began < self.refused_at
 
 
@@ -292,7 +292,8 @@ Decision = Again | Rewind | AskPlainly | NextMirror | GiveUp | Done
 def decide(
     policy: RetryPolicy, state: State, outcome: Outcome, now: float, jitter: float = 0.5
 ) -> tuple[State, Decision]:
-    """What to do after ``outcome``, and the state after that. ``jitter`` in [0, 1) varies the length of a wait."""
+    """Return what to do after ``outcome``, and the state after that. ``jitter`` in [0, 1) varies the length of a
+    wait."""
     if isinstance(outcome, Verified):
         if outcome.error is None:
             return state, Done()
@@ -328,13 +329,13 @@ def decide(
 
 
 def _free(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
-    """A refusal that spends no budget. It is followed by a wait only if the server asks for one."""
+    """Return a refusal that spends no budget. It is followed by a wait only if the server asks for one."""
     delay = (isinstance(error, NetworkError) and error.retry_after) or 0.0
     return replace(state, retry_at=max(state.retry_at, now + delay)), Again(delay, why=error.message if delay else "")
 
 
 def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
-    """The state with the budget restored, if the file has made enough progress for the bytes received."""
+    """Return the state with the budget restored, if the file has made enough progress for the bytes received."""
     new = outcome.done - state.done
     enough = PROGRESS if outcome.size is None else min(PROGRESS, outcome.size - state.done)
     if new <= 0 or new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
@@ -423,7 +424,8 @@ def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[S
 
 
 def is_temporary(status: int, asked: float | None) -> bool:
-    """Whether another try is worth it after this HTTP status. ``asked``: the seconds that the server asks to wait."""
+    """Return whether another try is worth it after this HTTP status. ``asked``: the seconds that the server asks to
+    wait."""
     return status in _TEMPORARY and (asked is None or asked <= LONGEST_RETRY_AFTER)
 
 
@@ -448,7 +450,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 def _moment(text: str) -> datetime | None:
-    """A date as headers have it; None if it is none."""
+    """Return a date as headers have it; None if it is none."""
     from email.utils import parsedate_to_datetime
 
     try:

@@ -56,7 +56,7 @@ class ProxySettings:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> ProxySettings:
-        """What the variables of ``environ`` say."""
+        """Return what the variables of ``environ`` say."""
         proxies: dict[str, Proxy] = {}
         problems: dict[str, str] = {}
         for scheme in _NAMES:
@@ -72,29 +72,31 @@ class ProxySettings:
         return cls(proxies, tuple(filter(None, entries)), problems)
 
     def choose(self, url: str) -> Proxy | None:
-        """The proxy for ``url``; None if it is requested directly."""
+        """Return the proxy for ``url``; None if it is requested directly."""
         proxy = self.proxies.get(urlsplit(url).scheme) or self.proxies.get("all")
         return proxy if proxy and self.exemption(url) is None else None
 
     def problem_of(self, url: str) -> str:
-        """Why the variable that would name the proxy for ``url`` cannot be used; '' if it can, or if there is none."""
+        """Return why the variable that would name the proxy for ``url`` cannot be used; '' if it can, or if there is
+        none."""
         scheme = urlsplit(url).scheme
         if scheme in self.problems or scheme in self.proxies:
             return self.problems.get(scheme, "")
         return self.problems.get("all", "")
 
     def exemption(self, url: str) -> str | None:
-        """The entry of NO_PROXY that exempts ``url``; None if there is none."""
+        """Return the entry of NO_PROXY that exempts ``url``; None if there is none."""
         return next((entry for entry in self.exempt if covers(entry, url)), None)
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that a request for ``url`` goes through by the variables of ``environ``; None if there is none."""
+    """Return the proxy that a request for ``url`` goes through by the variables of ``environ``; None if there is
+    none."""
     return ProxySettings.of(environ).choose(url)
 
 
 def read_proxy(value: str) -> str:
-    """The URL of a proxy as it is connected to. Without a scheme it is that of an http proxy.
+    """Return the URL of a proxy as it is connected to. Without a scheme it is that of an http proxy.
 
     Raises `ValueError`, whose words do not have the value, for what is no such URL.
     """
@@ -109,7 +111,7 @@ def read_proxy(value: str) -> str:
 
 
 def without_userinfo(url: str) -> str:
-    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
+    """Return a proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -125,7 +127,7 @@ def without_userinfo(url: str) -> str:
 
 
 def covers(entry: str, url: str) -> bool:
-    """Whether an entry of NO_PROXY exempts ``url``.
+    """Return whether an entry of NO_PROXY exempts ``url``.
 
     An entry is ``*``, a name (with its subdomains), ``.suffix`` or ``*.suffix`` (its subdomains alone), an address, or
     a block of addresses, each with or without a port, and with or without a scheme before it. A port is compared with
@@ -144,7 +146,8 @@ def covers(entry: str, url: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str | None]:
-    """An entry without its port, and the port; without brackets around an address. The port has no leading zeros."""
+    """Return an entry without its port, and the port; without brackets around an address. The port has no leading
+    zeros."""
     if found := re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", entry):
         pattern = f"{found[1]}{found[2] or ''}"
         port = found[3]
@@ -157,7 +160,7 @@ def _split_port(entry: str) -> tuple[str, str | None]:
 
 
 def _names_of(host: str) -> Iterator[str]:
-    """A host, and the IPv4 address in it if it is one that IPv6 carries."""
+    """Yield a host, and the IPv4 address in it if it is one that IPv6 carries."""
     yield host
     address = address_of(host)
     if isinstance(address, ipaddress.IPv6Address) and address in _IPV4_IN_IPV6:
@@ -165,7 +168,7 @@ def _names_of(host: str) -> Iterator[str]:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """Whether a pattern without a port covers a host, which is a name or an address."""
+    """Return whether a pattern without a port covers a host, which is a name or an address."""
     if pattern == "*":
         return True
     address = address_of(host.partition("%")[0])
@@ -184,8 +187,8 @@ def _matches(pattern: str, host: str) -> bool:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:
-    """The name under which the variable is set: in small letters it wins, also if it is empty there. A server that
-    runs CGI programs sets HTTP_PROXY from a header of the client, so it does not count there (httpoxy)."""
+    """Return the name under which the variable is set: in small letters it wins, also if it is empty there. A server
+    that runs CGI programs sets HTTP_PROXY from a header of the client, so it does not count there (httpoxy)."""
     if name in environ or (name == "http_proxy" and "REQUEST_METHOD" in environ):
         return name
     return next((key for key in environ if key.lower() == name), name.upper())

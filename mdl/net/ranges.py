@@ -65,13 +65,13 @@ class RangeSet:
         self._stops[first:last] = [b for _, b in kept]
 
     def gaps(self, size: int) -> list[ByteRange]:
-        """The ranges that are missing from ``[0, size)``."""
+        """Return the ranges that are missing from ``[0, size)``."""
         whole = RangeSet()
         whole.add(0, size)
         return whole.without(self)
 
     def without(self, other: RangeSet) -> list[ByteRange]:
-        """The ranges that are in this set and not in ``other``."""
+        """Return the ranges that are in this set and not in ``other``."""
         rest = self.copy()
         for start, stop in zip(other._starts, other._stops, strict=True):
             rest.remove(start, stop)
@@ -93,7 +93,7 @@ class RangeSet:
         return sum(self._stops) - sum(self._starts)
 
     def copy(self) -> RangeSet:
-        """A set of its own with the same ranges."""
+        """Return a set of its own with the same ranges."""
         twin = RangeSet()
         twin._starts = self._starts[:]
         twin._stops = self._stops[:]

@@ -62,19 +62,20 @@ _CHALLENGE = re.compile(r"just a moment|attention required|checking your browser
 
 
 def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether the answer to a request for a file says, without an error, that the file is not there yet."""
+    """Return whether the answer to a request for a file says, without an error, that the file is not there yet."""
     return status == 202 or (status == 204 and "retry-after" in headers)
 
 
 def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = LONGEST_QUOTE) -> str:
-    """What a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any query."""
+    """Return what a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any
+    query."""
     for form in (str, html.unescape):
         text = _QUERY.sub("?…", redact_value(form(text), secrets))
     return shown(" ".join(text.split()))[:longest]
 
 
 def server_message(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
-    """Why the server refused, in one line, from a header, JSON, XML, an HTML title or plain text; "" if it said
+    """Return why the server refused, in one line, from a header, JSON, XML, an HTML title or plain text; "" if it said
     nothing."""
     text = headers.get("x-error-message", "") or _message_in(headers.get("content-type", ""), body)
     return safe_excerpt(text, secrets)
@@ -95,7 +96,8 @@ def _message_in(kind: str, body: bytes) -> str:
 
 
 def _message_in_json(data: Any) -> str:
-    """What an answer says under the usual keys; a whole sentence rather than the one word of a code before it."""
+    """Return what an answer says under the usual keys; a whole sentence rather than the one word of a code before
+    it."""
     if not isinstance(data, dict):
         return ""
     sayings = [_text_in(data.get(key)) for key in _SAYING]
@@ -114,7 +116,8 @@ def _text_in(value: Any) -> str:
 
 
 def impostor(body: bytes) -> tuple[str, str] | None:
-    """What a body is, by its beginning, if it is not the file, and what to do: a web page or a git-lfs pointer."""
+    """Return what a body is, by its beginning, if it is not the file, and what to do: a web page or a git-lfs
+    pointer."""
     if body.startswith(b"version https://git-lfs.github.com/spec/"):
         return "what came is a git-lfs pointer, not the file", "use the URL under which the file itself is served"
     if not _PAGE.search(body[:_LOOKED_AT]):
@@ -125,7 +128,7 @@ def impostor(body: bytes) -> tuple[str, str] | None:
 
 
 def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
-    """The server's own name for the request, to give to its support; "" if it has none."""
+    """Return the server's own name for the request, to give to its support; "" if it has none."""
     for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
         if headers.get(name):
             return safe_excerpt(headers[name], secrets, 100)
@@ -149,7 +152,7 @@ class Asker:
     is_open_without: bool = False
 
     def is_of_hub(self, url: str, code: str) -> bool:
-        """Whether a hub refused ``url``, with its own ``code`` if it has one."""
+        """Return whether a hub refused ``url``, with its own ``code`` if it has one."""
         return self.is_hub or bool(code) or AllowList(frozenset()).allows(host_of(url), DEFAULT_PORTS["https"])
 
 
@@ -161,7 +164,7 @@ def error_for_status(
     asker: Asker = Asker(),
     secrets: Iterable[str] = (),
 ) -> MdlError:
-    """The error that an HTTP status of 400 or more is. The message names the host of ``url``.
+    """Return the error that an HTTP status of 400 or more is. The message names the host of ``url``.
 
     ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
     """
@@ -210,7 +213,7 @@ def error_for_status(
 
 
 def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
-    """What to do about a refusal: that depends on who refused, and on what it was sent."""
+    """Return what to do about a refusal: that depends on who refused, and on what it was sent."""
     if kind is AuthError and _CLOCK.search(words):
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
     if asker.is_located:
@@ -223,7 +226,7 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
 
 
 def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
-    """What to do about a refusal of a hub, which has a ``code`` of its own for some of them."""
+    """Return what to do about a refusal of a hub, which has a ``code`` of its own for some of them."""
     if kind is NotFound:
         if code == "RevisionNotFound":
             return "check the revision"
@@ -254,23 +257,23 @@ def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker:
 
 
 def page_of(url: str) -> str:
-    """The page of the repository that a URL of the hub is about."""
+    """Return the page of the repository that a URL of the hub is about."""
     page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
     return re.sub(r"/(tree|revision)/.*", "", page)
 
 
 def may_be_the_token(words: str) -> bool:
-    """Whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
+    """Return whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
     return bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
 
 
 def _or_dataset(url: str) -> str:
-    """How a dataset is named, if ``url`` asks the hub for a model: a repository that is not there may be one."""
+    """Return how a dataset is named, if ``url`` asks the hub for a model: a repository that is not there may be one."""
     return "; a dataset is hf:datasets/OWNER/NAME" if "/api/models/" in url else ""
 
 
 def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
-    """What to do about a refusal of any other host. A token of the hub has nothing to do with it."""
+    """Return what to do about a refusal of any other host. A token of the hub has nothing to do with it."""
     if asker.sent and kind is NotFound:
         return f"check the URL; {asker.sent} was sent"
     if asker.sent:
@@ -291,7 +294,7 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
 
 
 def _variable_of(host: str) -> str:
-    """A name for the variable with the token of a host: ``CIVITAI_TOKEN`` for civitai.com."""
+    """Return a name for the variable with the token of a host: ``CIVITAI_TOKEN`` for civitai.com."""
     words = re.findall("[A-Z]+[A-Z0-9]*", host.removeprefix("www.").upper())
     if len(words) < 2:
         return "MY_TOKEN"
@@ -302,7 +305,7 @@ def _variable_of(host: str) -> str:
 
 
 def guard_of(headers: Mapping[str, str], words: str) -> str:
-    """The guard before a server that refused because it wants a browser; '' if there is no sign of one."""
+    """Return the guard before a server that refused because it wants a browser; '' if there is no sign of one."""
     for name, value, guard in _GUARDS:
         found = headers.get(name)
         is_certain = name != "server" or bool(_CHALLENGE.search(words))
@@ -314,12 +317,12 @@ def guard_of(headers: Mapping[str, str], words: str) -> str:
 
 
 def browser_hint(url: str, guard: str) -> str:
-    """What to do about a host that wants a browser."""
+    """Return what to do about a host that wants a browser."""
     return f"{host_of(url)} ({guard}) wants a browser: download it there, then mdl import, or take another source"
 
 
 def proxy_login_hint(proxy: Proxy | None, offers: str) -> str:
-    """What to do about a proxy that wants another login. ``offers`` are its Proxy-Authenticate headers."""
+    """Return what to do about a proxy that wants another login. ``offers`` are its Proxy-Authenticate headers."""
     variable = proxy.variable if proxy else "the proxy variable"
     words = [part.split()[0] for part in offers.split(",") if part.strip()]
     schemes = [word for word in dict.fromkeys(words) if "=" not in word]
@@ -334,7 +337,7 @@ def proxy_login_hint(proxy: Proxy | None, offers: str) -> str:
 
 
 def proxy_trouble_hint(url: str, proxy: Proxy) -> str:
-    """What to do about a proxy that cannot be reached, or cannot reach the host of ``url``."""
+    """Return what to do about a proxy that cannot be reached, or cannot reach the host of ``url``."""
     host = host_of(url)
     if not is_public(host):
         return f"{host} is of your own network: NO_PROXY={host} has it asked directly; else check {proxy.variable}"
@@ -342,13 +345,13 @@ def proxy_trouble_hint(url: str, proxy: Proxy) -> str:
 
 
 def is_of_proxy(headers: Mapping[str, str]) -> bool:
-    """Whether a proxy wrote this answer to a plain request itself."""
+    """Return whether a proxy wrote this answer to a plain request itself."""
     names = ("x-squid-error", "proxy-status", "proxy-connection", "x-proxy-error")
     return any(name in headers for name in names) or "squid" in headers.get("server", "").lower()
 
 
 def loop_hint(hops: Sequence[Mapping[str, str]]) -> str:
-    """What to do about redirects without an end. ``hops`` are their headers, and the URL of each as ``:url``."""
+    """Return what to do about redirects without an end. ``hops`` are their headers, and the URL of each as ``:url``."""
     urls = [hop[":url"] for hop in hops]
     if any("set-cookie" in hop for hop in hops):
         return "the answers set a cookie, which mdl never sends: download it in a browser, then mdl import"
@@ -359,7 +362,7 @@ def loop_hint(hops: Sequence[Mapping[str, str]]) -> str:
 
 
 def plain_http_hint(current: str, target: str) -> str:
-    """What to do about a redirect from https to http."""
+    """Return what to do about a redirect from https to http."""
     if host_of(current) == host_of(target):
         return (
             f"that is a setting of {host_of(current)}: behind a TLS proxy it must be told its own address "
@@ -369,7 +372,7 @@ def plain_http_hint(current: str, target: str) -> str:
 
 
 def not_http_hint(words: str, url: str) -> str:
-    """What to do about a server whose answer is no HTTP/1.1. ``words`` quote how it begins."""
+    """Return what to do about a server whose answer is no HTTP/1.1. ``words`` quote how it begins."""
     place = bracketed(host_of(url))
     if r"\x15\x03" in words:
         return f"{place} speaks TLS on this port: write https://"

@@ -87,25 +87,25 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
 
 
 def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
-    """The file's size as a 416 announces it (``Content-Range: bytes */N``), or None."""
+    """Return the file's size as a 416 announces it (``Content-Range: bytes */N``), or None."""
     match = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
     return parse_size(match[1]) if match else None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """The Content-Length in bytes, or None."""
+    """Return the Content-Length in bytes, or None."""
     return parse_size(headers.get("content-length", ""))
 
 
 def parse_size(text: str) -> int | None:
-    """A size in bytes as a header announces it; None if the text is not one, or is larger than any file."""
+    """Return a size in bytes as a header announces it; None if the text is not one, or is larger than any file."""
     text = text.strip(" \t")
     size = int(text) if re.fullmatch(r"[0-9]{1,19}", text) else _TOO_LARGE
     return size if size < _TOO_LARGE else None
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What tells two versions of a file apart: a strong ETag, else a Last-Modified that is safely in the past.
+    """Return what tells two versions of a file apart: a strong ETag, else a Last-Modified that is safely in the past.
 
     RFC 9110, 8.8.1 and 8.8.2.2: weak ETags do not count, and a Last-Modified counts only if it is at least 60 seconds
     older than the response's Date.
@@ -123,28 +123,30 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
 
 
 def recorded_digest(headers: Mapping[str, str]) -> Digest | None:
-    """The sha256 in the metadata with which an object of a bucket was written (``x-amz-meta-sha256`` and its like on
-    Google's and Azure's stores). The bucket never compared it."""
+    """Return the sha256 in the metadata with which an object of a bucket was written (``x-amz-meta-sha256`` and its
+    like on Google's and Azure's stores). The bucket never compared it."""
     names = (f"x-{vendor}-meta-sha256" for vendor in ("amz", "goog", "ms"))
     text = next((headers[name].strip().lower() for name in names if name in headers), "")
     return Digest("sha256", text) if re.fullmatch(r"[0-9a-f]{64}", text) else None
 
 
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The content codings in the order in which they were applied, in lower case; empty if the body is not encoded."""
+    """Return the content codings in the order in which they were applied, in lower case; empty if the body is not
+    encoded."""
     names = (name.strip().lower() for name in headers.get("content-encoding", "").split(","))
     return tuple(name for name in names if name not in ("", "identity"))
 
 
 def is_readable(codings: tuple[str, ...]) -> bool:
-    """Whether mdl can decode this. It decodes one coding: a coding within a coding is how a bomb is built."""
+    """Return whether mdl can decode this. It decodes one coding: a coding within a coding is how a bomb is built."""
     return codings in (("gzip",), ("x-gzip",))
 
 
 def is_as_stored(
     codings: tuple[str, ...], names: Iterable[str], *, pinned: bool, length: int | None, size: int | None
 ) -> bool:
-    """Whether a body that is declared as encoded holds the file's own bytes, which are to be stored as they come.
+    """Return whether a body that is declared as encoded holds the file's own bytes, which are to be stored as they
+    come.
 
     mdl asks for no coding, but many servers declare an archive's own compression as one (Apache: .tar.gz is
     ``x-gzip``). If a digest decides in the end (``pinned``) and the file's ``size`` is known, the announced ``length``
@@ -159,7 +161,7 @@ def is_as_stored(
 
 
 def unreadable(codings: tuple[str, ...]) -> ProtocolError:
-    """The error for codings that mdl cannot decode."""
+    """Return the error for codings that mdl cannot decode."""
     return ProtocolError(
         f"the server sends it in an encoding that mdl cannot read ({', '.join(codings)})",
         hint="the server or a proxy on the way is at fault: mdl asks for no encoding; try another mirror",
@@ -169,7 +171,7 @@ def unreadable(codings: tuple[str, ...]) -> ProtocolError:
 def announced_size(
     status: int, headers: Mapping[str, str], names: Iterable[str] = (), *, pinned: bool = False
 ) -> int | None:
-    """The size of the whole file as a response of status 200, 206 or 416 announces it, or None.
+    """Return the size of the whole file as a response of status 200, 206 or 416 announces it, or None.
 
     For ``names`` and ``pinned`` see `judge`: the length of an encoded body is not the file's.
     """
@@ -211,7 +213,7 @@ def judge(
     pinned: bool = False,
     names: Iterable[str] = (),
 ) -> Verdict:
-    """What a response with status 200, 206, 412 or 416 is good for.
+    """Return what a response with status 200, 206, 412 or 416 is good for.
 
     ``headers`` has lower-case keys. ``asked`` is the requested range, None for the whole file. ``size`` in bytes and
     ``validator`` are what the file was begun with, None if unknown. ``pinned``: a digest will decide in the end.
@@ -240,8 +242,8 @@ def judge(
 
 
 def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -> bool:
-    """Whether the body is a part of the file: a 206, or a 200 with a Content-Range, which some servers send (rclone's
-    S3), unless that Content-Range covers the whole file and a later part was requested."""
+    """Return whether the body is a part of the file: a 206, or a 200 with a Content-Range, which some servers send
+    (rclone's S3), unless that Content-Range covers the whole file and a later part was requested."""
     if status == 206 or "content-range" not in headers:
         return status == 206
     parsed = parse_content_range(headers["content-range"])
@@ -298,7 +300,7 @@ def _invalid(why: str) -> Invalid:
 
 
 def attached_name(headers: Mapping[str, str]) -> str:
-    """The last part of the name in a Content-Disposition; '' if it has none. It may still be no safe name."""
+    """Return the last part of the name in a Content-Disposition; '' if it has none. It may still be no safe name."""
     found: dict[str, str] = {}
     for name, quoted, token in _PARAMETER.findall(headers.get("content-disposition", "")):
         found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted else token.strip())
@@ -307,7 +309,7 @@ def attached_name(headers: Mapping[str, str]) -> str:
 
 
 def _decoded_parameter(text: str) -> str:
-    """The value of a parameter like ``filename*``: ``UTF-8''na%C3%AFve.bin``; '' if it is not one."""
+    """Return the value of a parameter like ``filename*``: ``UTF-8''na%C3%AFve.bin``; '' if it is not one."""
     match = _EXTENDED.fullmatch(text)
     try:
         return unquote_to_bytes(match[2]).decode(match[1]) if match else ""

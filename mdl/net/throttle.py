@@ -51,7 +51,7 @@ class Throttle:
         return self.rate is not None and self._paid_until > self._clock()
 
     def quantum(self, most: int) -> int:
-        """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
+        """Return how many bytes to read at a time: at most ``most``, fewer if the rate is low."""
         rate = self.rate
         return most if rate is None else min(most, max(_SMALLEST_QUANTUM, int(rate * _QUANTUM_SECONDS)))
 

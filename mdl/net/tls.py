@@ -107,7 +107,7 @@ class TlsStream(ByteStream):
         return self._carrier.get_extra_info(info)
 
     def _perform(self, call: Callable[[], Result], timeout: float | None) -> Result:
-        """What ``call`` returns, once enough has come. All its steps together have ``timeout`` seconds."""
+        """Return what ``call`` returns, once enough has come. All its steps together have ``timeout`` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             try:

@@ -138,7 +138,7 @@ class PooledTransport(httpx.BaseTransport):
             surplus.connection.close()
 
     def _pool(self, request: httpx.Request, proxy: Proxy | None, network: HappyEyeballs) -> httpcore.ConnectionPool:
-        """What opens a connection for this request."""
+        """Return what opens a connection for this request."""
         is_secure = request.url.scheme == "https"
         context = self._context(request.url, DEFAULT_PORTS["https"]) if is_secure else None
         if proxy is None:
@@ -160,12 +160,12 @@ class PooledTransport(httpx.BaseTransport):
         )
 
     def _context(self, url: httpx.URL, port: int) -> ssl.SSLContext:
-        """The TLS context for the server of ``url``, whose port is ``port`` if the URL has none."""
+        """Return the TLS context for the server of ``url``, whose port is ``port`` if the URL has none."""
         return self._trust.context(url.host.rstrip(".").lower(), url.port or port)
 
 
 def _for_httpcore(request: httpx.Request, proxy: Proxy | None) -> httpcore.Request:
-    """The request as httpcore sends it. A proxy without a tunnel is asked itself, for the whole URL."""
+    """Return the request as httpcore sends it. A proxy without a tunnel is asked itself, for the whole URL."""
     url = _core_url(request.url)
     headers = request.headers.raw
     if proxy and not proxy.is_socks:
@@ -186,7 +186,7 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
 
 
 def _announced_length(method: str, status: int, headers: httpx.Headers) -> int | None:
-    """How many bytes the response's body has; None if only its parser can tell."""
+    """Return how many bytes the response's body has; None if only its parser can tell."""
     if method == "HEAD" or status in (204, 304):
         return 0
     if "transfer-encoding" in headers:

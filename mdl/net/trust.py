@@ -46,12 +46,12 @@ class Trust:
         self._lock = threading.Lock()
 
     def settings_of(self, host: str, port: int) -> HostTls | None:
-        """What the user's settings say of this host and port."""
+        """Return what the user's settings say of this host and port."""
         return next((one for one in self._hosts if one.is_for(host, port)), None)
 
     def context(self, host: str, port: int) -> ssl.SSLContext:
-        """The context for a connection to this host and port. Raises `TlsError`, and `UsageError` for a file of the
-        settings that cannot be read."""
+        """Return the context for a connection to this host and port. Raises `TlsError`, and `UsageError` for a file of
+        the settings that cannot be read."""
         settings = self.settings_of(host, port)
         with self._lock:
             if settings not in self._contexts:
@@ -75,8 +75,8 @@ class Trust:
 
 
 def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambda words: None) -> ssl.SSLContext:
-    """A context that trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR. Raises
-    `TlsError`, which names the file that cannot be used."""
+    """Return a context that trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR.
+    Raises `TlsError`, which names the file that cannot be used."""
     file = as_meant(environ.get("SSL_CERT_FILE", ""))
     folder = as_meant(environ.get("SSL_CERT_DIR", ""))
     context = new_context(file, folder)
@@ -88,7 +88,8 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambd
 
 
 def new_context(file: str, folder: str) -> ssl.SSLContext:
-    """A context with the certificates of this file and folder; without both, with those of the system or certifi."""
+    """Return a context with the certificates of this file and folder; without both, with those of the system or
+    certifi."""
     if not file and not folder and has_system_store():
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -104,12 +105,12 @@ def new_context(file: str, folder: str) -> ssl.SSLContext:
 
 
 def empty_context() -> ssl.SSLContext:
-    """A context that trusts no certificate, for connections without TLS."""
+    """Return a context that trusts no certificate, for connections without TLS."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def describe_trust(environ: Mapping[str, str]) -> str:
-    """Which certificates `make_context` trusts, in words."""
+    """Return which certificates `make_context` trusts, in words."""
     named = [f"{environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environ.get(name)]
     if named:
         return f"those in {' and '.join(named)}"
@@ -117,7 +118,7 @@ def describe_trust(environ: Mapping[str, str]) -> str:
 
 
 def has_system_store() -> bool:
-    """Whether the operating system has certificates of its own."""
+    """Return whether the operating system has certificates of its own."""
     if platform.system() != "Linux":
         return True
     paths = ssl.get_default_verify_paths()
