@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from mdl.errors import (
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of
 from mdl.net.client import HttpClient
+from mdl.net.locators import Body, Link
 from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.results.answers import Judged
@@ -36,11 +37,13 @@ from mdl.results.base import (
     Notices,
     Remote,
     RemoteJob,
+    check_job_id,
     job_of,
     newest_first,
     open_remote,
     status_of,
 )
+from mdl.results.links import JobLinks
 from mdl.results.outputs import Output, error_in
 from mdl.sources import SourceContext
 
@@ -67,6 +70,8 @@ class HttpRemote:
         bucket = settings.get("bucket")
         if bucket:
             self.bucket = open_remote(context.remotes[bucket], context)
+        self._links = JobLinks(self.outputs, self.notices, self.complete)
+        self._missed: dict[str, Missed] = {}
         self._secrets = Secrets.of(context.environ)
         token = settings.token(context.environ)
         if token:
@@ -84,6 +89,24 @@ class HttpRemote:
 
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """The results: from the bucket, else as the remote answers."""
+        missed = self._missed[check_job_id(origin.job)] = Missed()
+        files = self.files_in_bucket(origin, missed)
+        return self._links.files(origin) if files is None else files
+
+    def locate(self, url: str) -> Link | Body:
+        return self._links.locate(url)
+
+    def outputs(self, job: str) -> Sequence[Output]:
+        """The files that the remote's answer for a job holds. A link among them may be good for a short time only.
+        Raises `NotFinished` for a job that has no files yet, `NotFound`."""
+        raise NotImplementedError
+
+    def complete(self, job: str, output: Output) -> Output:
+        """An output that is known by its key, with its bytes or its link."""
+        return output
 
     # Requests.
 

@@ -23,20 +23,15 @@ from typing import Any
 from urllib.parse import quote
 
 from mdl.bounds import LARGEST_RESULT
-from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError
-from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of
-from mdl.net.locators import Body, Link
 from mdl.net.pages import paged
 from mdl.paths import refuse_twins, shown
 from mdl.results.answer_keys import first_text, path_of
 from mdl.results.answers import judge
-from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, status_of
+from mdl.results.base import Check, RemoteJob, check_job_id, status_of
 from mdl.results.http import HttpRemote, Missed
-from mdl.results.links import JobLinks
 from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, checked_path, told_size_in
-from mdl.sources import SourceContext
 
 _LONGEST_WAIT = 90.0
 """Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
@@ -87,11 +82,6 @@ class _Forgotten(NotFound):
 
 class Runpod(HttpRemote):
     """One endpoint."""
-
-    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
-        super().__init__(settings, context)
-        self._links = JobLinks(self._outputs, self.notices, self._complete)
-        self._missed: dict[str, Missed] = {}
 
     # What a remote does.
 
@@ -174,18 +164,9 @@ class Runpod(HttpRemote):
             raise self.not_cancelled(job, message) from error
         return self.cancelled(job, answer)
 
-    def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """The results: from the bucket, else as the endpoint answers."""
-        missed = self._missed[check_job_id(origin.job)] = Missed()
-        files = self.files_in_bucket(origin, missed)
-        return self._links.files(origin) if files is None else files
-
-    def locate(self, url: str) -> Link | Body:
-        return self._links.locate(url)
-
     # The results of one job.
 
-    def _outputs(self, job: str) -> Sequence[Output]:
+    def outputs(self, job: str) -> Sequence[Output]:
         """Return what the result of a job holds. A link in it may be good for a short time only."""
         missed = self._missed.get(job, Missed()).copy()
         facts = self._in_queue(job, missed)
@@ -243,7 +224,7 @@ class Runpod(HttpRemote):
             missed[_WORKERS] += 1
         return []
 
-    def _complete(self, job: str, output: Output) -> Output:
+    def complete(self, job: str, output: Output) -> Output:
         """An output that is known by its key, with its bytes or its link."""
         answer = self._of_process("download", job, Missed(), s3_key=output.key)
         complete = self.outputs_of(judge(answer, job), job)[0]

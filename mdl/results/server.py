@@ -28,7 +28,7 @@ from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageErr
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of, origin_of
 from mdl.net.client import OpenResponse
-from mdl.net.locators import Body, Link
+from mdl.net.locators import Link
 from mdl.net.responses import attached_name, content_length
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
@@ -36,7 +36,6 @@ from mdl.results.answer_keys import first_text
 from mdl.results.answers import judge
 from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
 from mdl.results.http import HttpRemote, Missed
-from mdl.results.links import JobLinks
 from mdl.results.outputs import Output, is_web_url, safe_name
 from mdl.sources import SourceContext
 from mdl.values import value_class
@@ -263,10 +262,6 @@ _CHECK = "mdl-check"
 class Api(HttpRemote):
     """One API."""
 
-    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
-        super().__init__(settings, context)
-        self._links = JobLinks(self._outputs, self.notices)
-
     def hosts(self) -> tuple[str, ...]:
         return (*super().hosts(), host_of(self._status_url(_CHECK)))
 
@@ -307,18 +302,10 @@ class Api(HttpRemote):
     def cancel(self, job: str) -> RemoteJob:
         raise UsageError("an API of this kind cannot cancel a job", item=job, hint="cancel it where it was started")
 
-    def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        check_job_id(origin.job)
-        files = self.files_in_bucket(origin, Missed())
-        return self._links.files(origin) if files is None else files
-
-    def locate(self, url: str) -> Link | Body:
-        return self._links.locate(url)
-
     def _status_url(self, job: str) -> str:
         return _with_job(self.settings.get("status_url") or self.settings.get("url"), job)
 
-    def _outputs(self, job: str) -> list[Output]:
+    def outputs(self, job: str) -> list[Output]:
         """Return what the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
         url = _with_job(self.settings.get("url"), job)
         answer = self._asked(url)
