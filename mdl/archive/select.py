@@ -75,15 +75,19 @@ class PackRules:
 
 @small_value_class
 class Member:
-    """One name in the archive, and the file for it; None for an empty folder."""
+    """One name in the archive, and the file, or the empty folder, for it."""
 
     path: RelPath
-    entry: Entry | None
+    entry: Entry
+
+    @property
+    def is_folder(self) -> bool:
+        return self.entry.kind == "folder"
 
     @property
     def size(self) -> int:
         """Its size in bytes, uncompressed."""
-        return self.entry.stamp.size if self.entry else 0
+        return self.entry.stamp.size
 
 
 @value_class
@@ -171,20 +175,22 @@ class _Selecting:
         members += self._beside(members, beside)
         members.sort(key=lambda member: member.path.text)
         self._refuse_unreadable_and_escaping()
-        members = self._without_secrets(members)
-        self._note_base_models(members)
-        self._note_data(members)
-        files = [member.path for member in members if member.entry]
+        folders = [member for member in members if member.is_folder]
+        files = self._without_secrets([member for member in members if not member.is_folder])
+        self._note_base_models(files)
+        self._note_data(files)
         if not files:
             raise self._nothing()
-        refuse_twins([*files, RelPath(NAME)])
-        refuse_twin_folders([*files, RelPath(NAME)], [member.path for member in members if not member.entry])
+        members = sorted([*files, *folders], key=lambda member: member.path.text)
+        paths = [RelPath(NAME), *(member.path for member in files)]
+        refuse_twins(paths)
+        refuse_twin_folders(paths, [member.path for member in folders])
         if self.rules.whole_run and not (self.run.is_recognised and self.run.checkpoints):
-            weights = sum(is_weights(path.name) for path in files)
+            weights = sum(is_weights(member.path.name) for member in files)
             count = counted(len(files), "file")
             self.notes.append(f"no model is recognised: all {count} are packed, {weights:,} of them weights")
-        manifest = self._manifest(self._check_truncated(members))
-        size = sum(member.size for member in members)
+        manifest = self._manifest(self._check_truncated(files))
+        size = sum(member.size for member in files)
         return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), size)
 
     def _manifest(self, incomplete: tuple[str, ...]) -> Manifest:
@@ -205,7 +211,7 @@ class _Selecting:
         """The patterns of ``include`` that are the very name of a file that would be left out without them."""
         usual = _Selecting(self.run, self.checkpoint, replace(self.rules, include=()), self.own, [])
         base, entries = usual._candidates()
-        packed = {member.path.text: member.entry for member in usual._members(base, entries) if member.entry}
+        packed = {member.path.text: member.entry for member in usual._members(base, entries)}
         left_out = set()
         for name in self.rules.include:
             entry = self.tree.find(join(base, name))
@@ -232,7 +238,7 @@ class _Selecting:
         Weights are no place for secrets, and no model is one without them: they stay, and are named."""
         kept = []
         for member in members:
-            held = held_secret(self.tree, member.entry) if member.entry else None
+            held = held_secret(self.tree, member.entry)
             if held is None or self._is_packed_with(member, held):
                 kept.append(member)
         return kept
@@ -269,7 +275,7 @@ class _Selecting:
         """The members that these entries become: by their own names, or by their paths below the run where a name is
         taken."""
         taken = {member.path.folded for member in members}
-        there = {member.entry.path for member in members if member.entry}
+        there = {member.entry.path for member in members}
         more = []
         for entry in beside:
             if entry.path in there:
@@ -285,7 +291,7 @@ class _Selecting:
         """Say of each adapter which model it needs."""
         notes: dict[str, None] = {}
         for member in members:
-            if member.entry and member.path.name == ADAPTER_CONFIG:
+            if member.path.name == ADAPTER_CONFIG:
                 folder = member.entry.path.rpartition("/")[0]
                 notes[base_model_note(self.tree, folder)] = None
         self.notes += filter(None, notes)
@@ -299,7 +305,7 @@ class _Selecting:
         for member in members:
             top, slash, _ = member.path.text.partition("/")
             suffix = member.path.name.rpartition(".")[2].lower()
-            if suffix not in _DATA or not slash or member.entry is None:
+            if suffix not in _DATA or not slash:
                 continue
             counts[_DATA[suffix]] += 1
             folders[top] = None
@@ -342,8 +348,6 @@ class _Selecting:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
         truncated = {}
         for member in members:
-            if member.entry is None:
-                continue
             reason = why_cut(self.tree, member.entry)
             if reason:
                 truncated[member.path.text] = reason
@@ -410,7 +414,7 @@ class _Selecting:
         if kind == "folder":
             is_wanted = not self.rules.include and not self.rules.inference_only
             is_empty = not self.tree.children(entry.path)
-            return Member(RelPath.parse(name), None) if is_wanted and is_empty else None
+            return Member(RelPath.parse(name), entry) if is_wanted and is_empty else None
         reason = self._why_left_out(entry, name)
         if reason:
             self.skipped.append(Skipped(shown(name), reason))

@@ -120,7 +120,7 @@ class _Writer:
 
     def write(self) -> Manifest:
         for member in self.selection.members:
-            if member.entry is None:
+            if member.is_folder:
                 self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
             else:
                 self._file(member, member.entry)
@@ -233,8 +233,9 @@ class _Writer:
         """An archive holds the run as it was at one moment, so no file may change after it was read either."""
         gone = {one.path for one in self.gone}
         for member in self.selection.members:
-            is_there = member.entry is not None and member.path.text not in gone
-            if member.entry and is_there and not self.selection.tree.is_unchanged(member.entry):
+            if member.is_folder or member.path.text in gone:
+                continue
+            if not self.selection.tree.is_unchanged(member.entry):
                 self._note_change(member.entry, member.path.text)
 
 

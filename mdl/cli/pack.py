@@ -234,7 +234,7 @@ def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> N
 
 def _show_plan(session: Session, plan: PackPlan) -> int:
     selection = plan.selection
-    sizes = [(one.path.text, one.entry.stamp.size if one.entry else None) for one in selection.members]
+    sizes = [(member.path.text, None if member.is_folder else member.size) for member in selection.members]
     facts = {
         "archive": plan.name,
         "bytes": selection.bytes,

@@ -150,8 +150,8 @@ def _planned(folder: Path, origin: HubOrigin, *, is_archive: bool) -> _Upload:
     root = Path(selection.tree.root)
     files: list[tuple[PushedFile, Path]] = []
     for member in selection.members:
-        if member.entry is not None:
-            pushed = PushedFile(member.path.text, member.entry.stamp.size)
+        if not member.is_folder:
+            pushed = PushedFile(member.path.text, member.size)
             files.append((pushed, root / member.entry.real))
     skipped = [skipped for skipped in selection.skipped if skipped.path != NAME]
     if not files:

@@ -36,6 +36,7 @@ from mdl.ops.pack import pack, write_pack
 from mdl.ops.unpack import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.runs.default_excludes import why_excluded
+from mdl.runs.tree import Entry
 
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
@@ -109,7 +110,7 @@ def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     """65,536 members and more need zip64's count: Python, unzip, 7z and mdl find them all. (Packed as folders, as that
     takes no time.)"""
     plan, count = planned(make_run(tmp_path)), 65_536
-    folders = tuple(Member(RelPath(str(number)), None) for number in range(count))
+    folders = tuple(Member(RelPath(str(number)), Entry(str(number), "folder")) for number in range(count))
     members = (*plan.selection.members, *folders)
     write_pack(replace(plan, selection=replace(plan.selection, members=members)), digest=False)
     archive, count = tmp_path / "x.zip", len(members) + 1
