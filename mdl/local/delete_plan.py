@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from mdl.downloader.hub_cache import TREES, shared_links
 from mdl.downloader.hub_repos import CachedFile, CachedRepo, part_of, repo_in
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
-from mdl.files import Receipt, RemoteFile
+from mdl.files import Receipt
 from mdl.formatting import spelled
 from mdl.local.on_disk import (
+    SHORT_COMMIT,
     CacheEntry,
+    Known,
     ModelOnDisk,
     hub_origins,
     meant_of,
@@ -34,8 +36,6 @@ from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
 _LIST = "'mdl list --local' shows what is on this disk"
-_SHORT = 12
-"""Digits of a commit that tell it from others, for people."""
 
 
 @value_class
@@ -100,7 +100,7 @@ class Deletion:
 def plan(
     model: Model,
     stores: Sequence[Store],
-    known: Callable[[Store, Model], Sequence[RemoteFile]],
+    known: Known,
     *,
     force: bool = False,
 ) -> list[Deletion]:
@@ -159,7 +159,7 @@ def _not_in_cache(model: Model, store: Store) -> NotFound:
         return NotFound("mdl brought nothing of it to Hugging Face's cache", hint=hint)
     commits: set[str] = set()
     for repo in repos:
-        commits.update(file.commit[:_SHORT] for file in repo.files)
+        commits.update(file.commit[:SHORT_COMMIT] for file in repo.files)
     if commits:
         hint = f"there is {', '.join(sorted(commits))}"
     return NotFound("not in Hugging Face's cache", hint=hint)

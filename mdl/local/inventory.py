@@ -13,14 +13,11 @@ from mdl.disk.safe_open import names_below
 from mdl.downloader.adoption import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
-from mdl.files import RemoteFile
-from mdl.local.on_disk import RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk
+from mdl.local.on_disk import Known, RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk
 from mdl.local.status import FileStatus, ModelStatus, Status, status_by_receipts, status_of
 from mdl.sources import Origin
 from mdl.values import value_class
 
-Known = Callable[[Store, Model], Sequence[RemoteFile]]
-"""A model's files as its source or lock has them; none if they are not known."""
 _Sizes = dict[tuple[int, int], int]
 """Bytes of files, by device and inode."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.store import Store, hash_file
 from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError, joint_error, storage_error
 from mdl.events import Noticed, Planned
-from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
+from mdl.files import LocalFile, Receipt, Stamp
 from mdl.hashing import Digest
 from mdl.local.delete import prune
 from mdl.local.delete_plan import KeptFile
 from mdl.local.hash_progress import ReadingProgress
-from mdl.local.on_disk import hub_origins, model_on_disk, of_hubs, partials_of
+from mdl.local.on_disk import Known, hub_origins, model_on_disk, of_hubs, partials_of
 from mdl.paths import RelPath
 from mdl.reports import BaseReport, no_space
 from mdl.sources.hub_listing import Listings
@@ -39,8 +39,6 @@ from mdl.values import value_class
 
 _SHARED = ("clone", "link")
 """The ways in which a file has the bytes of another one without taking room."""
-Known = Callable[[Store, Model], Sequence[RemoteFile]]
-"""A model's files as its source or lock has them; none if they are not known."""
 
 
 @value_class

@@ -7,7 +7,7 @@ and mdl's receipts say for which models it brought files of it. Nothing is conta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +24,9 @@ from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
-_SHORT = 12
+Known = Callable[[Store, Model], Sequence[RemoteFile]]
+"""Returns a model's files as its source or lock has them; none if they are not known."""
+SHORT_COMMIT = 12
 """Digits of a commit that tell it from others, for people."""
 
 
@@ -182,7 +184,7 @@ def cached_models(store: Store) -> Iterator[Model]:
             origin = replace(cached.repo.origin, revision=commit)
             name = origin.folder
             if len(commits) > 1 or store.receipts.may_have(name):
-                name = f"{name}@{commit[:_SHORT]}"
+                name = f"{name}@{commit[:SHORT_COMMIT]}"
             yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 

@@ -484,3 +484,34 @@ def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
     assert names(shell.models / "tiny") == {"twin/copy.bin"}
     rm(shell, mdl, "tiny/twin", "--yes")
     assert not (shell.models / "tiny").exists()
+
+
+@pytest.mark.parametrize("typed", ["org/twin", "hf:org/twin", "org--twin"])
+def test_a_model_is_called_as_people_write_it(shell: Shell, mdl: Inside, typed: str) -> None:
+    """Notes of rm and mv, and errors of path, name a repository that has no other name as org/name, or as it was
+    typed; JSON names the folder."""
+    done(mdl(shell, "get", "hf:org/twin"))
+    (shell.models / "org--twin/mine.txt").write_bytes(b"mine")
+    ran = done(mdl(shell, "rm", typed))
+    assert f"org/twin: {shell.models / 'org--twin/mine.txt'} stays: not mdl's" in ran.err
+    assert "org--twin:" not in ran.err
+    moved = done(mdl(shell, "mv", typed, "--to", str(shell.home / "new")))
+    assert "org/twin: 1 file" in moved.err
+    assert "org--twin:" not in moved.err
+    assert "mdl: org/none: nothing of it is on this disk" in done(mdl(shell, "rm", "org/none", "--yes"), 3).err
+
+
+def test_the_one_file_as_it_was_typed(shell: Shell, mdl: Inside) -> None:
+    """The error of a model of several files names it as it was typed, and the hint the repository."""
+    done(mdl(shell, "get", "hf:org/tiny"))
+    ran = done(mdl(shell, "path", "--file", "org/tiny"), 2)
+    assert "mdl: org/tiny: it has 2 files, not one" in ran.err
+    assert "hf:org/tiny/PATH; or take the folder: mdl path org/tiny\n" in ran.err
+
+
+def test_a_group_of_which_not_all_is_here(shell: Shell, mdl: Inside) -> None:
+    """The members that are here are deleted, and the others are named."""
+    done(mdl(shell, "get", "twin"))
+    ran = done(mdl(shell, "rm", "both", "--yes"), 3)
+    assert not (shell.models / "twin").exists()
+    assert "mdl: tiny: nothing of it is on this disk" in ran.err
