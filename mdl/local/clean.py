@@ -195,8 +195,9 @@ def _superseded(
     paths = {remote.path for remote in known}
     sources = {_source(remote.hub, remote.url) for remote in known}
     for receipt in receipts:
-        is_of_this_entry = receipt.catalog == store.catalog and _source(receipt.hub, receipt.url) in sources
-        if receipt.adopted or receipt.path in paths or not is_of_this_entry:
+        if receipt.adopted or receipt.path in paths:
+            continue
+        if receipt.catalog != store.catalog or _source(receipt.hub, receipt.url) not in sources:
             continue
         place = store.path_of(receipt)
         if place is None:
@@ -301,7 +302,9 @@ def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> list[Wast
             why_kept[name] = _why_unlisted_is_kept(store, name, receipts, deletions, keep=keep)
             (staying if why_kept[name] else going)[name] = deletions
     by_name = going | staying  # what goes is counted first: what stays has no part in what that frees
-    in_this_order = [deletion for deletions in by_name.values() for deletion in deletions]
+    in_this_order: list[Deletion] = []
+    for deletions in by_name.values():
+        in_this_order += deletions
     sizes: Counter[str] = Counter()
     for row in delete(store, in_this_order, dry_run=True).models:
         sizes[row.name] += row.bytes_freed

@@ -125,8 +125,9 @@ class CatalogFiles:
         """The model whose pinned commit the folder says that a file is of, and the file. If somebody else than the
         folder has a digest of it, it has that one; else that of the folder, which vouches for it alone."""
         for model, origin in self._pinned.get(file.commit or "", ()):
-            is_wanted = not model.include or matches(file.path, model.include)
-            if not is_wanted or matches(file.path, model.exclude) or origin.subpath:
+            if origin.subpath or matches(file.path, model.exclude):
+                continue
+            if model.include and not matches(file.path, model.include):
                 continue
             path = RelPath.of_repository(file.path)
             if self._counts[model.name]:  # its files are known: others are not files of it

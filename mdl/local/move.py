@@ -232,8 +232,8 @@ def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> 
         return False
     final = target.final_path(receipt.model, receipt.remote)
     if there.kind == "file":
-        is_known = local.untouched and there.untouched and there.receipt is not None
-        if is_known and there.receipt and there.receipt.digest == receipt.digest:
+        has_this_receipt = there.receipt is not None and there.receipt.digest == receipt.digest
+        if local.untouched and there.untouched and has_this_receipt:
             return True
         algorithm = receipt.digest.algorithm
         old, _ = hash_file(path, algorithm, target.stoppable())

@@ -83,7 +83,8 @@ def foreign_entries(store: Store, names: Sequence[str]) -> Iterator[Path]:
             path = str(entry.relative_to(store.root))
             if path in own or entry == store.own or publish.is_staged(entry.name):
                 continue
-            if path in folders_above and entry.is_dir() and not entry.is_symlink():
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            if is_folder and path in folders_above:
                 folders.append(entry)
             else:
                 yield entry

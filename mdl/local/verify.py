@@ -188,7 +188,10 @@ def verify(
     wrong_models = [model for model in models if model.name in names]
     bytes_fetched = None
     if connect is not None and wrong_models:
-        http = connect([url for row in rows for url in _urls(row.remote)])
+        urls: list[str] = []
+        for row in rows:
+            urls += _urls(row.remote)
+        http = connect(urls)
         if http is None:
             hint = online_hint(context.offline_by)
             for name in sorted(names):
