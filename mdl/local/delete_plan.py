@@ -322,37 +322,42 @@ def _of_cache(
         deletion.forgotten.setdefault(receipt.model, []).append(receipt.path)
     deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
 
-    commits = {file.commit for file in going}
-    blobs = {repo.real_blobs / receipt.digest.hex for receipt in receipts}  # a name in the snapshot may be lost
-    blobs.update(file.blob for file in going if file.blob)
-    if is_whole and not repo.has_own_links:
-        blobs = set(repo.blobs)
-    nothing_stays = True
     set_of_going = set(going)
-    for file in repo.files:
-        if file in set_of_going:
-            continue
-        nothing_stays = False
-        commits.discard(file.commit)
-        if file.blob:
-            blobs.discard(file.blob)
-    blobs = {blob for blob in blobs if os.path.lexists(blob)}
-
+    staying = [file for file in repo.files if file not in set_of_going]
+    commits = {file.commit for file in going}.difference(file.commit for file in staying)
+    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits)]
+    blobs = _blobs_to_go(repo, going, staying, receipts, is_whole=is_whole)
     for path in blobs:
         deletion.count(path)
     for file in going:
         if file.blob is None:
             deletion.count(file.pointer)
     deletion.shared_links = shared_links(store.root, blobs)
-    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits)]
     deletion.records = {*repo.refs, *listings}
-    if is_whole or (nothing_stays and not repo.blobs - blobs):
-        if repo.is_there:
-            deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
-        return deletion
-    deletion.steps += [path for path, commit in repo.refs.items() if commit in commits]
-    deletion.steps += [file.pointer for file in going if file.commit not in commits]
-    deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits]
-    deletion.steps += listings
-    deletion.steps += sorted(blobs)
+    if not is_whole and (staying or repo.blobs - blobs):
+        deletion.steps += [path for path, commit in repo.refs.items() if commit in commits]
+        deletion.steps += [file.pointer for file in going if file.commit not in commits]
+        deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits]
+        deletion.steps += listings
+        deletion.steps += sorted(blobs)
+    elif repo.is_there:
+        deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
     return deletion
+
+
+def _blobs_to_go(
+    repo: CachedRepo,
+    going: Sequence[CachedFile],
+    staying: Sequence[CachedFile],
+    receipts: Sequence[Receipt],
+    *,
+    is_whole: bool,
+) -> set[Path]:
+    """Return the bytes of files that go, also of receipts whose file has lost its name in the snapshot, unless a file
+    that stays has them; of a whole repository all bytes, with those of unfinished downloads."""
+    if is_whole and not repo.has_own_links:
+        return set(repo.blobs)
+    blobs = {repo.real_blobs / receipt.digest.hex for receipt in receipts}
+    blobs.update(file.blob for file in going if file.blob)
+    blobs.difference_update(file.blob for file in staying if file.blob)
+    return {blob for blob in blobs if os.path.lexists(blob)}

@@ -63,6 +63,15 @@ class VerifiedFile:
     runs_code: bool | None = None
 
 
+_REMEDIES = {
+    "get": ("get{}", "mdl {} downloads it"),
+    "repair": ("verify{} --repair", "mdl {} fetches what is wrong"),
+    "replace": ("verify --repair --force{}", "keep a copy of what was changed; 'mdl {}' replaces it"),
+    "lock": ("lock", "mdl lock pins the bytes that are here"),
+}
+"""The usual command of each kind of remedy, with a place for the models, and what it does."""
+
+
 @value_class
 class Remedy:
     """The remedy for files that are not right. ``kind``: ``get`` them, ``repair`` them, ``replace`` what was changed,
@@ -73,16 +82,11 @@ class Remedy:
 
     def hint(self, command: str = "") -> str:
         """Return it in words. ``command`` is what to type, without ``mdl``, if not the usual command."""
-        names = shlex.join(self.models) if len(self.models) <= _NAMED else ""
-        if self.kind == "get":
-            return f"mdl {command or f'get {names}'} downloads it"
-        if self.kind == "repair":
-            words = ["verify", names, "--repair"] if names else ["verify", "--repair"]
-            return f"mdl {command or ' '.join(words)} fetches what is wrong"
-        if self.kind == "replace":
-            command = command or f"verify --repair --force {names or 'NAME'}"
-            return f"keep a copy of what was changed; 'mdl {command}' replaces it"
-        return "mdl lock pins the bytes that are here"
+        names = " NAME" if self.kind == "replace" else ""  # if there are too many to name them
+        if len(self.models) <= _NAMED:
+            names = f" {shlex.join(self.models)}"
+        usual_command, words = _REMEDIES[self.kind]
+        return words.format(command or usual_command.format(names))
 
 
 @value_class
