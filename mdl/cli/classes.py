@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from typer.core import HAS_RICH, TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mdl.cli.completion import offer_row
 
@@ -30,15 +30,15 @@ _MAY_LACK_VALUE: Final = {
 """The options that may lack their value, which Typer does not know: what a value looks like, and what they mean without
 one."""
 _LEAST_COLUMNS_OF_PANELS: Final = 60
-"""On narrower terminals Rich would cut the names of options."""
+"""Columns below which Rich would cut the names of options."""
 _NARROWEST: Final = 30
 _WIDEST: Final = 100
 _LONGEST_BESIDE_TEXT: Final = 14
-"""There a longer usage has a line of its own."""
+"""Columns of a usage that is beside its text in the plain help; a longer one has a line of its own."""
 
 
 class _Shared:
-    """What commands and groups have in common. It stands before Typer's class."""
+    """The base of commands and groups. It stands before Typer's class."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -55,7 +55,7 @@ class _Shared:
         columns = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
         if isinstance(sys.stdout, io.TextIOWrapper):  # a stdout of another encoding has not every letter of a help
             sys.stdout.reconfigure(errors="replace")
-        if HAS_RICH and columns >= _LEAST_COLUMNS_OF_PANELS:
+        if columns >= _LEAST_COLUMNS_OF_PANELS:
             shown = _for_help(self, ctx, _no_markup)
             _set_up_rich(ctx, columns)
         else:

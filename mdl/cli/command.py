@@ -350,7 +350,7 @@ def guarded(name: str, common: Common, body: Callable[[Session], int], words: tu
 
 
 def exit_code_of(error: BaseException) -> int:
-    """What mdl exits with if this ends a command."""
+    """Return the exit code of mdl if this ends a command."""
     return BROKEN_PIPE if isinstance(error, BrokenPipeError) else as_problem(error).exit_code
 
 
@@ -365,7 +365,7 @@ def report(session: Session, error: Problem) -> int:
 
 @contextlib.contextmanager
 def all_or_nothing(left: str = "nothing was written") -> Iterator[None]:
-    """If the block is stopped, the error's hint says what is ``left`` of it."""
+    """Give the error of a block that is stopped a hint that says what is ``left`` of it."""
     try:
         yield
     except (KeyboardInterrupt, Cancelled) as error:

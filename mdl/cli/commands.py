@@ -14,7 +14,7 @@ from mdl.values import value_class
 
 @value_class
 class Listed:
-    """One command of the table. ``summary`` has at most 50 characters. ``see`` is the command that it is a name for,
+    """A command of the table. ``summary`` has at most 50 characters. ``see`` is the command that it is a name for,
     if it is a hidden alias."""
 
     module: str

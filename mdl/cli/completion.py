@@ -7,7 +7,7 @@ nothing is offered is completed by the shell, as a path.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,28 +34,33 @@ def offer_row(value: str, about: str) -> str:
 
 
 def callback(offers_of: OffersOf) -> Callback:
-    """The callback that Typer is given, from a function that knows what may stand there."""
+    """Return the callback that Typer is given, from a function that knows what may stand there. An argument that was
+    typed is not offered again."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         del incomplete  # Typer looks which of them begin so
-        return [offer_row(value, about) for value, about in offers_of(ctx) if value.isprintable()]
+        return _rows(offers_of(ctx), _arguments(ctx))
 
     return complete
 
 
 def _separated(offers_of: OffersOf) -> Callback:
-    """The same for values between commas: those before the last comma are there already."""
+    """Return a `callback` for values between commas: those before the last comma are there already."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         before = incomplete[: incomplete.rfind(",") + 1]
-        given = before.split(",")
-        return [offer_row(before + value, about) for value, about in offers_of(ctx) if value not in given]
+        return [before + row for row in _rows(offers_of(ctx), before.split(","))]
 
     return complete
 
 
+def _rows(offers: Iterable[Offer], typed: Sequence[str]) -> list[str]:
+    """Return the rows of what is offered, without what was ``typed`` before, and without what no shell can show."""
+    return [offer_row(value, about) for value, about in offers if value.isprintable() and value not in typed]
+
+
 def offers(word: str) -> Callback | None:
-    """What is offered where ``word`` stands for the value: ``NAME``, ``plain|hf-cache``, ``COLUMN,…``."""
+    """Return the callback for a value that ``word`` stands for: ``NAME``, ``plain|hf-cache``, ``COLUMN,…``."""
     if word.islower():
         choices = [(choice, "") for choice in word.split("|")]
         return callback(lambda ctx: choices)
@@ -91,34 +96,28 @@ def _client(ctx: typer.Context) -> Client:
 
 
 def _targets(ctx: typer.Context) -> Iterator[Offer]:
-    """The models and groups of the catalog."""
+    """Offer the models and groups of the catalog."""
     catalog = _client(ctx).catalog
-    given = _arguments(ctx)
     for model in catalog.models.values():
-        if model.name not in given:
-            yield model.name, model.title or model.kind
+        yield model.name, model.title or model.kind
     for name, members in catalog.groups.items():
-        if name not in given:
-            yield name, f"group: {', '.join(members)}"
+        yield name, f"group: {', '.join(members)}"
 
 
 def _models(ctx: typer.Context) -> Iterator[Offer]:
-    """The same, and what else is in the models folder."""
-    names = {*_arguments(ctx)}
-    for name, about in _targets(ctx):
-        names.add(name)
-        yield name, about
+    """Offer models and groups of the catalog, and the other models in the models folder."""
+    targets = dict(_targets(ctx))
+    yield from targets.items()
     for name in _folders(_client(ctx).config.home.path):
-        if name not in names:
+        if name not in targets:
             yield name, _IN_NO_CATALOG
 
 
 def _here(ctx: typer.Context) -> Iterator[Offer]:
-    """What is in the models folder."""
+    """Offer the models in the models folder."""
     client = _client(ctx)
     models = client.catalog.models
-    present = {*client.stores.open().receipts.models(), *_folders(client.config.home.path)}
-    for name in sorted(present - {*_arguments(ctx)}):
+    for name in sorted({*client.stores.open().receipts.models(), *_folders(client.config.home.path)}):
         yield name, models[name].title if name in models else _IN_NO_CATALOG
 
 
@@ -142,16 +141,13 @@ _OPEN: Final = {
 
 
 def _jobs(ctx: typer.Context) -> Iterator[Offer]:
+    """Offer the newest jobs that the command is for."""
     from mdl.config import places
     from mdl.jobs.job import what_was_typed
     from mdl.jobs.records import Records
 
-    given = _arguments(ctx)
-    jobs = [
-        job
-        for job in Records(places.state_dir() / "jobs").all()
-        if job.status in _OPEN.get(ctx.command_path, (job.status,)) and job.id not in given
-    ]
+    statuses = _OPEN.get(ctx.command_path)
+    jobs = [job for job in Records(places.state_dir() / "jobs").all() if statuses is None or job.status in statuses]
     for job in jobs[:_MOST_JOBS]:
         yield job.id, f"{job.status}: {what_was_typed(job)}"
 
@@ -165,7 +161,7 @@ _BY_ROLE: Final = (("latest", "the newest complete one"), ("best", "the one that
 
 
 def _checkpoints(ctx: typer.Context) -> Iterator[Offer]:
-    """The checkpoints of the run that the line names."""
+    """Offer the checkpoints of the run that the line names."""
     import mdl
     from mdl.formatting import human_bytes
 
@@ -239,7 +235,7 @@ _BY_WORD: Final[dict[str, OffersOf]] = {
     "COLUMN": _columns,
     "VERSION": _releases,
 }
-"""What is offered for the word that stands for a value."""
+"""The offers for the word that stands for a value."""
 here = callback(_here)
 checkpoints = callback(_checkpoints)
 by_role = callback(lambda _: _BY_ROLE)

@@ -47,7 +47,7 @@ bare_flag = partial(flag, envvar=None)
 
 @value_class
 class Common:
-    """Before or after the command, with one meaning."""
+    """The flags of every command, before or after it, with one meaning."""
 
     catalog: Annotated[
         list[Path] | None, bare_flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where")
@@ -97,7 +97,7 @@ LogFile = Annotated[
 
 @value_class
 class JobFlags:
-    """What a job leaves for others, and whether it needs this terminal."""
+    """The files and hooks of a job, and whether it needs this terminal."""
 
     on_complete: Annotated[
         str | None,
@@ -124,7 +124,7 @@ class Globs:
 
     @property
     def globs(self) -> dict[str, list[str]]:
-        """The same as arguments of `mdl.Client`."""
+        """Return the flags as arguments of `mdl.Client`."""
         return {"include": self.include or [], "exclude": self.exclude or []}
 
 
@@ -149,7 +149,7 @@ class Where(Globs):
 
     @property
     def files(self) -> dict[str, Any]:
-        """The same as arguments of `mdl.Client`."""
+        """Return the flags as arguments of `mdl.Client`."""
         return {"into": self.into, **self.globs}
 
 

@@ -60,7 +60,7 @@ def _print(words: list[str], *, has_color: bool) -> None:
 
 
 def exit_codes() -> str:
-    """What every number means that mdl exits with, and what a script should do about it."""
+    """Return the text on exit codes: the meaning of each, and what a script should do about it."""
     lines = ["mdl ends with one of these numbers. A script can act on it: case $? in 5|75) try again later ;; esac", ""]
     for number, (name, meaning, todo) in EXIT_CODES.items():
         head = f"{number:>4}  {name:<13}"

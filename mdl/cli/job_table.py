@@ -26,7 +26,7 @@ DROPPED = ("TOOK", "BEGAN", "DETAILS")
 
 @value_class
 class Row:
-    """One job of the table. ``stalled`` says why it makes no progress, if it runs; ``finished_by`` is the id of the
+    """A job of the table. ``stalled`` says why it makes no progress, if it runs; ``finished_by`` is the id of the
     later job that finished what this one did not."""
 
     job: Job

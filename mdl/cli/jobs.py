@@ -119,7 +119,7 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
 
 
 def _facts(job: Job, stalled: str) -> dict[str, str]:
-    """What there is to say of a job; what is empty is not shown."""
+    """Return the facts of a job as they are shown; an empty one is not."""
     facts = {"job": job.id, "command": typed(job.again.words), "status": _status(job), "stalled": stalled}
     facts["kind"] = job.kind or ""
     facts["source"] = job.repo or ""
@@ -154,7 +154,7 @@ def _status(job: Job) -> str:
 
 
 def _next(job: Job) -> str:
-    """What continues the job."""
+    """Say what continues the job."""
     if job.status in ("done", "running"):
         return ""
     if job.again.withheld:

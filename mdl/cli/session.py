@@ -36,8 +36,8 @@ _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fi
 
 
 class Session:
-    """One command's run. ``empty`` is what its JSON document holds beside its results, and if it fails before it has
-    any; ``words`` are the command line as it could be typed again."""
+    """A run of a command. ``empty`` is the content of its JSON document beside its results, and if it fails before it
+    has any; ``words`` are the command line as it could be typed again."""
 
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command = command
@@ -84,7 +84,7 @@ class Session:
         self.config.find("progress")
 
     def without_broken_file(self) -> MdlError | None:
-        """What is wrong with ``config.toml``. If anything is, the command goes on without that file."""
+        """Return the error of ``config.toml``, if it has one; then the command goes on without that file."""
         try:
             self.config.read()
         except UsageError as error:
@@ -154,8 +154,8 @@ class Session:
             invocation_of(self.words, self.environ, self.console.secrets),
             self._job_options(flags),
             method,
-            _the_one(model.kind for model in models),
-            _the_one(client.repo(model) for model in models),
+            _common(model.kind for model in models),
+            _common(client.repo(model) for model in models),
             tuple(wanted_of(model, str(folders[model.name]), **globs) for model in models),
         )
         state = self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged")
@@ -232,10 +232,12 @@ class Session:
         )
 
 
-def _the_one(texts: Iterable[str]) -> str | None:
+def _common(texts: Iterable[str]) -> str | None:
     """The text, if all are the same and not empty."""
-    found = set(texts)
-    return found.pop() or None if len(found) == 1 else None
+    different = set(texts)
+    if len(different) != 1:
+        return None
+    return different.pop() or None
 
 
 def with_flags(words: Sequence[str], flags: Sequence[str]) -> list[str]:
@@ -263,15 +265,20 @@ def typed(words: Iterable[str]) -> str:
 
 
 def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:
-    """What is recorded of a command, to resume it later. A secret is not recorded: then ``withheld`` is set."""
+    """Return the record of a command, to resume it later. A secret is not recorded: then ``withheld`` is set."""
     from mdl.jobs.job import JOB_VARIABLE, Invocation
 
     known = tuple(secrets)
-    kept = {
-        key: value
-        for key, value in environ.items()
-        if key in _KEPT_VARIABLES or (key.startswith("MDL_") and key not in _DROPPED_VARIABLES and key != JOB_VARIABLE)
-    }
+    variables = {}
+    withheld = False
+    for name, value in environ.items():
+        is_setting = name.startswith("MDL_") and name not in _DROPPED_VARIABLES and name != JOB_VARIABLE
+        if not is_setting and name not in _KEPT_VARIABLES:
+            continue
+        if redact(value, known) == value:
+            variables[name] = value
+        else:
+            withheld = True
     clean = tuple(redact(word, known) for word in words)
-    variables = {key: value for key, value in kept.items() if redact(value, known) == value}
-    return Invocation(clean, str(places.working_folder()), variables, withheld=clean != words or variables != kept)
+    withheld = withheld or clean != words
+    return Invocation(clean, str(places.working_folder()), variables, withheld=withheld)

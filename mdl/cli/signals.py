@@ -107,5 +107,5 @@ def listen() -> None:
 
 
 def the_signals() -> Signals:
-    """Those of this run."""
+    """Return the signals of this run."""
     return _current

@@ -50,7 +50,7 @@ that it names."""
 
 
 def foreign_words() -> dict[str, str]:
-    """The same by each word, with what plug-ins add."""
+    """Return the hints by each word, with those of plug-ins."""
     hints: dict[str, str] = {}
     for words, hint in _ROWS:
         hints.update(dict.fromkeys(words.split(), hint))

@@ -90,8 +90,7 @@ def _field(name: str, width: int, justify: JustifyMethod = "right") -> TextColum
 
 
 class Bars(JupyterMixin):
-    """The rows at the foot of the terminal, or in the cell of a notebook. `take` what there is to be shown, then
-    `draw`."""
+    """The rows at the foot of the terminal, or in the cell of a notebook. Call `take` for each frame, then `draw`."""
 
     def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
         self._stream = stream
@@ -106,16 +105,16 @@ class Bars(JupyterMixin):
         """The output of a cell that has the rows."""
         self._began: dict[Key, float] = {}
         self._tasks: dict[Key, TaskID] = {}
-        """Of each row what Rich calls it."""
+        """Rich's id of each row."""
         self._texts: list[Text] = []
-        """What stands above the rows: files that wait, and how many have no row."""
+        """Lines above the rows: files that wait, and how many have no row."""
         self._below: list[Text] = []
         self._measured_at = -math.inf
         self._speed = ""
         self._time_left = ""
 
     def take(self, state: State) -> None:
-        """Copy what there is to be shown of ``state``."""
+        """Copy the figures to be shown from ``state``."""
         if self._stream.is_terminal:
             columns, rows = self._stream.size
             self._console.size = ConsoleDimensions(columns - 1, rows)
@@ -255,7 +254,7 @@ class Bars(JupyterMixin):
         return self._clean(file.file if state.is_of_one_model and file.file else file.item)
 
     def _waiting(self, file: FileState, state: State, width: int) -> Text:
-        """What a file waits for, in place of its row."""
+        """The line of a file that waits, in place of its row."""
         name = shorten(self._name(file, state), width // 2)
         return _line(f"{name}  waiting: {self._clean(file.waits_for)}", "yellow")
 

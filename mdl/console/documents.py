@@ -50,13 +50,13 @@ def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
             return _redacted(value.to_dict(), secrets, redact)
         case str() | Path():
             text = escape_surrogates(str(value))
-            is_plain = how is redact_value and not secrets and "://" not in text
-            return text if is_plain else how(text, secrets)
+            has_no_secret = how is redact_value and not secrets and "://" not in text
+            return text if has_no_secret else how(text, secrets)
         case dict():
             clean = {}
             for key, inner in value.items():
-                of_inner = redact if key == "error" else how
-                clean[escape_surrogates(str(key))] = _redacted(inner, secrets, of_inner)
+                name = escape_surrogates(str(key))
+                clean[name] = _redacted(inner, secrets, redact if key == "error" else how)
             return clean
         case list() | tuple():
             return [_redacted(inner, secrets, how) for inner in value]

@@ -46,9 +46,9 @@ _SIGNS = {
     "rewound": ("→", "note"),
     "retrying": ("→", "note"),
 }
-"""What scrolls up behind a sign: the sign and its look."""
+"""Of each kind of remark that scrolls up behind a sign: the sign and its look."""
 _SHOWN_BY_BARS = ("planned", "verifying")
-"""What the bars show themselves."""
+"""Kinds of remarks that the bars show themselves."""
 
 
 class Drawing:
@@ -80,7 +80,7 @@ class Drawing:
         """Held while one of the next four is used, and never while anything is written with Rich."""
         self._state = state
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
-        """What is to scroll up with the next frame."""
+        """Lines that scroll up with the next frame."""
         self._is_drawing = False
         """The terminal belongs to the drawing thread. Before and after, lines are posted by whoever has one."""
         self._events = 0
@@ -94,7 +94,7 @@ class Drawing:
         something in at any moment, which it could not with `threading.Event` or `queue.Queue`."""
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
-        """Have what happened drawn. Returns at once, whatever the terminal does."""
+        """Have the event drawn with the next frame. Returns at once, whatever the terminal does."""
         has_row = isinstance(event, Retrying) and event.file and not self._verbose
         text = ""
         if not has_row:
@@ -146,7 +146,7 @@ class Drawing:
             self._lines.append(text)
 
     def _take_lines(self) -> str:
-        """What is to scroll up; it is forgotten here."""
+        """Return the lines that scroll up, and forget them."""
         text = "".join(self._lines)
         self._lines.clear()
         return text
@@ -191,7 +191,7 @@ class Drawing:
         bars.draw(text)
 
     def _line_of(self, remark: Remark) -> str:
-        """What is said above the bars: a sign, a name and a text. A name is cut so that the line fits, but keeps half
+        """Make the line above the bars: a sign, a name and a text. A name is cut so that the line fits, but keeps half
         of it."""
         if remark.kind == "failure":
             return self._messages.failure(remark)

@@ -63,7 +63,7 @@ class JsonLines:
         """The last object was written."""
 
     def show(self, event: Event, _remarks: Sequence[Remark] = ()) -> None:
-        """Write what happened, or leave it out if the second is full or the last object was written."""
+        """Write the event, or leave it out if the second is full or the last object was written."""
         if self._is_over:
             return
         description = describe(event)
@@ -92,7 +92,7 @@ class JsonLines:
             self._post(facts)
 
     def remark(self, status: str, message: str) -> None:
-        """Write something that is no event: progress with another status, and the message as its error."""
+        """Write a remark that is no event: progress with another status, and the message as its error."""
         if not self._is_over:
             facts = self._facts(describe(Noticed(message=message)))
             self._post(facts | {"status": status})
@@ -102,7 +102,7 @@ class JsonLines:
         self._stream.drain()
 
     def _facts(self, description: Description, time: str = "") -> dict[str, Any]:
-        """What is said of one event, which happened at ``time``, or else now."""
+        """Return the object of one event, which happened at ``time``, or else now."""
         file = self._state.files.get((description.model, description.file))
         total = description.total
         index = None
@@ -130,7 +130,7 @@ class JsonLines:
         return {key: None if value == "" else value for key, value in facts.items()}
 
     def _whole(self) -> dict[str, Any]:
-        """Where the whole is now."""
+        """Return where the whole is now."""
         return {
             "bytes_done": self._state.bytes_done,
             "bytes_total": self._state.whole_total or None,
@@ -157,7 +157,7 @@ class JsonLines:
             self._progress_at = now
 
     def _offer(self, facts: Mapping[str, Any]) -> bool:
-        """Write what a reader that is behind may miss."""
+        """Write an object that a reader who is behind may miss."""
         is_written = self._stream.offer(self._line(facts))
         if is_written:
             self._written_at.append(self._clock())
@@ -168,7 +168,7 @@ class JsonLines:
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:
-        """One object: the facts of an event, with where the whole is as it is written."""
+        """Return one line: the facts of an event, with where the whole is as it is written."""
         return json_text({**facts, **self._whole()}, secrets=self._secrets) + "\n"
 
 

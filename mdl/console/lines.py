@@ -1,4 +1,4 @@
-"""Lines: what happens, as plain lines for a log, a pipe or a terminal that can do no more."""
+"""Lines: plain lines for a log, a pipe or a terminal that can do no more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Lines:
         self._has_failures = False
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
-        """Write down what happened. The bytes of a file are told before its finish."""
+        """Write the lines of the event. The bytes of a file are told before its finish."""
         if isinstance(event, Rewound):
             self._tenth = None
         if isinstance(event, Finished) and self._tenth is not None:
@@ -107,27 +107,18 @@ class Lines:
 
 
 class FailuresOnly:
-    """A printer for quiet: it writes only failures; with ``at_end`` all of them in one block when all is over."""
+    """A printer for quiet: it writes only failures."""
 
-    def __init__(self, stream: NonBlockingStream, messages: Messages, *, at_end: bool = False) -> None:
+    def __init__(self, stream: NonBlockingStream, messages: Messages) -> None:
         self._stream = stream
         self._messages = messages
-        self._at_end = at_end
-        self._block = ""
 
     def show(self, _event: Event, remarks: Sequence[Remark]) -> None:
-        """Write the failures, or keep them until the end."""
+        """Write the failures."""
         for remark in remarks:
             if remark.kind == "failure":
-                self._block += self._messages.failure(remark)
-        if not self._at_end:
-            self._write()
+                self._stream.post(self._messages.failure(remark))
 
     def close(self) -> None:
-        """Write what is left to be written, and wait until the reader has it all."""
-        self._write()
+        """Wait until the reader has it all."""
         self._stream.drain()
-
-    def _write(self) -> None:
-        self._stream.post(self._block)
-        self._block = ""

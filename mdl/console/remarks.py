@@ -1,4 +1,4 @@
-"""Remarks: the lines of a download that stay, and what becomes of many files in one of them. Pure."""
+"""Remarks: the lines of a download that stay, one of them for many files. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LONG_CHECK = 500_000_000
 
 @value_class
 class Remark:
-    """One line that stays. ``kind`` is that of the event, as in `Description`, or ``failure`` or ``summary``.
+    """A line that stays. ``kind`` is that of the event, as in `Description`, or ``failure`` or ``summary``.
 
     A ``failure`` has the ``hint``, and the events that it sums up as ``failures``.
     """
@@ -52,7 +52,7 @@ class Remark:
 
 @dataclass
 class Tally:
-    """What became of some files. Sizes are in bytes; ``fetched`` bytes came from the network."""
+    """How some files ended. Sizes are in bytes; ``fetched`` bytes came from the network."""
 
     files: int = 0
     failed: int = 0
@@ -78,12 +78,12 @@ class Tally:
 
     @property
     def are_all_here(self) -> bool:
-        """Every file was here before."""
+        """True if every file was here before."""
         return self.ways.keys() == {"kept"}
 
     @property
     def is_of_a_download(self) -> bool:
-        """There are files, and all came as those of a download do."""
+        """True if there are files and all came as those of a download do."""
         return self.files > 0 and self.ways.keys() <= _DOWNLOADED
 
     @property
@@ -158,15 +158,16 @@ class Remarks:
         self._has_news = False
         """Something was done. Before that, what is kept may be all there is to say."""
         self._expected: dict[str, int] = {}
-        """Of each model the number of its files."""
+        """Number of files of each model."""
         self._tallies: dict[str, Tally] = {}
         self._last_finished: dict[str, Finished | None] = {}
         """The models that have no line yet, each with the file of it that finished last."""
         self._failures: dict[str, list[Failed]] = {}
-        """Of each model the files whose failure was not said yet."""
+        """Files of each model whose failure was not said yet."""
         self._lost_models: set[str] = set()
         self._new_bytes: dict[Key, int] = {}
-        """Of files that have begun: less the bytes that were here, and more those that were discarded."""
+        """Of each file that has begun the bytes that were discarded, less those that were here. With its size they make
+        the bytes that came from the network."""
         self._long_check: Key | None = None
         self._said_outages: set[Key] = set()
         self._bytes_done = 0
@@ -174,7 +175,7 @@ class Remarks:
         self._connections = 0
 
     def of(self, event: Event) -> list[Remark]:
-        """What deserves a line now."""
+        """Return the lines that the event deserves."""
         self._measure_from(event)
         of_kind = _OF.get(type(event), Remarks._of_any)
         return of_kind(self, event)
@@ -262,7 +263,7 @@ class Remarks:
         return self._models_that_are_over()
 
     def _ended(self, event: Ended) -> list[Remark]:
-        """What is left to be said, and how all went."""
+        """Return the lines that are left to be said, and how all went."""
         if event.status in ("cancelled", "paused"):
             remarks = []
             for model in list(self._failures):
@@ -280,7 +281,7 @@ class Remarks:
         return self._tallies[model]
 
     def _remark(self, event: Event, source: str = "") -> Remark:
-        """The line of one event. ``source`` is where the bytes come from, a host or a path: for the verbose."""
+        """Return the line of one event. ``source`` is where the bytes come from, a host or a path: for the verbose."""
         description = describe(event)
         text = description.text
         if self._verbose and source:
@@ -294,7 +295,7 @@ class Remarks:
         return Remark("failure", item, event.message, event.hint, (event,))
 
     def _models_that_are_over(self, *, is_end: bool = False) -> list[Remark]:
-        """A line for each model of which every file is over. Files that were here already wait until there is news."""
+        """Return a line for each model whose files are all over. Files that were here before wait for news."""
         if not self._has_news:
             return []
         remarks = []
@@ -315,7 +316,7 @@ class Remarks:
         return remarks
 
     def _files_that_failed(self, model: str) -> list[Remark]:
-        """One line for each reason for which files of the model failed and that was not said yet."""
+        """Return a line for each reason for which files of the model failed and that was not said yet."""
         by_reason: dict[str, list[Failed]] = {}
         for event in self._failures.pop(model, ()):
             by_reason.setdefault(event.message, []).append(event)
@@ -332,7 +333,7 @@ class Remarks:
         return remarks
 
     def _summary(self) -> str:
-        """One sentence on how all went; nothing if no file came, or if it was no download."""
+        """Say in one sentence how all went; nothing if no file came, or if it was no download."""
         total = Tally()
         for tally in self._tallies.values():
             total.merge(tally)

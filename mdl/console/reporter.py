@@ -37,12 +37,12 @@ _MOST_ROWS_DRAWN = 1000
 """Rows of a table that Rich draws: it takes about 0.3 ms for each (ADR 61)."""
 _SHOW_CURSOR = "\x1b[?25h"
 BROKEN_PIPE = 141
-"""What a shell reports for a program that the broken pipe signal ended."""
+"""The exit code that a shell reports for a program that the broken pipe signal ended."""
 
 
 @value_class
 class ConsoleOptions:
-    """How a command shows what it has to say.
+    """How a command shows its data, progress and messages.
 
     ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `Console.document`. With
     ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error.
@@ -56,8 +56,8 @@ class ConsoleOptions:
 
 
 class Console:
-    """What a command says. ``is_own``: the streams belong to mdl itself; they do not if mdl is a library in another
-    program."""
+    """The output of one command. ``is_own``: the streams belong to mdl itself; they do not if mdl is a library in
+    another program."""
 
     def __init__(
         self,
@@ -97,11 +97,10 @@ class Console:
         self._hide: Callable[[], None] | None = None
         """Set while bars are drawn: takes them away until they are drawn next."""
         self._is_watching = False
-        self._only_failures = False
 
     @property
     def is_machine_readable(self) -> bool:
-        """Everything on stderr is a JSON object."""
+        """True if everything on stderr is a JSON object."""
         return self.progress == "json"
 
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
@@ -125,9 +124,9 @@ class Console:
         return self._session
 
     def only_failures(self) -> None:
-        """Be silent while all is well, unless the user asked for more; failures come in one block."""
+        """Be silent while all is well, unless the user asked for more."""
         if self.progress in ("auto", "none") and not self.verbose:
-            self.quiet = self._only_failures = True
+            self.quiet = True
 
     def data(self, text: str) -> None:
         """Write one line of data to stdout, unchanged, so that a script can use a path as it is.
@@ -230,21 +229,21 @@ class Console:
         self._write_out(f"{text}\n")
 
     def note(self, text: str, *, always: bool = False) -> None:
-        """Say something worth knowing on stderr, unless quiet; ``always`` for what belongs to a failure."""
+        """Write a note to stderr, unless quiet; ``always`` for a note that belongs to a failure."""
         if always or not self.quiet:
             self._say("notice", "", "", text)
 
     def warn(self, text: str) -> None:
-        """Say on stderr what may cause trouble later."""
+        """Write a warning to stderr about a thing that may cause trouble later."""
         self._say("warning", "mdl: warning:", "warning", text)
 
     def debug(self, text: str) -> None:
-        """Say details on stderr, only if verbose."""
+        """Write details to stderr, only if verbose."""
         if self.verbose:
             self._say("debug", "debug:", "debug", text)
 
     def error(self, error: Problem) -> None:
-        """Say on one line of stderr what failed, on which item and why; on the next what to do."""
+        """Write the error to stderr: on one line what failed, on which item and why; on the next what to do."""
         if self.is_machine_readable:
             from mdl.describe import ended_by
 
@@ -329,7 +328,7 @@ class Console:
         return JsonLines(self.stderr, state, self.secrets, self._clock, job=job, method=method)
 
     def _has_bars(self) -> bool:
-        """Whether a download is shown as bars."""
+        """Tell whether a download is shown as bars."""
         if self.quiet or self.progress not in ("auto", "bars"):
             return False
         from mdl.units import is_true
@@ -340,14 +339,14 @@ class Console:
         return can_draw or self.stderr.is_notebook
 
     def _printer(self, state: State, lock: Lock, job: str, method: str) -> Printer:
-        """What shows the download, as the user wants it."""
+        """Return the printer that shows the download as the user wants it."""
         if self.is_machine_readable:
             self._json = self._new_json_lines(state, job, method)
             return self._json
         from mdl.console.lines import FailuresOnly, Lines
 
         if self.quiet or self.progress == "none":
-            return FailuresOnly(self.stderr, self._messages, at_end=self._only_failures)
+            return FailuresOnly(self.stderr, self._messages)
         if self._has_bars():
             from mdl.console.drawing import Drawing
 

@@ -19,10 +19,10 @@ class Printer(Protocol):
     """Shows one download. It reads the `State` of the session, which has taken in each event before it is shown."""
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
-        """Show what happened; ``remarks`` deserve lines that stay. Returns at once, whatever the reader does."""
+        """Show the event; ``remarks`` deserve lines that stay. Returns at once, whatever the reader does."""
 
     def close(self) -> None:
-        """Show what is still to be shown, and leave the terminal as it was."""
+        """Show everything that still waits, and leave the terminal as it was."""
 
 
 class ReportSession:
@@ -84,7 +84,7 @@ class ReportSession:
 
     @property
     def is_well(self) -> bool:
-        """There was neither an end nor a failure."""
+        """True if there was neither an end nor a failure."""
         return self.end is None and self._failure is None
 
     def release_terminal(self) -> None:

@@ -20,7 +20,7 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class FileState:
-    """One file that has begun. ``done`` of ``total`` bytes are here; ``moved_at`` is when the last of them came, in
+    """A file that has begun. ``done`` of ``total`` bytes are here; ``moved_at`` is when the last of them came, in
     seconds of the clock. While it ``is_checked``, ``checked`` bytes of it are compared with its digest."""
 
     model: str
@@ -52,13 +52,13 @@ class State:
         self.eta: float | None = None
         """Seconds that are left, if that is known."""
         self.has_plan = False
-        """It is known how much there is to do."""
+        """True once it is known how much there is to do."""
         self.has_moved = False
-        """Some bytes have come."""
+        """True once some bytes have come."""
         self.is_measured = False
-        """Progress was reported, with a speed. Before that there is only the plan."""
+        """True once progress was reported, with a speed. Before that there is only the plan."""
         self.outage = ""
-        """What has failed for a minute or longer, if no byte has come since."""
+        """The failure that has lasted for a minute or longer, if no byte has come since."""
         self.file_count = 0
         self.files: dict[Key, FileState] = {}
         """Every file that has begun, also if it is over."""
@@ -72,7 +72,7 @@ class State:
         self._read_again: Key | None = None
         """A file that was here already and is read. Such files are read one after the other."""
         self._spellings: dict[str, str] = {}
-        """Of each model its name as people read it."""
+        """The name of each model as people read it."""
 
     # --- what printers read ------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class State:
 
     @property
     def is_of_one_model(self) -> bool:
-        """All files are of the same model, so that its name need not be said with each."""
+        """True if all files are of the same model, so that its name need not be said with each."""
         return len(self._models) == 1
 
     @property
@@ -116,7 +116,7 @@ class State:
     # --- what happened -----------------------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:
-        """Take in what happened."""
+        """Take in an event."""
         if event.model and event.repo:
             self._spellings[event.model] = spelled(event.model, event.repo)
         take_kind = _TAKE.get(type(event))

@@ -73,28 +73,28 @@ class NonBlockingStream:
 
     @property
     def is_unicode(self) -> bool:
-        """Every character can be written as itself."""
+        """True if every character can be written as itself."""
         return self.encoding.replace("-", "").replace("_", "").startswith("utf")
 
     @property
     def is_terminal(self) -> bool:
-        """A terminal is at the other end."""
+        """True if a terminal is at the other end."""
         return self.descriptor is not None and os.isatty(self.descriptor)
 
     @property
     def is_notebook(self) -> bool:
-        """It is the stderr of a notebook's kernel."""
+        """True if it is the stderr of a notebook's kernel."""
         ipython = sys.modules.get("IPython")
         return self._stream is sys.stderr and ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
     @property
     def can_move_cursor(self) -> bool:
-        """A terminal is at the other end, and not one that only prints."""
+        """True if a terminal is at the other end, and not one that only prints."""
         return self.is_terminal and self._environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
     @property
     def has_colors(self) -> bool:
-        """Colours are wanted and can be shown."""
+        """True if colours are wanted and can be shown."""
         return self._color and self.can_move_cursor
 
     @property
@@ -133,7 +133,7 @@ class NonBlockingStream:
             return True
 
     def is_ready(self) -> bool:
-        """The reader has taken all that was posted, and has room for more."""
+        """True if the reader has taken all that was posted, and has room for more."""
         with self._lock:
             self._push(wait=False)
             return not self._backlog and (self.descriptor is None or self._has_room(self.descriptor))

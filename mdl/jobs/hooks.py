@@ -1,4 +1,4 @@
-"""Hooks: programs of the user's that are run when a job has ended, and what they are told."""
+"""Hooks: programs of the user's that are run when a job has ended, and the facts that they get."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_VARIABLE = 32 * 1024
 
 
 def run_hook(command: Sequence[str], facts: Mapping[str, Any], cancel: CancelToken, *, is_silent: bool) -> str:
-    """Run ``command``, which is told the ``facts``; its output goes nowhere if it ``is_silent``. Returns what went
+    """Run ``command``, which gets the ``facts``; its output goes nowhere if it ``is_silent``. Returns what went
     wrong, or nothing. Raises `Cancelled`."""
     try:
         with hook_environment(facts) as variables:
@@ -34,7 +34,7 @@ def run_hook(command: Sequence[str], facts: Mapping[str, Any], cancel: CancelTok
 
 
 def hook_facts(job: Job, folders: Mapping[str, Path], end: Ended, clean: Callable[[str], str]) -> dict[str, Any]:
-    """What a hook is told of a job; ``folders`` are those of the models, ``clean`` takes secrets out of a text."""
+    """Return the facts of a job for a hook; ``folders`` are those of its models, ``clean`` redacts a text."""
     return {
         "schema": "mdl.hook/1",
         "event": "complete" if end.status == "finished" else "failure",
@@ -65,7 +65,7 @@ def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _fitting(lines: Sequence[str]) -> str:
-    """As many of the lines as one variable may have."""
+    """Return as many of the lines as one variable may have."""
     left = _LONGEST_VARIABLE
     fitting = []
     for line in lines:

@@ -16,20 +16,16 @@ if TYPE_CHECKING:
     from mdl.catalog.model import Model
 
 VERSION = 2
-"""Of a job's file."""
+"""Version of the format of a job's file."""
 JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
 
 
-_ALL_FILES = ("+*",)
-"""The globs of a command with ``--all``."""
-
-
 @value_class
 class Invocation:
-    """What it takes to run a command again: the words after ``mdl``, the folder, the variables that matter.
+    """The parts of a command line that run it again: the words after ``mdl``, the folder, the variables that matter.
 
     ``withheld`` is True if a word or variable held a secret, which is never written down.
     """
@@ -42,7 +38,7 @@ class Invocation:
 
 @value_class
 class Wanted:
-    """What a job was asked to bring of one model.
+    """The files of one model that a job was asked for.
 
     ``folder`` is where its files go, and ``sources`` are what they come from, at which revisions, without secrets.
     ``parts`` are the files, folders and quantisations that were asked for, ``globs`` those of the command line;
@@ -55,27 +51,9 @@ class Wanted:
     parts: tuple[str, ...] = ()
     globs: tuple[str, ...] = ()
 
-    def includes(self, other: Wanted) -> bool:
-        """Whether whoever has brought this has brought all of the other too."""
-        if (self.model, self.folder, self.sources) != (other.model, other.folder, other.sources):
-            return False
-        if not self.parts and (self.globs == _ALL_FILES or (not self.globs and not self._has_one_set)):
-            return True
-        if self.globs != other.globs and (self.globs or any(glob.startswith("+") for glob in other.globs)):
-            return False
-        if not self.parts:
-            return not other.parts
-        return other.parts != () and set(other.parts) <= set(self.parts)
-
-    @property
-    def _has_one_set(self) -> bool:
-        """Whether a source may be a repository of a model, of which one set of weights is fetched. (ADR 76)"""
-        other_kinds = ("hf:datasets/", "hf:spaces/")
-        return any(source.startswith("hf:") and not source.startswith(other_kinds) for source in self.sources)
-
 
 def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Wanted:
-    """What a command asks for of ``model``, whose files go to ``folder``, with the globs of its command line."""
+    """Return the request of a command for ``model``, whose files go to ``folder``, with the globs that it has."""
     from mdl.presigned import url_identity
     from mdl.sources.hub_origin import HubOrigin
 
@@ -97,9 +75,9 @@ def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: I
 
 @value_class
 class Job:
-    """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
+    """A job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
     ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the
-    files that are coming now. ``wanted`` is what was asked for, model by model."""
+    files that are coming now. ``wanted`` is the request, model by model."""
 
     id: str
     command: str
@@ -124,13 +102,13 @@ class Job:
     running: tuple[FileProgress, ...] = ()
     wanted: tuple[Wanted, ...] = ()
     waiting: str | None = None
-    """What it waits for: a server or network that is away for a while."""
+    """The server or network that it waits for, if that is away for a while."""
     is_planned: bool = True
-    """It knows which files it has to bring."""
+    """True once it knows which files it has to fetch."""
 
     @property
     def stamp(self) -> str:
-        """It changes when another process takes the job over, pauses it or ends it."""
+        """A text that changes when another process takes the job over, pauses it or ends it."""
         return f"{'running' if self.status == 'dead' else self.status} {self.owner}"
 
     @property
@@ -140,7 +118,7 @@ class Job:
 
 
 _FIXED = ("id", "command", "models", "again", "started_at", "log", "wanted")
-"""What never changes, and is in the first line of a job's file."""
+"""The fields that never change, and are in the first line of a job's file."""
 _CHANGING = ("status", *(field.name for field in fields(Job) if field.name not in {*_FIXED, "status"}))
 _ALL = (*_FIXED, *_CHANGING)
 _SHOWN = (
@@ -163,34 +141,26 @@ def can_be_resumed(job: Job) -> bool:
 
 
 def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
-    """The unfinished jobs of which later jobs brought all that was asked for: by the id of each, the last of these
-    later jobs."""
+    """The unfinished jobs of which later jobs were asked for the same, model by model, and brought it: by the id of
+    each, the last of these later jobs."""
     jobs = list(jobs)
-    brought: dict[str, list[tuple[Job, Wanted]]] = {}
-    """Of each model the jobs that are done, and what they brought of it."""
-    for job in jobs:
+    brought_by: dict[Wanted, Job] = {}
+    """The last job that fetched each part of a request."""
+    for job in sorted(jobs, key=_ended_at):
         if job.status == "done":
-            for wanted in job.wanted:
-                brought.setdefault(wanted.model, []).append((job, wanted))
+            brought_by.update(dict.fromkeys(job.wanted, job))
     finished_by = {}
     for job in jobs:
-        if job.status in ("done", "running") or not job.wanted:
+        if job.status in ("done", "running"):
             continue
-        finishing = []
+        later = []
         for wanted in job.wanted:
-            finisher = _finisher_of(job, wanted, brought.get(wanted.model, ()))
-            if finisher is None:
-                break
-            finishing.append(finisher)
-        else:
-            finished_by[job.id] = max(finishing, key=_ended_at)
+            other = brought_by.get(wanted)
+            if other is not None and _ended_at(other) > _ended_at(job):
+                later.append(other)
+        if later and len(later) == len(job.wanted):
+            finished_by[job.id] = max(later, key=_ended_at)
     return finished_by
-
-
-def _finisher_of(job: Job, wanted: Wanted, brought: Iterable[tuple[Job, Wanted]]) -> Job | None:
-    """The last job that ended after this one and brought all that it wanted of one model."""
-    later = [other for other, theirs in brought if _ended_at(other) > _ended_at(job) and theirs.includes(wanted)]
-    return max(later, key=_ended_at, default=None)
 
 
 def _ended_at(job: Job) -> str:
@@ -220,7 +190,7 @@ def resume_command(job: Job) -> str | None:
 
 
 def shown_facts(job: Job) -> dict[str, Any]:
-    """What ``--json`` tells of it."""
+    """Return the facts that ``--json`` shows."""
     return {name: getattr(job, name) for name in _SHOWN}
 
 
@@ -259,7 +229,7 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
 
 
 def _wanted_in(facts: Mapping[str, Any]) -> Wanted:
-    """One of what a job was asked for. Raises `KeyError` or `TypeError` if it is not that."""
+    """Return one model of a request. Raises `KeyError` or `TypeError` if it is not that."""
     model, folder = _texts_in([facts["model"], facts["folder"]])
     return Wanted(model, folder, _texts_in(facts["sources"]), _texts_in(facts["parts"]), _texts_in(facts["globs"]))
 

@@ -44,7 +44,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log:
-    """One log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``, and ``kept`` old ones stay; if
+    """A log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``, and ``kept`` old ones stay; if
     that is None, it stays the file that was opened, also if its name is another's by then. If ``is_own``, the folder is
     mdl's own, and no link in the file's place is followed; elsewhere a link of this user's is.
 
@@ -62,7 +62,7 @@ class Log:
         self._is_own = is_own
         self._fd = self._open()
         self._line_end = b""
-        """What the next line begins with: a newline if a torn line could not be removed."""
+        """The beginning of the next line: a newline if a torn line could not be removed."""
 
     def _open(self) -> int:
         if self._is_own:
@@ -138,7 +138,7 @@ class FactsFile(Protocol):
 
 @value_class
 class LogSource:
-    """What writes a line of a text log: the id of the job, if it is one, the process, and the name of the command."""
+    """The writer of a line of a text log: the id of the job, if it is one, the process, and the name of the command."""
 
     job: str
     pid: int
@@ -182,7 +182,7 @@ class LogListener:
         self(Noticed(item, message=message))
 
     def close(self) -> None:
-        """Write what is left to be written, and close the log."""
+        """Write the events that still wait, and close the log."""
         self._write()
         if self._log is not None:
             self._log.close()
@@ -228,7 +228,7 @@ class OperationLog:
         self.note = listener.note
 
     def __call__(self, event: Event) -> None:
-        """Write what happened."""
+        """Write the event."""
         if not isinstance(event, Ended):
             self._listener(event)
 
@@ -275,7 +275,7 @@ def no_log(path: Path, error: OSError) -> str:
 
 
 def log_line(event: Event, source: LogSource) -> str:
-    """One event as a line of a text log."""
+    """Return an event as a line of a text log."""
     description = describe(event)
     facts: dict[str, object] = {
         "job": source.job,
@@ -336,7 +336,7 @@ def readable(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _said(event: Event) -> str:
-    """What a person reads of an event."""
+    """Say an event in words for a person."""
     if isinstance(event, Progressed):
         percent = tenth(event.bytes_done, event.bytes_total) * 10
         speed = human_rate(event.bytes_per_second) if event.bytes_per_second else ""

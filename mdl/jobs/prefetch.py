@@ -1,4 +1,4 @@
-"""What a prefetch needs beside its job: the lock that only one prefetch of a user holds, and its metrics."""
+"""Prefetch: the lock that only one prefetch of a user holds, and the metrics of a run."""
 
 from __future__ import annotations
 

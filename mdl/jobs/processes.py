@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import socket
 
 FLAG = "--background"
-"""Before the job's id: all the arguments that such a process has."""
+"""The option before the job's id; such a process has no other arguments."""
 _CANCELLED = 143
 """The exit code of a job that was ended by another process."""
 _STOP_WAIT_SECONDS = 15.0

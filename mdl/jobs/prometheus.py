@@ -16,7 +16,7 @@ from mdl.values import value_class
 
 @value_class
 class Gauge:
-    """One metric: its name, what it is ``about``, and its values by their `labels` ('' without any)."""
+    """A metric: its name, what it is ``about``, and its values by their `labels` ('' without any)."""
 
     kind: ClassVar[str] = "gauge"
 

@@ -131,28 +131,17 @@ class Records:
             return True
 
     def find(self, name: str) -> Job:
-        """The job of that id, or the only one whose id begins so, or else has it in it.
+        """The job of that id, or the only one whose id has ``name`` in it.
 
         Raises `NotFound`, `UsageError` with the candidates, `StateError`.
         """
-        matching = self._matching(name)
+        names = self._names()
+        matching = [name] if name in names else [other for other in names if name and name in other]
         if len(matching) > 1:
             raise UsageError(f"{len(matching)} jobs match", item=name, hint=listed(sorted(matching), most=_NAMED))
         if not matching:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
         return self._with_status(_read(self.path(matching[0]), matching[0]))
-
-    def _matching(self, part: str) -> list[str]:
-        """The ids that ``part`` may mean."""
-        names = self._names()
-        if part in names:
-            return [part]
-        if not part:
-            return []
-        beginning = [name for name in names if name.startswith(part)]
-        if len(beginning) == 1:
-            return beginning
-        return [name for name in names if part in name]
 
     def newest(self) -> Job:
         """The job that was started last. Raises `NotFound` if there is none."""
@@ -252,7 +241,7 @@ class Records:
         return [path.stem for path in paths if path.suffix == _JOB and not path.name.startswith(".")]
 
     def _with_status(self, job: Job) -> Job:
-        """The same job, as ``dead`` if it is not running although its record says so."""
+        """Return the job, as ``dead`` if it is not running although its record says so."""
         if job.status != "running":
             return job
         is_alive = ProcessId(job.owner).is_alive()

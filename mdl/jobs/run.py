@@ -32,7 +32,7 @@ _KEPT_SECONDS = 30 * 86400.0
 
 @value_class
 class JobOptions:
-    """What a job leaves for others. Hooks are commands, as words; they are started without a shell.
+    """Hooks, files and logs of a job. Hooks are commands, as words; they are started without a shell.
 
     ``ready_file`` exists only while everything that was asked for is on the disk. ``log_file`` is written instead of
     the log of all downloads in the state folder; with ``is_logged`` False no log is kept at all.
@@ -47,7 +47,7 @@ class JobOptions:
 
 @value_class
 class JobRequest:
-    """What a job is to do: a ``command`` for models, whose ``folders`` are by their names.
+    """The work of a job: a ``command`` for models, whose ``folders`` are by their names.
 
     ``kind`` and ``repo`` are what the models have in common, and ``wanted`` is what was asked for. ``method`` is how
     the files come.
@@ -86,7 +86,7 @@ class JobRun:
         self._state = state
         self._cancel = cancel
         self._stamp = ""
-        """Of the job that is resumed, as it was when that was decided."""
+        """The `Job.stamp` of the job that is resumed, of the moment when that was decided."""
         self._records: Records | None = None
         """None as well as ``_file`` if the job runs without a file."""
         self._file: JobFile | None = None
@@ -185,7 +185,7 @@ class JobRun:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ReportSession]:
-        """Carry the job out: what the block reports is shown, recorded and logged. At the end the hooks are run."""
+        """Carry the job out: the events of the block are shown, recorded and logged. At the end the hooks are run."""
         self.take_over()
         options = self._request.options
         listeners: list[Listener] = []
@@ -238,8 +238,8 @@ class JobRun:
         raise Busy(why.format("resumed"), item=self.id, hint=f"mdl jobs watch {self.id}")
 
     def _signs_of_life(self, stack: contextlib.ExitStack) -> list[Listener]:
-        """What touches the job's pulse, until ``stack`` is left, and heeds the rate that another process sets. A job
-        can do without either."""
+        """Return the listeners that touch the job's pulse, until ``stack`` is left, and heed the rate that another
+        process sets. A job can do without either."""
         listeners: list[Listener] = []
         if self._records is None:
             return listeners
@@ -253,7 +253,7 @@ class JobRun:
         return listeners
 
     def _logs(self, stack: contextlib.ExitStack) -> list[Listener]:
-        """What logs the job, until ``stack`` is left: into its file, and into the log of all downloads."""
+        """Return the listener that logs the job until ``stack`` is left: into its file and the log of all downloads."""
         options = self._request.options
         if not options.is_logged:
             return []
@@ -276,7 +276,7 @@ class JobRun:
         return [self._logged]
 
     def _ready_file(self) -> Listener:
-        """What keeps the ready file, if there is to be one."""
+        """Return the listener that keeps the ready file, if there is to be one."""
         ready_file = self._request.options.ready_file
         if ready_file is None:
             return silence

@@ -1,5 +1,4 @@
-"""What a running job keeps up to date as events come: its state in its file, and the ready file that other programs
-wait for."""
+"""Tracker: the listeners of a running job that keep its file and its ready file up to date, and heed a new rate."""
 
 from __future__ import annotations
 
@@ -135,7 +134,7 @@ class Tracker:
 
 
 def _rounded(number: float | None) -> float | None:
-    """One digit after the point; None if the number is not known, or none that JSON has."""
+    """Return the number with one digit after the point; None if it is not known, or none that JSON has."""
     if number is None or not math.isfinite(number):
         return None
     return round(number, 1)

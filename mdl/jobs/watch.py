@@ -115,7 +115,7 @@ def log_lines(job: Job, records: Records, wait: Callable[[float], None] | None =
 
 
 class _Follower:
-    """Reports what was not reported yet: each event, and the last figures."""
+    """Reports each event once, and the last figures."""
 
     def __init__(self, on_event: Listener) -> None:
         self._on_event = on_event

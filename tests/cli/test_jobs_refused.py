@@ -148,13 +148,14 @@ def test_a_narrow_terminal_has_fewer_columns(
 
 
 def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
-    """A job that was interrupted is over once later jobs have brought all that it was asked for to the same place, and
-    says which; one of another place or of one more model is not, nor one that does not say what it was asked for."""
+    """A job that was interrupted is over once later jobs were asked for the same and brought it, and says which; one of
+    another place, of other files or of one more model is not, nor one that does not say what it was asked for."""
     stopped = replace(job, status="paused", started_at="2025-01-01T00:00:00.000Z", finished_at=None, exit_code=75)
     [wanted] = job.wanted
     more = {
         "0000-same": stopped,
         "0000-away": replace(stopped, wanted=(replace(wanted, folder="/elsewhere"),)),
+        "0000-part": replace(stopped, wanted=(replace(wanted, globs=("+*.json",)),)),
         "0000-more": replace(stopped, wanted=(wanted, replace(wanted, model="two"))),
         "0000-late": replace(stopped, started_at="2999-01-01T00:00:00.000Z"),
         "0000-old": replace(stopped, wanted=()),

@@ -14,44 +14,7 @@ from mdl.sources.url import UrlOrigin
 
 ALL = Wanted("o--big", "/models/o--big", ("hf:o/big",))
 FILE = replace(ALL, parts=("a.bin",))
-QUANT = replace(ALL, parts=(":Q8_0",))
-FORMATS = replace(ALL, globs=("+*",))
-DATA = replace(ALL, sources=("hf:datasets/o/big",))
 JOB = Job("0101-abcd", "get", ("o--big",), "owner", "host", Invocation(("get", "o/big")), "2026-01-01T00:00:00.000Z")
-
-
-@each(
-    ("brought", "asked", "includes"),
-    [
-        (ALL, ALL, True),
-        (ALL, FILE, False),
-        (ALL, QUANT, False),
-        (FORMATS, ALL, True),
-        (FORMATS, FILE, True),
-        (FORMATS, QUANT, True),
-        (FORMATS, replace(ALL, globs=("+*.json",)), True),
-        (ALL, FORMATS, False),
-        (ALL, replace(ALL, globs=("-*.json",)), True),
-        (DATA, replace(DATA, parts=("a.bin",)), True),
-        (DATA, replace(DATA, globs=("+*.json",)), True),
-        (FILE, ALL, False),
-        (FILE, FILE, True),
-        (FILE, replace(FILE, parts=("a.bin", "b.bin")), False),
-        (replace(FILE, parts=("a.bin", "b.bin")), FILE, True),
-        (QUANT, FILE, False),
-        (ALL, replace(ALL, globs=("+*.json",)), False),
-        (replace(ALL, globs=("+*.json",)), ALL, False),
-        (replace(ALL, globs=("-*.bin",)), ALL, False),
-        (replace(ALL, globs=("+*.json",)), replace(ALL, globs=("+*.json",)), True),
-        (replace(ALL, sources=("hf:o/big@v2",)), ALL, False),
-        (replace(ALL, folder="/other/o--big"), ALL, False),
-        (replace(ALL, model="o--small"), ALL, False),
-    ],
-)
-def test_what_brings_what(brought: Wanted, asked: Wanted, includes: bool) -> None:
-    """Only who was asked for all of it, to the same place and from the same source, has brought it. Of a model's
-    repository that is who was asked for all formats: else a file may have been left out."""
-    assert brought.includes(asked) is includes
 
 
 def test_what_a_command_asks_for() -> None:
