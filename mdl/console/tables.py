@@ -41,35 +41,27 @@ def drawn_table(
     drop: Sequence[str] = (),
     below: str = "",
 ) -> str:
-    """A table for the terminal ``stream``.
+    """Return a table for the terminal ``stream``. If it is too wide, the text of the column ``below`` stands under
+    each row, which then stays one line.
 
-    With ``cut`` each row stays one line: the columns ``cut`` are cut, the widest first, and if that is not enough those
-    of ``drop`` are left out in that order. Without it no letter is lost: the widest column goes on in the next line. If
-    that is still too wide, other columns of words get narrower, but never one of numbers.
-
-    If the table is too wide, the text of the column ``below`` stands under each row instead.
+    With ``cut`` each row stays one line, too: the columns ``cut`` are cut, the widest first, and if that is not enough
+    those of ``drop`` are left out in that order. Without ``cut`` and ``below`` no letter is lost: the widest column
+    goes on in the next line. If that is still too wide, other columns of words get narrower, but never one of numbers.
     """
     width = stream.size[0]
     columns = _columns(headers, rows)
     least = {name: _widest(name, column) for name, column in columns.items()}
     """The fewest cells of each column that is shown."""
-    shrinking = list(cut or ())
     texts_below: list[str] = []
-    if cut is not None:
-        for name in cut:
-            least[name] = _LEAST_OF_WIDE if least[name] >= _WIDE else min(least[name], _LEAST)
-        for name in drop:
-            if _needed(least) > width:
-                del least[name]
-    elif below and _needed(least) > width:
+    if below and _needed(least) > width:
         texts_below = columns[below]
         del least[below]
-    elif least:
-        folded = max(least, key=least.__getitem__)
-        least[folded] = min(least[folded], _LEAST_FOLDED)
-        shrinking = [folded]
-    if not texts_below:  # each of these stands under the one line of its row
-        shrinking += _narrowed(least, columns, width)
+    shrinking: list[str] = []
+    if cut is not None:
+        _cut(least, cut, drop, width)
+        shrinking = [*cut, *_narrowed(least, columns, width)]
+    elif not texts_below:  # each of these stands under the one line of its row
+        shrinking = [*_fold_widest(least), *_narrowed(least, columns, width)]
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     drawn_cells = []
     for name in least:
@@ -91,6 +83,25 @@ def drawn_table(
             for part in wrap(_INDENT + text_below, width - 1, _INDENT):
                 text += f"{part}\n"
     return text
+
+
+def _fold_widest(least: dict[str, int]) -> Sequence[str]:
+    """Let the widest column go on in the next line; returns its name."""
+    if not least:
+        return ()
+    widest = max(least, key=least.__getitem__)
+    least[widest] = min(least[widest], _LEAST_FOLDED)
+    return (widest,)
+
+
+def _cut(least: dict[str, int], cut: Sequence[str], drop: Sequence[str], width: int) -> None:
+    """Let the columns ``cut`` have fewer cells, and leave out those of ``drop`` until ``width`` cells are enough."""
+    for name in cut:
+        if name in least:
+            least[name] = _LEAST_OF_WIDE if least[name] >= _WIDE else min(least[name], _LEAST)
+    for name in drop:
+        if name in least and _needed(least) > width:
+            del least[name]
 
 
 def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list[str]]:

@@ -602,6 +602,9 @@ def test_reasons_have_room() -> None:
         row.rstrip() for row in Screen(drawn_table(headers, rows, below="WHY", columns=200), 200).rows if row.strip()
     ]
     assert wide[1] == f"{first}  {rows[0][3]}"
+    cut = Screen(drawn_table(headers, rows, ("PATH",), below="WHY", columns=40)).rows
+    assert [row.split()[0] for row in cut if row.strip()] == ["ACTION", "kept", *["because"] * 3, "deleted"]
+    assert all(len(row.rstrip()) <= 40 for row in cut)
 
 
 def test_entries_are_wrapped_at_words() -> None:
