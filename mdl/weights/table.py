@@ -225,7 +225,6 @@ _KINDS = (
 TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")
 _SHARD = Kind("TensorFlow", (), "TensorFlow", optimizer="perhaps")
 _BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
-_LONGEST_FIRST = sorted(_BY_SUFFIX, key=len, reverse=True)
 _MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
 WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)
 """All suffixes of files that hold weights, in the order of the table."""
@@ -241,12 +240,18 @@ def kind_of(name: str) -> Kind | None:
         return None
     if TENSORFLOW_SHARD.fullmatch(file_name):
         return _SHARD
-    parts = file_name.lower().split(".")
+    return _BY_SUFFIX.get(_suffix_of(file_name))
+
+
+def _suffix_of(name: str) -> str:
+    """Return the longest suffix of the table that a name ends with, in lower case; "" if there is none, or if the name
+    is nothing else."""
+    parts = name.lower().split(".")
     for dots in range(min(_MOST_DOTS, len(parts) - 1), 0, -1):
-        kind = _BY_SUFFIX.get("." + ".".join(parts[-dots:]))
-        if kind and (parts[0] or len(parts) > dots + 1):
-            return kind
-    return None
+        suffix = "." + ".".join(parts[-dots:])
+        if suffix in _BY_SUFFIX and len(suffix) < len(name):
+            return suffix
+    return ""
 
 
 def is_weights(name: str) -> bool:
@@ -263,11 +268,8 @@ def holds_no_text(name: str) -> bool:
 
 def stem_of(name: str) -> str:
     """The name without its suffix: ``best`` of ``best.pth.tar``; the whole of it if the table has no such suffix."""
-    lower = name.lower()
-    for suffix in _LONGEST_FIRST:
-        if lower.endswith(suffix) and lower != suffix:
-            return name[: -len(suffix)]
-    return name
+    suffix = _suffix_of(name)
+    return name[: -len(suffix)] if suffix else name
 
 
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
