@@ -17,6 +17,7 @@ import pytest
 from support import faults
 from support.faulty_server import FaultyServer
 from support.long import only_long
+from support.shell import Inside, machine
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "support" / "shelf_plugin"
@@ -119,6 +120,15 @@ def test_a_plugin_of_a_package_of_its_own(example: Path, shelf: str, tmp_path: P
     assert ran(home, "verify", "tiny", "--to", "models", path=example).returncode == 0
     assert ran(home, "lock", path=example).returncode == 0
     assert shelf in (home / "mdl.lock").read_text()
+
+
+@pytest.mark.parametrize("plugin", ["bundle", "fleet", "mirror", "render"])
+def test_a_group_without_its_command(mdl: Inside, tmp_path: Path, plugin: str) -> None:
+    """A script that forgot a word does not go on: 2, and the hint has the words that there are."""
+    run = mdl(machine(tmp_path / "home"), plugin, "--json")
+    error = run.document["error"]
+    assert (run.code, error["item"]) == (2, f"mdl {plugin}")
+    assert error["hint"].startswith(f"mdl {plugin} ")
 
 
 def test_a_broken_plugin(example: Path, tmp_path: Path) -> None:

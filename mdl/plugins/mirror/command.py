@@ -37,8 +37,8 @@ OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than 
 )
 def mirror(session: Session) -> int:
     """What the lock holds, in an object store of your own."""
-    session.console.note("mdl mirror push|pull|check|list|clean s3://bucket/prefix [NAME…]; mdl mirror --help")
-    return session.show({})
+    hint = "mdl mirror push, pull, check, list or clean, and s3://bucket/prefix; see --help"
+    raise UsageError("push, pull, check, list or clean is missing", item="mdl mirror", hint=hint)
 
 
 @command(
