@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish
-from mdl.disk.safe_open import names_below
-from mdl.downloader.adoption import leftovers
+from mdl.disk.safe_open import is_own_folder, names_below
+from mdl.downloader.adoption import key_of
 from mdl.downloader.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
@@ -99,9 +99,13 @@ def entries(folder: Path) -> list[Path]:
 
 def partials_of(store: Store, name: str, paths: Iterable[str]) -> list[Path]:
     """Return the folders of the unfinished downloads of these files of a model, in the order of the files."""
+    by_key: dict[str, list[Path]] = {}
+    for folder in entries(store.partials):
+        if is_own_folder(folder):
+            by_key.setdefault(key_of(folder), []).append(folder)
     folders: list[Path] = []
     for path in paths:
-        folders += leftovers(store.partials, file_key(name, RelPath(path)))
+        folders += by_key.get(file_key(name, RelPath(path)), ())
     return folders
 
 

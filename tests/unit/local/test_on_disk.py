@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 from mdl.catalog.model import Model
+from mdl.disk.safe_open import make_private_dir
 from mdl.downloader.layouts import HubCache
+from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp
 from mdl.hashing import Digest
-from mdl.local.on_disk import at_its_hub, foreign_entries, meant_of, model_of, model_on_disk, repo_on_disk
+from mdl.local.on_disk import at_its_hub, foreign_entries, meant_of, model_of, model_on_disk, partials_of, repo_on_disk
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 
@@ -78,3 +80,14 @@ def test_a_model_that_only_receipts_tell_of() -> None:
     model = Model("org--m", sources=(HubOrigin("org/m"),))
     [origin] = at_its_hub(model, at_hub[:1]).sources
     assert (origin, at_its_hub(model, at_hub)) == (HubOrigin("org/m", endpoint="https://hub"), model)
+
+
+def test_unfinished_downloads(tmp_path: Path) -> None:
+    """Those of the files that are asked for, in their order; of a file there may be several."""
+    store = Store(tmp_path)
+    first, second = (file_key("a", RelPath(path)) for path in ("1", "2"))
+    other = file_key("b", RelPath("1"))
+    for key, process in ((second, "9"), (first, "7"), (first, "8"), (other, "7")):
+        make_private_dir(store.partials / f"{key}.{process}")
+    found = [folder.name for folder in partials_of(store, "a", ["1", "2", "3"])]
+    assert found == [f"{first}.7", f"{first}.8", f"{second}.9"]
