@@ -63,12 +63,11 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "doctor": Listed("mdl.cli.machine", "Check network, token, disk and settings"),
         "clean": Listed("mdl.cli.disk", "Remove files that nothing needs any more"),
         "demo": Listed("mdl.cli.demo", "Try everything on this machine, without a network"),
-        "schema": Listed("mdl.cli.machine", "Print the JSON Schema of a command's output"),
         "help": Listed("mdl.cli.help", "Show the help of a command, or the exit codes"),
     },
 }
 
-NO_CATALOG: Final = frozenset((*GROUPS["Trained runs"], *GROUPS["Jobs"], "search", "demo", "schema", "help"))
+NO_CATALOG: Final = frozenset((*GROUPS["Trained runs"], *GROUPS["Jobs"], "search", "demo", "help"))
 """The commands that read no catalog. Any takes --catalog; their help does not speak of it."""
 
 COMMANDS: Final[dict[str, Listed]] = {

@@ -194,16 +194,16 @@ def _columns(_: typer.Context) -> Iterator[Offer]:
     yield from COLUMNS.items()
 
 
-def _schemas(_: typer.Context) -> Iterator[Offer]:
-    from mdl.schemas import names
-
-    for name in names():
-        yield name, ""
-
-
 def _topics(ctx: typer.Context) -> Iterator[Offer]:
-    if not _arguments(ctx):
+    words = _arguments(ctx)
+    if words == ["schema"]:
+        from mdl.schemas import names
+
+        for name in names():
+            yield name, ""
+    if not words:
         yield "exit-codes", "what each exit code means"
+        yield "schema", "the JSON Schema of a command's output"
         for commands in groups().values():
             for name, listed in commands.items():
                 yield name, listed.summary
@@ -239,5 +239,4 @@ _BY_WORD: Final[dict[str, OffersOf]] = {
 here = callback(_here)
 checkpoints = callback(_checkpoints)
 by_role = callback(lambda _: _BY_ROLE)
-schema_names = callback(_schemas)
 topics = callback(_topics)

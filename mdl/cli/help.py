@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 import textwrap
+from difflib import get_close_matches
 from typing import Annotated
 
 import typer
 
+from mdl import NotFound, UsageError, schemas
 from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import argument
@@ -19,6 +22,7 @@ from mdl.cli.usage import usage_error
 from mdl.errors import EXIT_CODES
 
 EXIT_CODES_TOPIC = "exit-codes"
+SCHEMA_TOPIC = "schema"
 
 
 @command(
@@ -26,15 +30,23 @@ EXIT_CODES_TOPIC = "exit-codes"
     "mdl help  # every command",
     "mdl help jobs pause  # one command, as mdl jobs pause --help",
     "mdl help exit-codes  # what each exit code means",
+    "mdl help schema get > get.schema.json  # the JSON Schema of its output",
 )
 def show_help(
     session: Session,
     topic: Annotated[
         list[str] | None,
-        argument("COMMAND", "A command, or exit-codes; without one, all commands.", autocompletion=completion.topics),
+        argument(
+            "COMMAND",
+            "A command, exit-codes, or schema NAME; without one, all.",
+            autocompletion=completion.topics,
+        ),
     ] = None,
 ) -> int:
-    """Show the help of a command, or what the exit codes mean.
+    """Show the help of a command, what the exit codes mean, or the JSON Schema of what a command prints with --json.
+
+    'mdl help schema' lists the schemas; event is that of one line of --progress json. A later release may add keys, and
+    changes the meaning of none.
 
     Run 'mdl --install-completion' once, and the Tab key completes models, jobs and options in bash, zsh and fish.
     """
@@ -53,10 +65,28 @@ def _print(words: list[str], *, has_color: bool) -> None:
     if words == [EXIT_CODES_TOPIC]:
         typer.echo(exit_codes())
         return
+    if words[:1] == [SCHEMA_TOPIC]:
+        typer.echo(_schema_text(words[1:]))
+        return
     try:
         root().main(args=[*words, "--help"], prog_name="mdl", standalone_mode=False, color=None if has_color else False)
     except typer.TyperException as error:
         raise usage_error(error) from error
+
+
+def _schema_text(words: list[str]) -> str:
+    """The JSON Schema that is named, or the names of all. Raises `NotFound`, `UsageError`."""
+    names = schemas.names()
+    if not words:
+        return "\n".join(names)
+    if len(words) > 1:
+        raise UsageError("a schema has one name", item=" ".join(words), hint="mdl help schema get")
+    [name] = words
+    if name not in names:
+        near = get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else "'mdl help schema' lists them"
+        raise NotFound("there is no schema of this name", item=name, hint=hint)
+    return json.dumps(schemas.schema(name), indent=2)
 
 
 def exit_codes() -> str:

@@ -1,15 +1,10 @@
-"""doctor and schema: this machine, and what mdl prints."""
+"""doctor: what works on this machine, and what to do about the rest."""
 
 from __future__ import annotations
 
-import json
-from difflib import get_close_matches
-from typing import Annotated
-
-from mdl import MdlError, NotFound, schemas
-from mdl.cli import completion
+from mdl import MdlError
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings, argument
+from mdl.cli.flags import DoctorSettings
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 
@@ -45,35 +40,3 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
     if problem and console.is_machine_readable:
         console.error(problem)
     return session.show({"checks": checks}, error=problem)
-
-
-@command(
-    "schema",
-    "mdl schema  # the names of all",
-    "mdl schema get > get.schema.json  # that of one command",
-    "mdl schema event  # one line of --progress json",
-)
-def schema(
-    session: Session,
-    name: Annotated[
-        str | None,
-        argument("NAME", "A command, or event; without one, the names of all.", autocompletion=completion.schema_names),
-    ] = None,
-) -> int:
-    """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
-
-    A later release may add keys, and changes the meaning of none. With --json the schema is the document's
-    "definition", beside the "names" of all.
-    """
-    names = schemas.names()
-    if name is not None and name not in names:
-        near = get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else "'mdl schema' lists them"
-        raise NotFound("there is no schema of this name", item=name, hint=hint)
-    definition = None if name is None else schemas.schema(name)
-
-    def show() -> None:
-        for line in names if definition is None else json.dumps(definition, indent=2).split("\n"):
-            session.console.data(line)
-
-    return session.show({"names": list(names), "definition": definition}, show)

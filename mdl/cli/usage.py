@@ -28,6 +28,7 @@ _ROWS: Final = (
     ("env settings", "mdl config shows the settings in use, and where they come from"),
     ("completion completions", "mdl --install-completion"),
     ("zip archive", "mdl pack RUN"),
+    ("schema schemas", "mdl help schema COMMAND prints the JSON Schema of its output"),
     ("unzip extract deploy", "mdl unpack ARCHIVE; with --release it is put into service"),
     ("--local-dir", "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder"),
     ("--cache-dir", "--layout hf-cache uses the cache of Hugging Face; --to DIR says where it is"),

@@ -128,7 +128,7 @@ LINES = {
     "mdl fetch gpu --checkpoint ": ["latest", "best"],
     "mdl remote ch": ["check"],
     "mdl remote check ": ["gpu"],
-    "mdl schema ver": ["verify"],
+    "mdl help schema ver": ["verify"],
     "mdl help exit": ["exit-codes"],
     "mdl jobs p": ["pause"],
     "mdl doctor --off": ["--offline"],

@@ -224,7 +224,7 @@ def test_a_digest_that_is_wrong(tmp_path: Path, exit_code: ExitCode, capfd: pyte
 
 
 @pytest.mark.fault(466)
-@pytest.mark.parametrize("words", ["--help", "get --help", "help", "schema list"])
+@pytest.mark.parametrize("words", ["--help", "get --help", "help", "help schema list"])
 def test_a_reader_that_has_left(shell: Shell, words: str) -> None:
     """A help ends like all other output: 141, and not a word."""
     ours, theirs = os.pipe()

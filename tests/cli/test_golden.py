@@ -159,7 +159,7 @@ CHAPTERS = {
         mdl help exit-codes
     """,
     "plugins": """
-        mdl schema
+        mdl help schema
         mdl lock tiny other
         mdl get tiny
         mdl bundle export tiny -o tiny.tar

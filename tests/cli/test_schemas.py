@@ -246,24 +246,26 @@ def test_a_later_release_may_add(written: dict[str, list[Any]]) -> None:
     assert not open_to.is_valid(whole | {"error": whole["error"] | more})
 
 
-# --- mdl schema --------------------------------------------------------------------------------------------
+# --- mdl help schema ---------------------------------------------------------------------------------------
 
 
 def test_the_names_and_each_schema_are_printed(shell: Shell) -> None:
-    """Without a name the names, one a line; with one its schema, indented and ending with a newline. With --json both
-    are in a document."""
-    assert tuple(inside(shell, "schema").out.splitlines()) == schemas.names()
-    found = inside(shell, "schema", "--json").document
-    assert (tuple(found["names"]), found["definition"]) == (schemas.names(), None)
+    """Without a name the names, one a line; with one its schema, indented and ending with a newline. With --json the
+    same is the text of a document."""
+    assert tuple(inside(shell, "help", "schema").out.splitlines()) == schemas.names()
     for name in schemas.names():
-        ran = inside(shell, "schema", name)
+        ran = inside(shell, "help", "schema", name)
         assert (ran.code, ran.err, ran.out) == (0, "", json.dumps(schemas.schema(name), indent=2) + "\n")
-        assert inside(shell, "schema", name, "--json").document["definition"] == schemas.schema(name)
+        document = inside(shell, "help", "schema", name, "--json").document
+        assert (document["topic"], document["text"]) == (f"schema {name}", ran.out)
 
 
 @pytest.mark.parametrize("name", ["gett", "shared", "../x", ""])
 def test_a_name_that_has_none(shell: Shell, name: str) -> None:
-    """An unknown name is 3, with what is near."""
-    ran = inside(shell, "schema", name, "--json")
+    """An unknown name is 3, with what is near; two names are 2, and so is the former command, which names it."""
+    ran = inside(shell, "help", "schema", name, "--json")
     assert (ran.code, ran.out.count("\n"), document_of(ran.out)["error"]["code"]) == (3, 1, "NOTFOUND")
-    assert ran.document["error"]["hint"] == ("did you mean get?" if name == "gett" else "'mdl schema' lists them")
+    assert ran.document["error"]["hint"] == ("did you mean get?" if name == "gett" else "'mdl help schema' lists them")
+    assert inside(shell, "help", "schema", "get", "list").code == 2
+    former = inside(shell, "schema", name)
+    assert (former.code, "mdl help schema COMMAND" in former.err) == (2, True)
