@@ -45,7 +45,7 @@ _NAMES_OF_FORMATS = frozenset(
 )
 """Folders beside the model that hold it in another format."""
 _PIPELINE = "model_index.json"
-"""It marks a pipeline of diffusers, whose parts are the folders beside it."""
+"""The file that marks a pipeline of diffusers, whose parts are the folders beside it."""
 _SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})")
 _PRECISION = re.compile(r"\.((b|bfloat|f|fp|float)(8|16|32|64)|int8|int4|[48]bit)(?=$|-)", re.IGNORECASE)
 _INDEX = re.compile(r"(?P<weights>.+)\.index(?P<precision>\.[^.]+)?\.json", re.IGNORECASE)
@@ -70,7 +70,7 @@ class Chosen(Generic[File]):
 
 
 def choose(listing: Iterable[File]) -> Chosen[File]:
-    """One set of weights out of the files of a repository, with all that is no weights.
+    """Choose a set of weights out of the files of a repository, with all that is no weights.
 
     In each folder a complete set of safetensors replaces the same weights in other formats and precisions. A set is
     complete if all the shards are there that the numbers in their names promise. Where none is complete, nothing is
@@ -100,7 +100,7 @@ def several(quantisations: Sequence[Quantisation], origin: HubOrigin, *, is_of_c
 
 @value_class
 class _Name:
-    """What the name of a file of weights says. ``stem`` is without precision, shard and suffix; ``kind`` is that of the
+    """The name of a file of weights, in parts. ``stem`` is without precision, shard and suffix; ``kind`` is that of the
     table of weights. The index of a set in shards has their stem and kind, and ``is_index``."""
 
     stem: str

@@ -63,7 +63,7 @@ class CatalogInUse:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """What the files say. Raises `CatalogError` with every mistake in them."""
+        """The catalog that the files hold. Raises `CatalogError` with every mistake in them."""
         from mdl.catalog.reader import read_catalog
 
         return read_catalog(self.paths, self.web_base)
@@ -114,7 +114,7 @@ class CatalogInUse:
 
     @cached_property
     def locked(self) -> Lock | None:
-        """What the lock file says; None if there is none. Raises `StateError` for a broken one, `Unsafe` for one of
+        """The lock in the lock file; None if there is none. Raises `StateError` for a broken one, `Unsafe` for one of
         another user."""
         try:
             if not os.path.lexists(self.lock_path):
@@ -129,14 +129,14 @@ class CatalogInUse:
 
     @property
     def lock(self) -> Lock:
-        """What the lock file says; an empty lock if there is none. Raises as `locked`."""
+        """The lock in the lock file; an empty lock if there is none. Raises as `locked`."""
         from mdl.catalog.lock import Lock
 
         return self.locked or Lock()
 
     @cached_property
     def shipped_lock(self) -> Lock:
-        """What is known of the files of the catalog that comes with mdl. It pins nothing: list and show use it for an
+        """The lock of the catalog that comes with mdl. It pins nothing: list and show use it for an
         entry whose source was never asked, and which the user's own lock does not cover."""
         from mdl.catalog.lock_file import parse_lock
 

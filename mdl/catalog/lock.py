@@ -28,7 +28,7 @@ _LOCK_IT = "'mdl lock' locks what the catalog has"
 
 @value_class
 class LockedFile:
-    """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
+    """A file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
 
     ``tofu`` (trust on first use) marks a digest that was not published: it is that of what was fetched first.
     ``bundled`` marks one that only a bundle names, until the file's source says the same.

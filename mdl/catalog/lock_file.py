@@ -62,7 +62,7 @@ def _model_text(locked: LockedModel) -> str:
 
 
 def _common_base(files: Sequence[LockedFile]) -> str:
-    """What the sources of most files begin with, before ``/`` and their paths: a repository at its commit; '' if no
+    """The beginning of the sources of most files, before ``/`` and their paths: a repository at its commit; '' if no
     source ends with its file's path."""
     bases: Counter[str] = Counter()
     for file in files:

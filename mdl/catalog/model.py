@@ -21,7 +21,7 @@ COMMAND_LINE = "command line"
 
 @value_class
 class CatalogFile:
-    """One file that a catalog names itself: its URL, its mirrors (the same bytes elsewhere, in order of
+    """A file that a catalog names itself: its URL, its mirrors (the same bytes elsewhere, in order of
     preference) and, if they are known, its size in bytes and its digest."""
 
     path: RelPath
@@ -56,7 +56,7 @@ class RepoIds:
 
 @value_class
 class Model:
-    """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
+    """An entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
     data, ``see`` which entries to use instead. ``mirrors`` are object stores that `mdl mirror` wrote."""
 
@@ -84,7 +84,7 @@ class Model:
 
     @property
     def target(self) -> str:
-        """What to type for it: its name if a catalog has it, else the reference that made it."""
+        """The word to type for it: its name if a catalog has it, else the reference that made it."""
         return self.name if self.is_of_catalog or not self.sources else self.sources[0].label
 
     @property
@@ -121,7 +121,7 @@ class Model:
         return tuple(urls)
 
     def repos(self, page_hosts: Collection[str]) -> RepoIds:
-        """What its files come from."""
+        """The ids of the places that its files come from."""
         named = {file.path.text: parse(file.url, page_hosts).id for file in self.files}
         others = {origin.id for origin in self.sources}
         return RepoIds(_only_one(others.union(named.values())), _only_one(others), named)

@@ -29,7 +29,7 @@ SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
 
 _ROLES = ("weights", "config", "vocab", "other")
-"""What a file of a model is for."""
+"""The purposes of a model's files."""
 _SCHEME = re.compile(r"(hf|s3|https?|file):", re.IGNORECASE)
 _PAGE = re.compile(r"/(tree|blob|raw|resolve)/")
 _MOST_TWINS = 10
@@ -37,7 +37,7 @@ _MOST_TWINS = 10
 
 @value_class
 class Draft:
-    """One file's models and groups, before they are compared with those of other files and with each other.
+    """The models and groups of a file, before they are compared with those of other files and with each other.
     ``extends`` are the catalogs that it extends, as they are written, each with its key; what has precedence comes
     last."""
 
@@ -176,7 +176,7 @@ _MODEL_KEYS: dict[str, Callable[[Table, str], Any]] = {
 
 
 def _parse_source(text: str) -> Origin | CatalogFile:
-    """What one of the sources of an entry means. Raises `MdlError`."""
+    """Read one of the sources of an entry. Raises `MdlError`."""
     origin = _parse_origin(text)
     if not isinstance(origin, UrlOrigin):
         return origin
@@ -187,7 +187,7 @@ def _parse_source(text: str) -> Origin | CatalogFile:
 
 
 def _parse_origin(text: str) -> Origin:
-    """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
+    """Read a reference; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
     page = _PAGE.search(text.partition("#")[0])
     is_file_url = page is not None and page[1] == "resolve"
     origin = parse(text, () if is_file_url else HUB_HOSTS)
@@ -301,7 +301,7 @@ _FILE_KEYS: dict[str, Callable[[Table, str], Any]] = {
 
 
 def _parse_file_origin(text: str) -> Origin:
-    """What the URL of a file, or another reference to one file, means. Raises `MdlError`."""
+    """Read the URL of a file, or another reference to one file. Raises `MdlError`."""
     origin = _parse_origin(text)
     if isinstance(origin, UrlOrigin):
         return origin

@@ -78,7 +78,7 @@ class _Reading:
             self._named.append(draft)
 
     def joined(self, paths: tuple[Path, ...]) -> Catalog:
-        """One catalog of all that was read. Raises `CatalogError` with all problems."""
+        """Make one catalog of all that was read. Raises `CatalogError` with all problems."""
         bases = [draft for draft in reversed(self._drafts.values()) if draft not in self._named]
         catalog = _joined(self._named, bases, paths)
         self._problems.check()
@@ -174,7 +174,7 @@ def place_of(name: str, path: Path) -> str:
 
 
 def _joined(named: Sequence[Draft], bases: Sequence[Draft], paths: tuple[Path, ...]) -> Catalog:
-    """One catalog of all drafts. An earlier one hides entries of the same name in those after it. What is wrong is
+    """Make one catalog of all drafts. An earlier one hides entries of the same name in those after it. What is wrong is
     noted."""
     drafts = [*named, *bases]
     _note_same_names(named, drafts)

@@ -251,8 +251,8 @@ class Resolver:
         return replace(chosen, files=tuple(completed))
 
     def _chosen(self, files: Sequence[File], origin: Origin, model: Model) -> Chosen[File]:
-        """One set of weights out of the files of one source. Patterns that name files mean all that they match, and
-        only a repository of a model is looked at. (ADR 76)"""
+        """Choose a set of weights out of the files of one source. Patterns that name files mean all that they match,
+        and only a repository of a model is looked at. (ADR 76)"""
         if model.include or self._include or not origin.is_model_repository:
             return Chosen(tuple(files))
         excluded = matching([str(file.path) for file in files], self._exclude)
@@ -269,7 +269,8 @@ class Resolver:
         return UrlSource(self._context).met(remote, opened, on_event)
 
     def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
-        """What each file's server tells of it, or the error, in their order; several are asked at once."""
+        """Ask the servers of files: each file with what is known then, or the error, in their order; several are asked
+        at once."""
         source = UrlSource(self._context)
         yield from self._in_parallel([partial(source.probe, remote) for remote in remotes])
 
@@ -304,8 +305,8 @@ class Resolver:
         return self._known_files(files, model)
 
     def described(self, model: Model) -> list[RemoteFile] | None:
-        """What may be shown of a model whose source was never asked; None if nothing is known. Sizes and digests may be
-        missing: a download asks the source."""
+        """The files to be shown of a model whose source was never asked; None if nothing is known. Sizes and digests
+        may be missing: a download asks the source."""
         described = self._describe(model)
         return None if described is None else self._known_files([], described)
 
@@ -380,7 +381,7 @@ def _of_model(error: MdlError, model: Model) -> MdlError:
 
 
 def narrow(files: list[File], include: Sequence[str], exclude: Sequence[str], item: str) -> list[File]:
-    """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
+    """Return the files that the patterns leave. Raises `NotFound` for a pattern that names nothing."""
     paths = [str(file.path) for file in files]
     for pattern in include:
         if not matching(paths, (pattern,)):

@@ -83,7 +83,7 @@ def _models_meant(target: str | Origin | Model, catalog: Catalog) -> list[Model]
 
 
 def _parsed(reference: str, page_hosts: Collection[str]) -> Origin | Model:
-    """What a reference of the command line means; a file of the hub with a digest is a model. Raises `UsageError`,
+    """Read a reference of the command line; a file of the hub with a digest is a model. Raises `UsageError`,
     `Unsafe`."""
     try:
         origin = parse(reference, page_hosts)
@@ -115,7 +115,7 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
 
 
 def _of_origin(origin: Origin) -> Model:
-    """What no catalog names goes to a folder named after its source."""
+    """Make a model of what no catalog names; its folder is named after its source."""
     folder = origin.folder
     if isinstance(origin, UrlOrigin) and origin.is_named:
         file = CatalogFile(origin.file_name, origin.url, digest=origin.digest)

@@ -17,7 +17,7 @@ from mdl.values import value_class
 
 @value_class
 class ExportedFile:
-    """One file of a list: its path below the models folder, its URL and those of the same bytes elsewhere, its size in
+    """A file of a list: its path below the models folder, its URL and those of the same bytes elsewhere, its size in
     bytes and its sha256, if they are known."""
 
     model: str

@@ -33,7 +33,7 @@ class LockRequest:
 
 @value_class
 class LockRow:
-    """What the lock says of one model: how many files, how many without any digest, how many with one that was
+    """A model in the lock: how many files, how many without any digest, how many with one that was
     trusted on first use, the commits of its repositories, and what is left out: the same weights in other formats."""
 
     name: str
@@ -106,7 +106,7 @@ def _wanted_names(request: LockRequest) -> set[str]:
 
 
 def _compare(path: Path, written: Lock | None, models: Sequence[Model], present: Sequence[Model]) -> LockReport:
-    """What a comparison of catalog and lock finds; ``written`` is None if there is no lock."""
+    """Compare catalog and lock; ``written`` is None if there is no lock."""
     current = written or Lock()
     misfits = current.misfits(models, present)
     error = None

@@ -39,7 +39,7 @@ _RIGHTS = "set HF_TOKEN to a token that may write to this repository"
 
 @value_class
 class PushedFile:
-    """One file of a push: its path in the repository and its size in bytes."""
+    """A file of a push: its path in the repository and its size in bytes."""
 
     path: str
     size: int
@@ -145,7 +145,7 @@ def _folder_of(source: Path, on_event: Listener, cancel: CancelToken) -> Iterato
 
 
 def _planned(folder: Path, origin: HubOrigin, *, is_archive: bool) -> _Upload:
-    """What of a folder goes to the repository. Of an archive everything was selected when it was packed."""
+    """Choose the files of a folder that go to the repository. Those of an archive were chosen when it was packed."""
     selection = plan_pack(folder, _OF_A_DESCRIPTOR, whole_run=is_archive).selection
     root = Path(selection.tree.root)
     files: list[tuple[PushedFile, Path]] = []

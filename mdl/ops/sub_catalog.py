@@ -77,7 +77,8 @@ def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
 
 
 def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[str, ...]:
-    """What `portable` and `portable_lock` take something out of: files as ``model/path``, and models."""
+    """The names of all that `portable` and `portable_lock` take something out of: ``model/path`` of a file, or a
+    model's."""
     names: set[str] = set()
     for model in models:
         without_files = replace(model, files=())

@@ -122,7 +122,7 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock, *, beyond_pi
 
 
 def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
-    """What is known of the versions of a model without asking anybody."""
+    """The versions of a model as far as they are known without asking anybody."""
     receipts = context.store.receipts.in_order(model.name)
     times = [receipt.stamp.mtime_ns // 10**9 for receipt in receipts]
     locked: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ def _asked_version(
 
 
 def _local_file(model: str, remote: RemoteFile, store: Store) -> LocalFile:
-    """What is here of a file. If it was touched since mdl wrote it, it is read: it is edited only if its bytes are
+    """Look at a file here. If it was touched since mdl wrote it, it is read: it is edited only if its bytes are
     others."""
     local = store.quick_check(model, remote)
     return store.check(model, remote, found=local) if local.is_edited else local

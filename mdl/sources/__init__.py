@@ -84,7 +84,7 @@ class Origin:
 
     @property
     def id(self) -> str:
-        """What it is called where events and jobs name it: no revision, no path in a repository, no query."""
+        """The name of it in events and jobs: no revision, no path in a repository, no query."""
         return self.repository or bare_url(str(self))
 
     def holds(self, place: Origin) -> bool:
@@ -112,7 +112,7 @@ class Origin:
 
     @property
     def folder(self) -> str:
-        """What the folder of its files is called if no catalog gives them one."""
+        """The name of the folder of its files if no catalog gives them one."""
         raise NotImplementedError
 
     def of_quantisation(self, name: str) -> Origin:
@@ -126,8 +126,8 @@ class Origin:
 
 @value_class
 class RepoFacts:
-    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
-    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
+    """The facts of a repository: the commit of the revision that was asked for, the licence of its card, whether its
+    owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
 
     commit: str | None
     license: str | None
@@ -137,7 +137,7 @@ class RepoFacts:
 
 
 class Source:
-    """One kind of place that files come from. Its methods are called from several threads at once.
+    """A kind of place that files come from. Its methods are called from several threads at once.
 
     A source has to have `resolve`, `file` and `complete`; the others say what holds of a server that has nothing but
     files under http(s) URLs.
@@ -184,7 +184,7 @@ class Source:
         return Link(url)
 
     def facts(self, _origin: Any) -> RepoFacts | None:
-        """What the source says of the repository of ``origin``, at this moment; None if there is none. Raises as
+        """Ask for the facts of the repository of ``origin``, at this moment; None if there is none. Raises as
         `resolve`."""
         return None
 
@@ -225,7 +225,7 @@ CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]]]
 
 @value_class
 class SourceContext:
-    """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
+    """The means of a source. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
     whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
     ``cached`` tells what the cache of the hub's client has of a repository, by the text of its reference.
     """
@@ -247,7 +247,7 @@ class SourceContext:
         return self.network.http if self.network else None
 
     def on_retry(self, model: str = "", file: str = "") -> Callable[[Again], None]:
-        """What `HttpClient.retry` calls before it asks again, so that the listener hears of it."""
+        """The function that `HttpClient.retry` calls before it asks again, so that the listener hears of it."""
         from mdl.events import Retrying
 
         return lambda again: self.on_event(Retrying.of(again, model, file))

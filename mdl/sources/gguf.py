@@ -53,7 +53,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
 
 @value_class
 class Quantisation:
-    """One quantisation of a repository's model: its ``name``, and how many files and bytes it has with all its shards.
+    """A quantisation of a repository's model: its ``name``, and how many files and bytes it has with all its shards.
     ``size`` is None if the size of one of them is not known."""
 
     name: str
@@ -78,7 +78,7 @@ def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisa
 
 
 def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
-    """Those of these paths that are files of this quantisation, in whatever case it is written; of its shards those
+    """Choose the paths that are files of this quantisation, in whatever case it is written; of its shards those
     that are there."""
     names = {}
     for path in paths:

@@ -30,7 +30,7 @@ def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
 
 
 class HubSource(Source):
-    """One hub. Offline only kept listings are known."""
+    """A hub. Offline only kept listings are known."""
 
     def __init__(self, context: SourceContext) -> None:
         self._url = context.endpoint.url
@@ -101,7 +101,7 @@ class HubSource(Source):
         return replace(remote, digest=stated.digest, vouched_by=stated.vouched_by)
 
     def facts(self, origin: HubOrigin) -> RepoFacts:
-        """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
+        """Ask the hub for the facts of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
         return self._api(origin).facts()
 
     def modified_at(self, origin: HubOrigin) -> str | None:
@@ -111,7 +111,8 @@ class HubSource(Source):
     # Listings.
 
     def _listing(self, origin: HubOrigin) -> Listing:
-        """What is kept if the revision cannot move, else what the hub says now. Each revision is asked for once."""
+        """The listing that is kept if the revision cannot move, else that of the hub now. Each revision is asked for
+        once."""
         whole = origin.whole
         with self._locks[whole]:
             if whole not in self._asked:
@@ -125,8 +126,8 @@ class HubSource(Source):
             return self._asked[whole]
 
     def _listing_of_cache(self, origin: HubOrigin) -> Listing | None:
-        """What the cache of the hub's client says of a revision; None if it has nothing of it. It does not say which
-        hub that was."""
+        """The listing of a revision in the cache of the hub's client; None if it has nothing of it. It does not say
+        which hub that was."""
         cached = None if origin.endpoint else self._context.cached(str(origin.whole))
         if cached is None:
             return None
@@ -138,7 +139,7 @@ class HubSource(Source):
         return Listing(commit, tuple(entries), vouched_by="folder")
 
     def _listing_of_hub(self, origin: HubOrigin) -> Listing:
-        """What the hub says now; it is kept."""
+        """The listing that the hub gives now; it is kept."""
         try:
             listing = self._ask(origin)
         except MdlError as error:
@@ -152,7 +153,7 @@ class HubSource(Source):
         return listing
 
     def _ask(self, origin: HubOrigin) -> Listing:
-        """What the hub says now. A hub without ``/tree`` may name its files with the revision."""
+        """Ask the hub for a listing. A hub without ``/tree`` may name its files with the revision."""
         api = self._api(origin)
         answer = None
         commit = origin.revision or ""

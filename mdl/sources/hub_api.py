@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 KNOWN_CODES = ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")
-"""What the hub calls its refusals: one that has such a name would be the same if it were asked in another way."""
+"""The names of refusals that would be the same if the hub were asked in another way."""
 _OF_ACCESS = ("gated", "private")
 """The fields that say who may have the files of a repository."""
 _OF_REVISION = ("sha", *_OF_ACCESS, "lastModified")
@@ -43,8 +43,8 @@ _SIMPLER = (400, 404)
 
 @value_class
 class RevisionAnswer:
-    """What a hub says of a revision. ``files`` are those that it names by the way; ``is_plain`` if it was asked for all
-    that it knows."""
+    """The answer of a hub about a revision. ``files`` are those that it names by the way; ``is_plain`` if it was asked
+    for all that it knows."""
 
     facts: Mapping[str, Any]
     files: FileList
@@ -99,17 +99,17 @@ class RepositoryApi:
         self._too_long = f"a file's own URL works without a list: mdl get {hub}/ORG/REPO/resolve/REVISION/PATH"
 
     def facts(self) -> RepoFacts:
-        """What the hub says of the repository. Raises `MdlError`."""
+        """Ask for the facts of the repository. Raises `MdlError`."""
         return self._revision(_OF_REPOSITORY).repo_facts
 
     def access(self) -> Access:
-        """Who may have the files. A hub that does not answer at once has said nothing."""
+        """Ask who may have the files. A hub that does not answer at once has said nothing."""
         with contextlib.suppress(MdlError):
             return self._answer(self._expanded(_OF_ACCESS)).access
         return "unknown"
 
     def revision(self) -> RevisionAnswer:
-        """What the hub says of a revision that is no commit. Raises `MdlError`; `ProtocolError` if the hub names no
+        """Ask about a revision that is no commit. Raises `MdlError`; `ProtocolError` if the hub names no
         commit for it."""
         answer = self._revision(_OF_REVISION)
         if "sha" not in answer.facts and not answer.is_plain:
@@ -120,11 +120,11 @@ class RepositoryApi:
         return answer
 
     def plain_revision(self) -> RevisionAnswer:
-        """All that the hub says of the revision, with its files. Raises `MdlError`."""
+        """Ask for all that the hub says of the revision, with its files. Raises `MdlError`."""
         return self._http.retry(self._url, lambda: self._answer(self._url), self._on_retry)
 
     def _revision(self, fields: Sequence[str]) -> RevisionAnswer:
-        """These fields of the revision, or all of them if the hub does not know how to choose."""
+        """Ask for these fields of the revision, or all of them if the hub does not know how to choose."""
         url = self._expanded(fields)
         try:
             return self._http.retry(url, lambda: self._answer(url), self._on_retry)
@@ -154,7 +154,7 @@ class RepositoryApi:
         return files
 
     def _page(self, url: str) -> tuple[list[_TreeItem], str | None]:
-        """One page of a listing: its files and folders, and the URL of the next page."""
+        """Ask for a page of a listing: its files and folders, and the URL of the next page."""
 
         def request() -> tuple[list[_TreeItem], str | None]:
             items: list[_TreeItem] = []
@@ -187,7 +187,7 @@ def _name_of(item: _TreeItem) -> str:
 
 
 def _parse_item(item: Any) -> _TreeItem:
-    """One item of a tree answer; the digest of a file is the LFS sha256, else the git blob id."""
+    """Read an item of a tree answer; the digest of a file is the LFS sha256, else the git blob id."""
     if not isinstance(item, dict) or not isinstance(item.get("path"), str):
         raise ProtocolError("the hub's listing has an entry without a path")
     name = item["path"]
@@ -206,7 +206,7 @@ def _parse_item(item: Any) -> _TreeItem:
 
 
 def _take_name(item: Any, files: FileList) -> None:
-    """One item of ``siblings``: a name; for what else is known of the file, its server is asked."""
+    """Read an item of ``siblings``: a name; for what else is known of the file, its server is asked."""
     if not isinstance(item, dict) or not isinstance(item.get("rfilename"), str):
         raise ProtocolError("the hub names a file without a name")
     if len(files) >= MOST_ITEMS:

@@ -31,7 +31,7 @@ _REMEMBERED = 4
 
 @small_value_class
 class Entry:
-    """One file of a repository. ``size`` is None if the hub names files only."""
+    """A file of a repository. ``size`` is None if the hub names files only."""
 
     path: RelPath
     size: int | None
@@ -40,8 +40,8 @@ class Entry:
 
 @value_class
 class Listing:
-    """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
-    when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it.
+    """The files of a repository at a commit. A commit never changes, so its listing is kept for good. ``modified_at``
+    is when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it.
     ``refused`` are files whose names cannot be kept on this system. ``unlisted`` is the URL at which a hub without
     lists was asked; '' if it has them. ``vouched_by`` says who says which digests the files have."""
 
@@ -87,7 +87,7 @@ class FileList:
         return len(self.entries) + len(self.refused)
 
     def add(self, name: str, size: int | None, digest: Digest | None) -> None:
-        """One more file."""
+        """Add a file by its name."""
         reason = why_not_kept(name)
         if reason:
             self.refused.append(RefusedFile(name, reason, size))

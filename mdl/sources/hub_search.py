@@ -29,7 +29,7 @@ class FoundRepo:
     30 days, ``modified_at`` a time in ISO 8601; None is what the hub does not say."""
 
     repo: str
-    """What `mdl.get` takes: ``hf:org/name``, ``hf:datasets/org/name``."""
+    """The reference that `mdl.get` takes: ``hf:org/name``, ``hf:datasets/org/name``."""
     access: str
     """open, gated or private"""
     license: str | None
@@ -65,7 +65,7 @@ def search(
 
 
 def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
-    """Those that can be named to mdl; what it would refuse is passed over."""
+    """The repositories that can be named to mdl; what it would refuse is passed over."""
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("id"), str):
             raise ProtocolError("the hub's answer to the search has a repository without a name")

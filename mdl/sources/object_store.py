@@ -47,7 +47,7 @@ Question = TypeVar("Question", bound=Hashable)
 
 @value_class
 class S3Object:
-    """One object; ``key`` is the whole one, ``size`` in bytes. ``modified`` is when it was written, if the store tells
+    """An object; ``key`` is the whole one, ``size`` in bytes. ``modified`` is when it was written, if the store tells
     that. ``sha256`` is what its metadata says, which a listing does not tell."""
 
     key: str
@@ -64,7 +64,7 @@ class S3Object:
 
 @value_class
 class UploadedPart:
-    """One part that a bucket has. ``etag`` is the MD5 of its bytes if the store does not encrypt; ``checksum`` is their
+    """A part that a bucket has. ``etag`` is the MD5 of its bytes if the store does not encrypt; ``checksum`` is their
     sha256 in base64, if the store keeps that. ``modified`` is when it was written, if the store tells that."""
 
     number: int
@@ -85,7 +85,7 @@ class PartedUpload:
 
 
 class Bucket:
-    """One bucket. Its methods ask the network and may be called from several threads.
+    """A bucket. Its methods ask the network and may be called from several threads.
 
     They raise `AuthError`, `NotFound` (no such bucket, object or upload), `NetworkError` after all retries,
     `ProtocolError`, `Unsafe`, `UsageError` for settings that boto3 does not understand, `LockError` offline,
@@ -143,10 +143,10 @@ class Bucket:
             return self._client.ask(_read_page, "list_objects_v2", Prefix=below, MaxKeys=_ITEMS_OF_A_PAGE, **more)
 
         what = "the bucket's listing"
-        yield from self._paged("", ask, lambda found: found.key, what, below, MOST_ITEMS, may_be_empty=True)
+        yield from self._paged("", ask, lambda item: item.key, what, below, MOST_ITEMS, may_be_empty=True)
 
     def head(self, key: str) -> S3Object:
-        """One object with its metadata. Raises `NotFound` also if there is no such bucket."""
+        """Ask for an object with its metadata. Raises `NotFound` also if there is no such bucket."""
 
         def read(answer: Mapping[str, Any]) -> S3Object:
             size = whole_number(answer["ContentLength"])
@@ -273,8 +273,8 @@ class Bucket:
             return self._client.ask(_read_uploads, "list_multipart_uploads", Prefix=prefix, **more)
 
         what = "the bucket's list of uploads"
-        found = self._paged(("", ""), ask, lambda one: (one.key, one.id), what, prefix)
-        return [one for one in found if one.key.startswith(prefix)]
+        uploads = self._paged(("", ""), ask, lambda upload: (upload.key, upload.id), what, prefix)
+        return [upload for upload in uploads if upload.key.startswith(prefix)]
 
     def parts(self, upload: PartedUpload) -> Sequence[UploadedPart]:
         """The parts of an upload that the bucket has."""

@@ -85,9 +85,9 @@ class S3Source(Source):
         """Every object below the prefix, or the one object of that name."""
         prefix = origin.key.rstrip("/")
         bucket = self.bucket(origin.bucket)
-        found = [one for one in bucket.list(prefix) if not one.is_folder]
-        if found:
-            return [self._file(origin, one, prefix) for one in found]
+        objects = [item for item in bucket.list(prefix) if not item.is_folder]
+        if objects:
+            return [self._file(origin, item, prefix) for item in objects]
         if not prefix:
             raise NotFound("the bucket is empty", item=str(origin))
         return [self._file(origin, bucket.head(prefix), prefix.rpartition("/")[0])]
@@ -113,13 +113,13 @@ class S3Source(Source):
         origin = parse(url, ())
         return self.bucket(origin.bucket).locate(origin.key)
 
-    def _file(self, origin: S3Origin, one: S3Object, prefix: str) -> RemoteFile:
+    def _file(self, origin: S3Origin, item: S3Object, prefix: str) -> RemoteFile:
         try:
-            path = RelPath.parse(one.key[len(prefix) :].lstrip("/"))
+            path = RelPath.parse(item.key[len(prefix) :].lstrip("/"))
         except MdlError as error:
-            item = f"s3://{origin.bucket}/{shown(one.key)}"
-            raise type(error)(error.message, item=item, hint=error.hint) from error
-        return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag)
+            place = f"s3://{origin.bucket}/{shown(item.key)}"
+            raise type(error)(error.message, item=place, hint=error.hint) from error
+        return RemoteFile(path, str(S3Origin(origin.bucket, item.key)), item.size, validator=item.etag)
 
 
 open_source = S3Source

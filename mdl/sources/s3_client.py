@@ -93,7 +93,7 @@ class Access:
 
     @classmethod
     def of(cls, bucket: str, environ: Mapping[str, str], remotes: Mapping[str, RemoteSettings]) -> Access:
-        """What the remote of this bucket says, else the variables ``AWS_…``. Raises `UsageError` for an endpoint that
+        """Read the remote of this bucket, else the variables ``AWS_…``. Raises `UsageError` for an endpoint that
         is no URL, and a region that cannot be one."""
         remote: Mapping[str, Any] = {}
         for settings in remotes.values():
@@ -271,7 +271,7 @@ class S3Client:
     # One request.
 
     def ask(self, read: Callable[[Mapping[str, Any]], Answer], operation: str, **named: Any) -> Answer:
-        """What ``read`` makes of the answer to one request, which is sent again while the network or the store
+        """Return what ``read`` makes of the answer to one request, which is sent again while the network or the store
         fails."""
 
         def request() -> Answer:
@@ -349,7 +349,7 @@ class S3Client:
         return other(f"the store's answer is not one of S3: {words}", item=item, hint=_SPEAKS_S3)
 
     def refusal(self, status: int, code: str, words: str, headers: Mapping[str, str], item: str) -> MdlError:
-        """What a refusal means, in the store's words; they never hold a secret."""
+        """The error of a refusal, in the store's words; they never hold a secret."""
         is_forbidden = status in (401, 403) or code == "AccessDenied"
         if is_forbidden and self.credentials is None:
             return self._without_keys()
@@ -360,12 +360,12 @@ class S3Client:
         return error.but(status_code=status, server_code=code)
 
     def item(self, key: str) -> str:
-        """What an error about an object names."""
+        """The item of an error about an object."""
         return f"{self}/{shown(key)}" if key else str(self)
 
 
 def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item: str) -> MdlError:
-    """What a bucket's refusal means, by its own ``code`` (S3's "List of error codes"), else by its HTTP status. An
+    """The error of a bucket's refusal, by its own ``code`` (S3's "List of error codes"), else by its HTTP status. An
     answer to a HEAD has no code but the status."""
     told = shown(f"{code}: {words}".strip(": "))[:_LONGEST_WORDS]
     if code == "RequestTimeTooSkewed":
@@ -483,8 +483,9 @@ class _PlainXml(ElementTree.TreeBuilder):
 def code_and_words(answer: bytes) -> tuple[str, str]:
     """The code and the message of an ``<Error>``; each '' if there is none."""
     text = answer.decode("utf-8", "replace")
-    found = []
-    for tag in ("Code", "Message"):
-        match = re.search(rf"<{tag}>([^<]{{0,400}})</{tag}>", text)
-        found.append(html.unescape(match[1]) if match else "")
-    return found[0], found[1]
+    return _content(text, "Code"), _content(text, "Message")
+
+
+def _content(text: str, tag: str) -> str:
+    match = re.search(rf"<{tag}>([^<]{{0,400}})</{tag}>", text)
+    return html.unescape(match[1]) if match else ""

@@ -74,7 +74,7 @@ def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
 
 
 def _of_path(word: str) -> str | None:
-    """What a word with slashes means that has no scheme."""
+    """The reference of a word with slashes that has no scheme; None for none."""
     first = word.partition("/")[0]
     said = shown(word)[:200]
     if _HOST.fullmatch(first):
@@ -116,7 +116,7 @@ def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> boo
 
 
 def what_else(word: str) -> str:
-    """What a name may have been meant as that no catalog has: a hint, or ''."""
+    """A hint at what a name may mean that no catalog has; '' for none."""
     name, colon, tag = word.partition(":")
     if word.startswith((".", "/", "~")):
         return "what is on this disk already: mdl import DIR"

@@ -72,7 +72,7 @@ _UNNAMED = RelPath("download")
 
 @value_class
 class UrlOrigin(Origin):
-    """One file under an absolute http(s) URL, and its digest if the fragment of the URL has it."""
+    """A file under an absolute http(s) URL, and its digest if the fragment of the URL has it."""
 
     scheme: ClassVar[str] = "https"
 
@@ -92,7 +92,7 @@ class UrlOrigin(Origin):
 
     @property
     def last_part(self) -> str:
-        """What the URL ends in, percent-decoded and without ``;parameters``."""
+        """The last part of the path of the URL, percent-decoded and without ``;parameters``."""
         return unquote(urlsplit(bare_url(self.url)).path.rpartition("/")[2])
 
     @property
@@ -224,7 +224,7 @@ class UrlSource(Source):
         return [self.file(origin, name)] if name else None
 
     def _kept_name(self, origin: UrlOrigin) -> RelPath | None:
-        """What the server called the file when it was last asked; None if that is not known."""
+        """The name that the server gave the file when it was last asked; None if that is not known."""
         facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, LARGEST_NOTE)
         if facts is None:
             return None
@@ -339,7 +339,7 @@ open_source = UrlSource
 
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
-    """What the file of a URL is called. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
+    """The name of the file of a URL. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
     from mdl.net.responses import attached_name
 
     name = attached_name(headers)
@@ -386,12 +386,12 @@ def sha256_of(text: str, item: str) -> Digest:
     try:
         return Digest.parse("sha256", text.strip().lower().removeprefix("sha256:"))
     except ProtocolError as error:
-        why = f"not a sha256: it has {len(text.strip())} characters"
-        raise UsageError(why, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
+        reason = f"not a sha256: it has {len(text.strip())} characters"
+        raise UsageError(reason, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
 
 
 class _BadUrl(Exception):
-    """What is wrong with a URL, and what to do about it."""
+    """A URL cannot be used; ``hint`` says what to do about it."""
 
     def __init__(self, reason: str, hint: str | None = None) -> None:
         super().__init__(reason)

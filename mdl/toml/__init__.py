@@ -20,7 +20,8 @@ _LARGE_NUMBER = re.compile(
     r"(?:[=\[,]|^)[ \t]*+(?P<number>[+-]?[0-9](?:[0-9A-Za-z_.+-]{17,}+|[0-9_.]*+[eE][+-]?[0-9_]{3,}+))(?![ \t]*+=)",
     re.MULTILINE,
 )
-"""What may be a number beyond 64 bits: at least 18 characters (``0x8000000000000000``), or an exponent of 3 digits."""
+"""A text that may be a number beyond 64 bits: at least 18 characters (``0x8000000000000000``), or an exponent of 3
+digits."""
 _LONG_NUMBER = re.compile(r"[+-]?(0[xob])?[0-9A-Fa-f_]+|[+-]?[0-9_.]+([eE][+-]?[0-9_]+)?")
 _SHOWN_DIGITS = 20
 _MOST_DOTS = 200
@@ -31,7 +32,7 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 @value_class
 class TomlProblem:
-    """What is wrong with a text at one place. ``key`` is () if it belongs to none; ``line`` and ``column`` count from
+    """A mistake at one place of a text. ``key`` is () if it belongs to none; ``line`` and ``column`` count from
     1, and are 0 if they are not known."""
 
     words: str
@@ -80,7 +81,7 @@ def _long_keys(text: str) -> list[TomlProblem]:
 
 
 def _syntax_problem(text: str, message: str) -> TomlProblem:
-    """What tomllib says of a text, with its place as numbers."""
+    """Make a problem of tomllib's message, with its place as numbers."""
     last_line = text.count("\n") + 1
     place = _PLACE.search(message)
     if place is None:

@@ -69,7 +69,7 @@ class Problems:
 
 
 class TomlText:
-    """One file being read: its text, where its keys are, and what is wrong with it."""
+    """A file being read: its text, where its keys are, and what is wrong with it."""
 
     def __init__(self, path: Path | str, text: str, problems: Problems, *, is_of_others: bool = False) -> None:
         self.is_of_others = is_of_others
@@ -96,7 +96,7 @@ class TomlText:
         return f"{self.name}:{self.line(where)}"
 
     def parse(self) -> dict[str, Any] | None:
-        """What the text says; None if it is not TOML, and why is noted."""
+        """The tables of the text; None if it is not TOML, and why is noted."""
         try:
             return parse_toml(self.text.removeprefix("\ufeff"))
         except TomlError as error:

@@ -104,7 +104,7 @@ class Table:
         return tuple(values)
 
     def choice(self, key: str, known: tuple[str, ...], default: str) -> str:
-        """One of the ``known`` texts."""
+        """A text that must be among the ``known`` ones."""
         value = self.string(key, default)
         if value not in known:
             guess = self.file.problems.guess(value, known)
@@ -179,5 +179,5 @@ class Table:
 
 
 def _kind(value: object) -> str:
-    """What a TOML value is, in words."""
+    """The kind of a TOML value, in words."""
     return _KINDS.get(type(value), "a date or time")
