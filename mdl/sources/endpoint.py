@@ -44,7 +44,8 @@ class Endpoint:
             return cls(url)
         token, place = first
         if not _SENDABLE.fullmatch(token):
-            raise UsageError(f"the token from {place} has a character that cannot be sent", item=place)
+            hint = "it must hold the token alone, in one word, without 'Bearer'"
+            raise UsageError("the token in it has a character that cannot be sent", item=place, hint=hint)
         return cls(url, token, place)
 
     @property
@@ -55,7 +56,8 @@ class Endpoint:
 def _endpoint_url(text: str) -> str:
     """The URL of the hub that HF_ENDPOINT names, without a slash at its end. Raises `UsageError`."""
     url = text.rstrip("/")
-    refused = UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
+    hint = "write it as https://HOST or http://HOST:PORT, without a user name, a query or a fragment"
+    refused = UsageError("it is not the URL of a hub", item="HF_ENDPOINT", hint=hint)
     if not url.isprintable() or re.search(r"\s", url):
         raise refused
     try:
@@ -69,7 +71,7 @@ def _endpoint_url(text: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise refused
     if parts.scheme == "http" and is_public(host):
-        reason = f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear"
+        reason = f"it is plain http to {host}; a token would be sent in the clear"
         hint = "write https://, or the name of a machine of your own network, which has no dot, or its address"
         raise UsageError(reason, item="HF_ENDPOINT", hint=hint)
     return parts.scheme + url[len(parts.scheme) :]

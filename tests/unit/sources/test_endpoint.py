@@ -64,6 +64,7 @@ def test_unusable_endpoint(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint.from_environ({"HF_ENDPOINT": text, "HF_TOKEN": TOKEN})
     assert (caught.value.exit_code, caught.value.item) == (2, "HF_ENDPOINT")
+    assert "https://" in str(caught.value.hint)
     assert "pw" not in caught.value.message.split()
 
 
