@@ -295,17 +295,37 @@ def decide(
     """Return what to do after ``outcome``, and the state after that. ``jitter`` in [0, 1) varies the length of a
     wait."""
     if isinstance(outcome, Verified):
-        if outcome.error is None:
-            return state, Done()
-        if outcome.may_help and not state.is_clean_retry:
-            state = replace(state, is_clean_retry=True, done=0, received=outcome.received)
-            return state, Rewind(outcome.error.message)
-        return _given_up(state, outcome.error, rewind=True)
-    if isinstance(outcome, VersionChanged):  # it is downloaded from its start, once; then in one answer, once
-        is_plain = state.is_plain or (state.changes > 0 and outcome.is_same_size)
-        if state.changes > 0 and (state.is_plain or not is_plain):
-            return _given_up(replace(state, changes=state.changes + 1), outcome.error)
-        return replace(state, changes=state.changes + 1, is_plain=is_plain, done=0), Rewind(outcome.error.message)
+        return _after_verification(state, outcome)
+    if isinstance(outcome, VersionChanged):
+        return _after_change(state, outcome)
+    return _after_request(policy, state, outcome, now, jitter)
+
+
+def _after_verification(state: State, outcome: Verified) -> tuple[State, Decision]:
+    """All bytes are here. Wrong ones are downloaded from the start once more, if that may help."""
+    if outcome.error is None:
+        return state, Done()
+    if outcome.may_help and not state.is_clean_retry:
+        state = replace(state, is_clean_retry=True, done=0, received=outcome.received)
+        return state, Rewind(outcome.error.message)
+    return _given_up(state, outcome.error, rewind=True)
+
+
+def _after_change(state: State, outcome: VersionChanged) -> tuple[State, Decision]:
+    """The server has another version: it is downloaded from its start, once; then in one answer, once."""
+    is_first = state.changes == 0
+    is_plain = state.is_plain or (not is_first and outcome.is_same_size)
+    may_rewind = is_first or (is_plain and not state.is_plain)
+    state = replace(state, changes=state.changes + 1)
+    if not may_rewind:
+        return _given_up(state, outcome.error)
+    return replace(state, is_plain=is_plain, done=0), Rewind(outcome.error.message)
+
+
+def _after_request(
+    policy: RetryPolicy, state: State, outcome: RequestEnded, now: float, jitter: float
+) -> tuple[State, Decision]:
+    """A request ended, in order or with an error."""
     state = _refilled(state, outcome, now)
     error = outcome.error
     if error is None:
@@ -451,7 +471,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 def _moment(text: str) -> datetime | None:
     """Return a date as headers have it; None if it is none."""
-    from email.utils import parsedate_to_datetime
+
+    from email.utils import parsedate_to_datetime  # imports sockets, and few servers name a date
 
     try:
         moment = parsedate_to_datetime(text)
