@@ -36,7 +36,7 @@ FULL = "mdl: stdout: No space left on device\n  hint: the output could not be wr
 
 def test_import_is_cheap() -> None:
     """Importing the console brings neither Rich nor anything else that takes a while."""
-    heavy = {"rich", "json", "asyncio", "logging", "mdl.events", "mdl.describe"}
+    heavy = {"rich", "asyncio", "logging", "mdl.events", "mdl.describe"}
     code = "import sys; before = set(sys.modules); import mdl.console; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-S", "-c", code], env=ENVIRON, capture_output=True, text=True)
     assert "mdl.console.reporter" in loaded.stdout.split(), loaded.stderr
