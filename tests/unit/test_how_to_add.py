@@ -143,7 +143,7 @@ def count(session: Session) -> int:
     assert "Count the models" in copy.run("--help").stdout
     assert copy.run("count").stdout == "1\n"
     assert json.loads(copy.run("count", "--json").stdout)["models"] == 1
-    assert "count" in copy.run("schema").stdout.split()
+    assert "count" in copy.run("help", "schema").stdout.split()
 
 
 def test_a_setting(copy: Copy) -> None:
