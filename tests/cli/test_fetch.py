@@ -18,7 +18,7 @@ from support.trainer_server import training_server
 from support.weights import whole_file
 
 from mdl.cli.signals import the_signals
-from mdl.downloader import open_file, worker
+from mdl.downloader import fetch, open_file
 from mdl.errors import Cancelled, NetworkError, NoSpace
 from mdl.results.base import RemoteJob
 from mdl.results.server import Trainer
@@ -412,7 +412,7 @@ def store(s3_url: str, tmp_path: Path) -> Shell:
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     for key, data, metadata in (
         ("results/p1/lora/a.safetensors", WEIGHTS, {"sha256": digest}),
-        ("results/p1/samples/1.png", b"png", {}),
+        ("results/p1/samples/1.png", b"\x89PNG\r\n\x1a\n", {}),
         ("results/p1/logs/training.log", b"log", {}),
         ("results/p2/lora/a.safetensors", WEIGHTS, {"sha256": "0" * 64}),
         ("processes/p1.json", b'{"status": "completed"}', {}),
@@ -442,7 +442,7 @@ def test_a_recorded_digest_that_does_not_match(mdl: Inside, store: Shell, monkey
     assert "0" * 64 in done(mdl(store, "fetch", "store", "p2", "--retries", "1"), 6).err
     assert not (store.models / "store" / "p2").exists()
     with monkeypatch.context() as patch:  # the control: without it, wrong bytes pass
-        patch.setattr(worker, "recorded_digest", lambda headers: None)
+        patch.setattr(fetch, "recorded_digest", lambda headers: None)
         done(mdl(store, "fetch", "store", "p2"))
 
 
