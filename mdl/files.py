@@ -207,8 +207,7 @@ class Receipt:
     or several. ``url`` has no query; ``asked`` is the `query_hash` of it. A ``suspect`` file is hashed at the next
     check. ``replaced`` is the stamp of mdl's own file that this one takes the place of: a process that is killed before
     this one has its name leaves that one. ``access`` is what the hub said of the file when it came, and ``vouched_by``
-    is who says that these bytes are the right ones. What an earlier version did not write down is ``unknown``, and only
-    the ``folder`` vouches for it.
+    is who says that these bytes are the right ones.
     """
 
     model: str

@@ -19,7 +19,7 @@ from mdl.disk.safe_open import NO_LINK, EntryAt, create, open_parent
 from mdl.paths import RelPath
 
 _STAGED = rf"\..+\.({PATTERN})\.mdl-tmp"
-"""Earlier versions wrote the final name in front of the process."""
+"""The hidden name of a staged file: anything, and the process that makes it."""
 _ABANDONED_SECONDS = 86400.0
 _MARK_BYTES = 5
 """Random bytes that tell the staged names of one process apart: also from those of a dead one that had the same id."""
