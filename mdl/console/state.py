@@ -203,8 +203,11 @@ class State:
         file = self.running.pop(key, None)
         if file is not None and file.is_part_of_whole:
             size = event.size if file.total is None else file.total
-            self.bytes_done += max(0, size - file.done)
+            arrived = max(0, size - file.done)
+            self.bytes_done += arrived
             file.done = size
+            if self.eta is not None and self.rate > 0:  # it was told of the bytes before these
+                self.eta = max(0.0, self.eta - arrived / self.rate)
 
     def _failed(self, event: Failed) -> None:
         self.running.pop((event.model, event.file), None)

@@ -157,6 +157,17 @@ def test_a_file_that_is_copied_from_this_disk_counts_once() -> None:
     assert (state.bytes_done, state.bytes_total) == (900, 1000)
 
 
+def test_a_file_that_is_finished_shortens_the_time_left() -> None:
+    """The rest of a small file may come all at once: no hour is left then of a download that is over."""
+    story = Story()
+    row = FileProgress("m", "f", 1, 100, 1000)
+    progress = Progressed(bytes_done=100, bytes_total=1000, bytes_per_second=1.0, eta_seconds=900.0, files=(row,))
+    story.take(Planned(files=1, bytes_to_fetch=1000), progress)
+    assert story.state.time_left == "15m 00s left"
+    story.take(Finished("m", "f", 1000))
+    assert (story.state.bytes_done, story.state.time_left) == (1000, "0 s left")
+
+
 def test_an_unknown_size_is_no_total() -> None:
     """The whole has no total while the size of one file is not known, or if more bytes came than were planned."""
     state = made()
