@@ -73,8 +73,19 @@ def usage_error(error: typer.TyperException, called: str = "mdl") -> UsageError:
         hint = _instead_of(error, context) or hint
     if context and getattr(error, "param", None):
         message = _of_value(error, context)
+        if not error.message:  # an argument is missing
+            hint = _with_example(context, hint)
     text = " ".join(message.split()).rstrip(".")
     return UsageError(f"{text[:1].lower()}{text[1:]}", item=path if path != "mdl" else None, hint=hint)
+
+
+def _with_example(context: Any, hint: str) -> str:
+    """Put the first example of the command before the hint that names its help."""
+    for line in (context.command.epilog or "").splitlines():
+        if line.strip().startswith("mdl "):
+            example = line.partition("  #")[0].strip()
+            return f"for example: {example}; more: {hint}"
+    return hint
 
 
 def _of_value(error: Any, context: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Run, Shell, machine
+from support.shell import Inside, Run, Shell, done, machine
 from support.terminal import typed_into
 
 import mdl
@@ -191,3 +191,11 @@ def test_an_interrupted_choice(shell: Shell) -> None:
     text, code = typed_into(shell, [b"\x03"], "get", "hf:org/tiny")
     assert (code, "hint: nothing was downloaded" in text) == (130, True), text
     assert not [*shell.home.rglob("*.gguf")]
+
+
+@pytest.mark.parametrize("words", ["add", "jobs pause", "rm", "mv", "show", "pack", "unpack", "push", "fetch", "path"])
+def test_a_missing_argument_has_an_example(tmp_path: Path, mdl: Inside, words: str) -> None:
+    """What a command needs is said, and its hint has the command as it could be typed."""
+    ran = done(mdl(Shell(tmp_path), *words.split()), 2)
+    assert "missing argument" in ran.err
+    assert f"hint: for example: mdl {words} " in ran.err
