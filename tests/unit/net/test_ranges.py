@@ -53,6 +53,7 @@ def test_set_is_a_set_of_ints(pieces: Pieces, others: Pieces, size: int) -> None
     assert _is_tidy(list(ranges))
     assert _is_tidy(ranges.gaps(size))
     assert ranges.front == next(n for n in range(100) if n not in model)
+    assert ranges.end == max(model, default=-1) + 1
     other, other_model = _build(others)
     assert _ints(ranges.without(other)) == model - other_model
 
@@ -111,12 +112,18 @@ def test_content_range(start: int, length: int, beyond: int | None) -> None:
     [
         *("", "bytes", "bytes */10", "bytes 5-4/10", "bytes 0-10/10", "bytes 0-9/9", "bytes -5/10", "bytes 5-/10"),
         *("items 0-4/10", "bytes 0-4", "bytes 0-4/x", "bytes=0-4/10", "bytes 0-4/10, bytes 5-9/10", "bytes +0-4/10"),
+        *(f"bytes 0-4/{2**63}", f"bytes 0-{2**63}/*"),
         *("bytes 0-4/-1", "bytes 0x0-4/10", "bytes 0-99999999999999999999/*", "bytes 0 - 4 / 10", "bytes 0-4/1 0"),
     ],
 )
 def test_no_content_range(text: str) -> None:
     """Anything but exactly one range of a possible file is refused."""
     assert parse_content_range(text) is None
+
+
+def test_the_largest_file() -> None:
+    """No file has more bytes than 63 bits can count, and one of just as many is a file."""
+    assert parse_content_range(f"bytes 0-4/{2**63 - 1}") == (ByteRange(0, 5), 2**63 - 1)
 
 
 @pytest.mark.fault(33)
