@@ -23,10 +23,11 @@ def _commit_of(checkout: Path) -> str:
     """The commit of the checkout in this folder, with a + if anything differs from it; '' if git does not tell."""
     if not (checkout / ".git").exists():
         return ""
-    import subprocess
+    from mdl.disk.child_output import output_of
 
     command = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=8", "--dirty=+"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        said = output_of(command)
+    except OSError:
         return ""
+    return said.out.strip() if said.code == 0 else ""

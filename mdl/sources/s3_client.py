@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-from mdl.bounds import LARGEST_ANSWER
+from mdl.bounds import LARGEST_ANSWER, LONGEST_QUOTE
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.pool import in_thread
 from mdl.errors import (
@@ -49,7 +49,6 @@ REFUSALS = tuple(range(400, 600))
 """The statuses of answers that say no."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SPEAKS_S3 = "does this endpoint speak S3?"
-_LONGEST_WORDS = 300
 _BLOCK = 2**18
 """Bytes of a body that are sent at a time."""
 _NOT_SIGNED = ("expect", "transfer-encoding", "user-agent", "content-length")
@@ -367,7 +366,7 @@ class S3Client:
 def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item: str) -> MdlError:
     """The error of a bucket's refusal, by its own ``code`` (S3's "List of error codes"), else by its HTTP status. An
     answer to a HEAD has no code but the status."""
-    told = shown(f"{code}: {words}".strip(": "))[:_LONGEST_WORDS]
+    told = shown(f"{code}: {words}".strip(": "))[:LONGEST_QUOTE]
     if code == "RequestTimeTooSkewed":
         return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
     if code in _EXPIRED:

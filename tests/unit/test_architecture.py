@@ -16,7 +16,7 @@ import mdl
 ROOT = Path(mdl.__file__).parent
 LAYERS = [
     {"toml", "weights", "schemas"},
-    {"disk"},
+    {"disk", "version"},
     {"net"},
     {"config", "sources", "catalog", "runs", "archive"},
     {"downloader", "results"},
