@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mdl import MdlError, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import argument
+from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
 from mdl.config import places
 from mdl.config.settings import setting_named
@@ -34,21 +34,21 @@ Values = Annotated[list[str], argument("VALUE", "The new value; several for a li
 @command(
     "config list",
     "mdl config list --json  # the same for a program",
-    "MDL_HOME=/srv/models mdl config list  # what holds with this variable",
+    "mdl config list --layout hf-cache  # what would hold with this flag",
     checks_config=True,
 )
-def list_settings(session: Session) -> int:
+def list_settings(session: Session, settings: LookSettings) -> int:
     """Show every setting, its value and where it is from; then the places, the hub, and whose token it gets."""
     broken_file = session.without_broken_file()
-    client = session.client(checked=False)
-    settings = client.settings()
+    client = session.client(settings, checked=False)
+    values = client.settings()
     errors = [broken_file] if broken_file else []
-    errors += [setting.error for setting in settings if setting.error]
+    errors += [value.error for value in values if value.error]
     places = list(_places(client, errors))
     hub = _hub(client, errors)
 
     def show() -> None:
-        rows = [(setting.name, _text(setting.value), setting.source) for setting in settings]
+        rows = [(value.name, _text(value.value), value.source) for value in values]
         session.console.table(("SETTING", "VALUE", "FROM"), rows)
         session.console.data("")
         table = []
@@ -59,7 +59,7 @@ def list_settings(session: Session) -> int:
         table.append(("token", hub["token_from"], ""))
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
-    facts = {"settings": [_facts(setting) for setting in settings], "places": places, "hub": hub}
+    facts = {"settings": [_facts(value) for value in values], "places": places, "hub": hub}
     code = session.show(facts, show, error=joint_error(errors))
     for error in errors:
         session.console.error(error)
@@ -72,11 +72,11 @@ def list_settings(session: Session) -> int:
     "mdl config get stores.also  # a list has one value a line",
     checks_config=True,
 )
-def get_setting(session: Session, key: Key) -> int:
+def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
     """The value of one setting, nothing else; a list has one value a line."""
     setting_named(key)
     broken_file = session.without_broken_file()
-    setting = _setting(session.client(checked=False), key)
+    setting = _setting(session.client(settings, checked=False), key)
     if error := broken_file or setting.error:
         raise error
     values: Sequence[str] = setting.value or ""

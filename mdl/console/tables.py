@@ -59,7 +59,7 @@ def drawn_table(
     shrinking: list[str] = []
     if cut is not None:
         _cut(least, cut, drop, width)
-        shrinking = [*cut, *_narrowed(least, columns, width)]
+        shrinking = list(cut)  # never the name: it is what a user types next
     elif not texts_below:  # each of these stands under the one line of its row
         shrinking = [*_fold_widest(least), *_narrowed(least, columns, width)]
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
