@@ -19,7 +19,7 @@ import typer
 
 from mdl.cli.classes import Command, Group
 from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
-from mdl.cli.flags import PANELS, ROOT_PANEL, Common, flag
+from mdl.cli.flags import ENDINGS, PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
 from mdl.cli.usage import foreign_words
 from mdl.config.settings import Settings, settings_table
@@ -140,14 +140,12 @@ def loaded(name: str) -> Any:
     return typer_command(listed.see or name, called=name)
 
 
-def root_group(own: Mapping[str, Any], **texts: str) -> Any:
-    """Typer's group for ``mdl`` itself, without commands. Its flags are the common ones, and its ``own``, whose
-    callbacks do all."""
+def root_group(**texts: str) -> Any:
+    """Typer's group for ``mdl`` itself, without commands. Its flags are those of every command."""
     parameters = [_CONTEXT]
     for field in dataclasses.fields(Common):
         parameters.append(_parameter(field, Common, panel=ROOT_PANEL))
-    for name, annotation in own.items():
-        parameters.append(inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation))
+    parameters += _endings(hidden=False)
 
     def before(ctx: typer.Context, **values: Any) -> None:
         ctx.obj = _filled(Common, values)
@@ -211,6 +209,7 @@ def _spread(command: Registered) -> Callable[..., None]:
     for group in (*groups.values(), Common):
         parameters += [_parameter(field, group, hidden) for field in dataclasses.fields(group)]
     parameters.sort(key=_panel_number)
+    parameters += _endings(hidden=True)  # the help of mdl itself shows them
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
 
@@ -300,6 +299,18 @@ def _parameter(
     option.rich_help_panel = panel or option.rich_help_panel
     annotation = Annotated[kind, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, _KEYWORD, default=field.default, annotation=annotation)
+
+
+def _endings(*, hidden: bool) -> list[inspect.Parameter]:
+    """The flags that end mdl; their callbacks do all."""
+    parameters = []
+    for name, annotation in ENDINGS.items():
+        kind, option = get_args(annotation)
+        option = copy.copy(option)
+        option.hidden = hidden
+        annotation = Annotated[kind, option]
+        parameters.append(inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation))
+    return parameters
 
 
 def _setting(name: str) -> inspect.Parameter:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,6 +14,7 @@ import typer
 from mdl.cli.completion import offers
 from mdl.config.settings import Progress, Settings, settings_table
 from mdl.values import value_class
+from mdl.version import full_version
 
 PANELS: Final = ("What", "Where", "Speed and hours", "Lock", "Afterwards", "Output")
 """The headings under which the help shows the flags of a command, in this order."""
@@ -71,6 +75,48 @@ class Common:
     no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
     yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
 
+
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        sys.stdout.write(f"mdl {full_version()}\n")
+        raise typer.Exit
+
+
+def _install_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import install
+
+        sys.stdout.write(f"{install(shell, os.environ)}\n")
+        raise typer.Exit
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import script
+
+        sys.stdout.write(script(shell, os.environ))
+        raise typer.Exit
+
+
+def _ending(kind: Any, usage: str, about: str, callback: Callable[[Any], None]) -> Any:
+    """A flag that has mdl do something else than run a command."""
+    option = flag(usage, about, panel=ROOT_PANEL, envvar=None, callback=callback, is_eager=True)
+    return Annotated[kind, option]
+
+
+ENDINGS: Final = {
+    "version": _ending(bool | None, "-V --version", "Show the version.", _version),
+    "install_completion": _ending(
+        str | None,
+        "--install-completion bash|zsh|fish",
+        "Let Tab complete models, jobs and options.",
+        _install_completion,
+    ),
+    "show_completion": _ending(
+        str | None, "--show-completion bash|zsh|fish", "Print the script for that.", _show_completion
+    ),
+}
+"""Flags of every command, before or after it, that have mdl do something else. Each ends mdl."""
 
 LOOK: Final = ("home", "layout")
 """The settings of a command that looks at the models folder."""

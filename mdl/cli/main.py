@@ -6,23 +6,22 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from mdl.cli.command import epilog_of, report, root_group
 from mdl.cli.commands import find
-from mdl.cli.flags import ROOT_PANEL, Common, flag
+from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
 from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.disk.process import without_core_files
 from mdl.errors import Cancelled, StorageError, UsageError
-from mdl.version import full_version
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
@@ -44,50 +43,7 @@ Learn more:
 @cache
 def root() -> Any:
     """Typer's group of all commands."""
-    return root_group(_OWN, help=_HELP, epilog=f"{epilog_of(EXAMPLES)}\n\n{_LEARN_MORE}")
-
-
-def _version(wanted: bool | None) -> None:
-    if wanted:
-        sys.stdout.write(f"mdl {full_version()}\n")
-        raise typer.Exit
-
-
-def _install_completion(shell: str | None) -> None:
-    if shell:
-        from mdl.cli.shells import install
-
-        sys.stdout.write(f"{install(shell, os.environ)}\n")
-        raise typer.Exit
-
-
-def _show_completion(shell: str | None) -> None:
-    if shell:
-        from mdl.cli.shells import script
-
-        sys.stdout.write(script(shell, os.environ))
-        raise typer.Exit
-
-
-def _ending(kind: Any, usage: str, about: str, callback: Callable[[Any], None]) -> Any:
-    """A flag that has mdl do something else than run a command."""
-    option = flag(usage, about, panel=ROOT_PANEL, envvar=None, callback=callback, is_eager=True)
-    return Annotated[kind, option]
-
-
-_OWN = {
-    "version": _ending(bool | None, "-V --version", "Show the version.", _version),
-    "install_completion": _ending(
-        str | None,
-        "--install-completion bash|zsh|fish",
-        "Let Tab complete models, jobs and options.",
-        _install_completion,
-    ),
-    "show_completion": _ending(
-        str | None, "--show-completion bash|zsh|fish", "Print the script for that.", _show_completion
-    ),
-}
-"""The options that stand only before the command. Each ends mdl."""
+    return root_group(help=_HELP, epilog=f"{epilog_of(EXAMPLES)}\n\n{_LEARN_MORE}")
 
 
 def run(arguments: Sequence[str]) -> int:

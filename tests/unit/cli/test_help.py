@@ -182,6 +182,9 @@ def test_help_is_a_command(run: Run) -> None:
     assert run("help jobs show").out == run("jobs show -h").out
     assert run("help").out == run("").out == run("--help").out
     assert run("version").out == run("--version").out
+    for words in ("list --version", "get -V", "pack run --version", "remote list --version", "jobs --version"):
+        assert run(words).out == run("--version").out, words
+    assert run("get x --show-completion bash").out == run("--show-completion bash").out
     assert run("ls --json").document["schema"] == "mdl.list/1"
     assert "no such command" in run("help nope", 2).err
     listed = run("help exit-codes --json").document["text"]
