@@ -308,6 +308,7 @@ def _endings(*, hidden: bool) -> list[inspect.Parameter]:
         kind, option = get_args(annotation)
         option = copy.copy(option)
         option.hidden = hidden
+        option.rich_help_panel = PANELS[-1] if hidden else ROOT_PANEL
         annotation = Annotated[kind, option]
         parameters.append(inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation))
     return parameters
