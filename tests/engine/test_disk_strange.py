@@ -109,7 +109,7 @@ def test_a_close_that_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     threads: list[object] = []
     monkeypatch.setattr(threading, "excepthook", threads.append)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "close", broken := CloseFails(bench.final.name))
+        patch.setattr(os, "close", broken := CloseFails(bench.final.name, "data (deleted)"))
         assert bench.fetch(faults.honest(DATA), DATA).code in (0, 7)
     assert bench.final.read_bytes() == DATA
     assert bench.fetch(faults.honest(DATA), DATA).row.action == "kept"

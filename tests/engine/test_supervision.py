@@ -50,7 +50,7 @@ def name_of(argument: object) -> str:
 @pytest.mark.fault(225)
 def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """close(2) fails, as over NFS when a quota is used up: the file's own error is reported, the next file comes."""
-    monkeypatch.setattr(os, "close", broken := CloseFails("data", errno.EDQUOT))
+    monkeypatch.setattr(os, "close", broken := CloseFails("data", code=errno.EDQUOT))
     files = [pinned(server.url + "/gone", DATA, path="a.bin"), pinned(server.url + "/f", DATA)]
     run = bench.run(*files, connections=1)
     assert (run.code, len(broken.closed)) == (3, 1)

@@ -31,14 +31,14 @@ def free_bytes(patch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
 
 
 class CloseFails:
-    """Stands in for ``os.close``: the descriptors of files of one name are closed, and the call fails all the same."""
+    """Stands in for ``os.close``: the descriptors of files of these names are closed, and the call fails all the same."""
 
-    def __init__(self, name: str, code: int = errno.EIO) -> None:
-        self.name, self.code, self.real, self.closed = name, code, os.close, list[int]()
+    def __init__(self, *names: str, code: int = errno.EIO) -> None:
+        self.names, self.code, self.real, self.closed = names, code, os.close, list[int]()
 
     def __call__(self, fd: int) -> None:
         found = os.readlink(f"/proc/self/fd/{fd}") if fd >= 0 else ""
         self.real(fd)
-        if found.endswith(f"/{self.name}"):
+        if found.endswith(tuple(f"/{name}" for name in self.names)):
             self.closed.append(fd)
             raise OSError(self.code, os.strerror(self.code))
