@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.ops.remote_model import RemoteModel as RemoteModel
     from mdl.local.inventory import Inventory as Inventory
     from mdl.ops.lock import LockReport as LockReport
-    from mdl.ops.versions import (
+    from mdl.ops.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
         OutdatedReport as OutdatedReport,
@@ -141,7 +141,7 @@ _HOMES = {
     "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
     "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",
     "mdl.ops.remote": "CleanedJob RemoteReport",
-    "mdl.ops.versions": "FileChange ModelVersion Move OutdatedReport UpdateReport",
+    "mdl.ops.outdated": "FileChange ModelVersion Move OutdatedReport UpdateReport",
     "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",

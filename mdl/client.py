@@ -21,7 +21,7 @@ from mdl.config import places
 from mdl.config.settings import Config, Settings, client_settings
 from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, online_hint
 from mdl.listener import Listener, silence
-from mdl.network import NetworkAccess
+from mdl.network_access import NetworkAccess
 from mdl.redact import Secrets
 from mdl.stores import Folder, Stores, check_into
 from mdl.targets import TargetReader, Targets, Texts
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     from mdl.net.locators import Locate
     from mdl.net.network import Network
     from mdl.ops.configure import SettingValue
-    from mdl.ops.edit import Entry
+    from mdl.ops.edit_toml import Entry
     from mdl.ops.export import Export
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
+    from mdl.ops.outdated import OutdatedReport, UpdateReport
     from mdl.ops.push import PushResult
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
-    from mdl.ops.versions import OutdatedReport, UpdateReport
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
     from mdl.sources import SourceContext
@@ -769,7 +769,7 @@ class Client:
         ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
         Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
         """
-        from mdl.ops.versions import outdated
+        from mdl.ops.outdated import outdated
 
         lock = self.catalogs.lock
         models = self.updatable(targets)
@@ -787,7 +787,7 @@ class Client:
         `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
-        from mdl.ops.versions import is_pinned, update_report, versions_here
+        from mdl.ops.outdated import is_pinned, update_report, versions_here
         from mdl.reports import ModelReport
 
         into = options.get("into")
@@ -943,7 +943,7 @@ class Client:
         """Begin a catalog of the user's own, with nothing in it; returns its path. ``place`` is
         a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
         if there is something."""
-        from mdl.ops.edit import begin_catalog
+        from mdl.ops.edit_toml import begin_catalog
 
         path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
         path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
@@ -966,7 +966,7 @@ class Client:
 
     def put_entry(self, name: str, entry: Entry, groups: Sequence[str] = (), *, replace: bool = False) -> Path:
         """Put an entry into the user's catalog, as `add` does, or in the place of the one of this name."""
-        from mdl.ops.edit import BEGINNING, EMPTY, add_model
+        from mdl.ops.edit_toml import BEGINNING, EMPTY, add_model
 
         has_none = self.catalogs.is_shipped
         path = add_model(
@@ -984,7 +984,7 @@ class Client:
     def remove(self, name: str) -> Path:
         """Take a model out of the catalog; its files stay on the disk. Returns the catalog's path. Raises `NotFound`,
         `UsageError`, `CatalogError`."""
-        from mdl.ops.edit import remove_model
+        from mdl.ops.edit_toml import remove_model
 
         path = remove_model(self.catalogs.paths, name, fetch=self.catalogs.web_base)
         self.catalogs.forget()

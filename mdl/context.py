@@ -15,8 +15,8 @@ from mdl.disk import look_anew
 from mdl.disk.mutex import file_lock
 from mdl.disk.pool import start_threads
 from mdl.disk.publish import OpenFolders
-from mdl.downloader.adoption import remove_stale, wait_for_owners
 from mdl.downloader.copies import LocalCopies
+from mdl.downloader.leftovers import remove_stale, wait_for_owners
 from mdl.downloader.plan import Item, Plan
 from mdl.downloader.receipts import also_of, file_key, new_receipt
 from mdl.downloader.store import Store

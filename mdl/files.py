@@ -14,7 +14,7 @@ from mdl.paths import RelPath, shown
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
-from mdl.weights.table import archive_kind, is_weights, stem_of
+from mdl.weights.known_formats import archive_kind, is_weights, stem_of
 
 _DATA = ".parquet"
 """The suffix of a data set's own files, which are to it what weights are to a model."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mdl.catalog.in_use import CatalogInUse
 from mdl.errors import LockError, NotFound, UsageError, online_hint, storage_error
-from mdl.network import NetworkAccess
+from mdl.network_access import NetworkAccess
 from mdl.stores import Folder, Stores, check_into
 from mdl.units import texts
 
@@ -142,7 +142,7 @@ class TargetReader:
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
         """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
         their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
-        from mdl.ops.versions import by_receipts
+        from mdl.ops.outdated import by_receipts
 
         if self._config.is_offline:
             hint = online_hint(self._config.offline_by)

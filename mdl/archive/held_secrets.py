@@ -10,7 +10,7 @@ from mdl.paths import matches
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights.table import is_weights, kind_of
+from mdl.weights.known_formats import is_weights, kind_of
 
 _SETTINGS = 2**20
 """Bytes of a pickle with tensors that are looked at: the trainer's settings are there."""

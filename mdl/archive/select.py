@@ -13,16 +13,16 @@ from mdl.archive.held_secrets import HeldSecret, held_secret
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
-from mdl.junk import is_log
 from mdl.paths import RelPath, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint
 from mdl.runs.completeness import why_cut, why_incomplete, why_parts_are_missing
+from mdl.runs.known_layouts import ADAPTER_CONFIG, base_model_note
 from mdl.runs.run import Run
-from mdl.runs.table import ADAPTER_CONFIG, base_model_note
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
-from mdl.weights.table import is_weights
+from mdl.weights.junk import is_log
+from mdl.weights.known_formats import is_weights
 
 _NAMED = 5
 """How many of several names a message gives."""

@@ -22,7 +22,7 @@ from mdl.errors import NoSpace, NotFound, Occupied, ProtocolError, storage_troub
 from mdl.paths import shown
 from mdl.values import value_class
 from mdl.weights.end_records import ReadableFile, zip_names
-from mdl.weights.table import (
+from mdl.weights.known_formats import (
     BEGINNING,
     archive_kind,
     is_of_another_format,

@@ -18,7 +18,7 @@ from mdl.formatting import human_bytes, listed
 from mdl.sources.gguf import Quantisation, quantisations_of
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
-from mdl.weights.table import is_weights, kind_of, stem_of
+from mdl.weights.known_formats import is_weights, kind_of, stem_of
 
 File = TypeVar("File", bound=RemoteFile | RefusedFile)
 

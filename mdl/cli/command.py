@@ -17,10 +17,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from mdl.cli.classes import Command, Group
 from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
 from mdl.cli.flags import ENDINGS, PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
+from mdl.cli.typer_classes import Command, Group
 from mdl.cli.usage import foreign_words
 from mdl.config.settings import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE

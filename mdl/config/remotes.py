@@ -18,10 +18,10 @@ from mdl.units import as_meant
 from mdl.values import value_class
 
 KINDS = {
-    "api": "mdl.results.server",
+    "api": "mdl.results.job_server",
     "bucket": "mdl.results.bucket",
     "runpod": "mdl.results.runpod",
-    "trainer": "mdl.results.server",
+    "trainer": "mdl.results.job_server",
 }
 """The module of each kind. It is imported when the first remote of that kind is opened."""
 _NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": ("endpoint", "base_url"), "trainer": ("url",)}

@@ -18,13 +18,13 @@ from mdl.bounds import LARGEST_SMALL_FILE, LONGEST_SHOWN_NAME, parse_json
 from mdl.disk.safe_open import read_whole
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.net.allowlist import host_of
+from mdl.net.certificates import UNREAD_VARIABLES, describe_trust, make_context
 from mdl.net.client import HttpClient
 from mdl.net.proxies import ProxySettings
 from mdl.net.responses import parse_size
 from mdl.net.transport import system_settings
-from mdl.net.trust import UNREAD_VARIABLES, describe_trust, make_context
 from mdl.paths import shown
-from mdl.sources.endpoint import Endpoint, token_path, token_places
+from mdl.sources.hub_endpoint import Endpoint, token_path, token_places
 
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 

@@ -22,10 +22,10 @@ from mdl.disk.pool import in_thread
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import HubFile
 from mdl.net.allowlist import AllowList, OriginToken, host_of, port_of
+from mdl.net.certificates import Trust, empty_context
+from mdl.net.http_errors import safe_excerpt
 from mdl.net.proxies import Proxy, ProxySettings
-from mdl.net.refusals import safe_excerpt
 from mdl.net.transport import system_settings
-from mdl.net.trust import Trust, empty_context
 from mdl.paths import shown
 
 _installing = threading.Lock()

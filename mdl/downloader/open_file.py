@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mdl.disk.copy import copy_range, read_no_further
 from mdl.disk.safe_open import open_for_reading
-from mdl.downloader.check import LOOKED_AT, check_content, check_whole
+from mdl.downloader.content_check import LOOKED_AT, check_content, check_whole
 from mdl.downloader.download import Download
 from mdl.downloader.journal import Identity
 from mdl.downloader.ordered_partial import OrderedPartial
@@ -23,8 +23,8 @@ from mdl.errors import DigestMismatch, MdlError, Occupied
 from mdl.files import HalfFile
 from mdl.hashing import Digest, Fingerprint, fingerprint
 from mdl.net.allowlist import host_of
+from mdl.net.http_errors import impostor
 from mdl.net.ranges import ByteRange
-from mdl.net.refusals import impostor
 from mdl.redact import Secrets, redact_error
 from mdl.weights.end_records import ReadableFile, read_at
 

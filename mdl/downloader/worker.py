@@ -16,7 +16,7 @@ from mdl.disk import explain_oserror
 from mdl.disk.names import name_too_long
 from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
-from mdl.downloader.check import LOOKED_AT
+from mdl.downloader.content_check import LOOKED_AT
 from mdl.downloader.download import Download
 from mdl.downloader.fetch import Describe, Fetcher
 from mdl.downloader.hub_client import HubClient

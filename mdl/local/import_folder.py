@@ -23,7 +23,7 @@ from mdl.context import Context, adopt_kept, model_locks, verified_by
 from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
 from mdl.disk.safe_open import open_for_reading, read_regular
-from mdl.downloader.check import LOOKED_AT, check_message
+from mdl.downloader.content_check import LOOKED_AT, check_message
 from mdl.downloader.plan import Plan, Wanted
 from mdl.downloader.receipts import new_receipt
 from mdl.downloader.store import Ready, hash_file

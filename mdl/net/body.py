@@ -18,7 +18,7 @@ import httpx
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, ProtocolError
 from mdl.net.connection import Connection, Deadline
-from mdl.net.failures import AGAIN, SILENCE, broken_tls
+from mdl.net.connection_errors import AGAIN, SILENCE, broken_tls
 from mdl.net.responses import codings_of, is_readable, unreadable
 from mdl.net.throttle import Throttle
 

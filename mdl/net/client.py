@@ -29,17 +29,13 @@ from mdl import __version__
 from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
-from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.net.body import Block, BodyReader
+from mdl.net.certificates import Trust
 from mdl.net.connection import Connection, Deadline, Interrupter, RequestLimits
+from mdl.net.connection_errors import PROXY, SILENCE, map_httpx_errors
 from mdl.net.credentials import HostCredential, HostTls
-from mdl.net.failures import PROXY, SILENCE, map_httpx_errors
-from mdl.net.locators import Body, Link, Locate
-from mdl.net.pacer import OriginRecord, Pacer
-from mdl.net.policy import Again, Limits, RequestEnded, State, decide
-from mdl.net.proxies import Proxy, ProxySettings
-from mdl.net.refusals import (
+from mdl.net.http_errors import (
     Asker,
     error_for_status,
     is_not_yet,
@@ -49,10 +45,14 @@ from mdl.net.refusals import (
     plain_http_hint,
     server_message,
 )
+from mdl.net.json_stream import Take, read_json
+from mdl.net.locators import Body, Link, Locate
+from mdl.net.pacer import OriginRecord, Pacer
+from mdl.net.policy import Again, Limits, RequestEnded, State, decide
+from mdl.net.proxies import Proxy, ProxySettings
 from mdl.net.responses import parse_size
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import LIMITS, PooledTransport, system_settings
-from mdl.net.trust import Trust
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
 from mdl.values import value_class

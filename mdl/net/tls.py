@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpcore
 
 from mdl.bounds import LARGEST_NOTE
-from mdl.net.failures import CertificateWanted, asks_for_certificate
+from mdl.net.connection_errors import CertificateWanted, asks_for_certificate
 
 _PIECE = 64 * 1024
 """Bytes that a read of headers or of a small body takes from the connection, at most."""

@@ -28,11 +28,11 @@ from socksio import SOCKSError
 
 from mdl.cancel import CancelToken
 from mdl.net.allowlist import DEFAULT_PORTS, port_of
+from mdl.net.certificates import Trust
 from mdl.net.connection import Connection, HappyEyeballs, RequestLimits
-from mdl.net.failures import PROXY, PROXY_OFFERS, TRUST
+from mdl.net.connection_errors import PROXY, PROXY_OFFERS, TRUST
 from mdl.net.proxies import Proxy
 from mdl.net.responses import parse_size
-from mdl.net.trust import Trust
 
 LIMITS = "mdl.limits"
 """An extension of a request: its `RequestLimits`."""

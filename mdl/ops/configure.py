@@ -11,7 +11,7 @@ from typing import Any
 from mdl.config import places
 from mdl.config.settings import Config, Setting, check_config, read_text, setting_named, settings_table
 from mdl.errors import MdlError, Unsafe, UsageError
-from mdl.ops.edit import edit_file, with_key, without_key
+from mdl.ops.edit_toml import edit_file, with_key, without_key
 from mdl.values import value_class
 
 _HUB_OFFLINE = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"

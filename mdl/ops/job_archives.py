@@ -28,7 +28,7 @@ from mdl.reports import FileReport, ModelReport, Report
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import is_archive_name
 from mdl.values import value_class
-from mdl.weights.table import BEGINNING, ArchiveKind, stem_of
+from mdl.weights.known_formats import BEGINNING, ArchiveKind, stem_of
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 

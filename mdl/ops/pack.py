@@ -21,7 +21,6 @@ from mdl.config.places import place_of
 from mdl.disk.publish import staged_file
 from mdl.errors import MdlError, NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
-from mdl.junk import is_log
 from mdl.paths import RelPath
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
@@ -29,6 +28,7 @@ from mdl.runs.run import Run
 from mdl.runs.tree import Tree
 from mdl.units import texts
 from mdl.values import value_class
+from mdl.weights.junk import is_log
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
 StrPath = str | os.PathLike[str]

@@ -22,7 +22,7 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolErro
 from mdl.events import Listener, Planned
 from mdl.ops.pack import plan_pack
 from mdl.ops.unpack import unpack
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 

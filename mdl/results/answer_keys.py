@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from mdl.redact import bare_url
-from mdl.weights.table import kind_of
+from mdl.weights.known_formats import kind_of
 
 # Keys of an object that describes a file
 

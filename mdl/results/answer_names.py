@@ -24,7 +24,7 @@ from mdl.results.answer_keys import (
     path_of,
 )
 from mdl.results.outputs import Output, checked_path
-from mdl.weights.table import kind_of
+from mdl.weights.known_formats import kind_of
 
 _NAMELESS = (*BASE64, CONTENT)
 """Keys that say nothing about the file under them."""

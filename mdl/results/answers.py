@@ -56,7 +56,7 @@ from mdl.results.outputs import (
     words_in,
 )
 from mdl.values import value_class
-from mdl.weights.table import holds_no_text
+from mdl.weights.known_formats import holds_no_text
 
 _DEEPEST = 8
 _NAMED = 10

@@ -17,12 +17,12 @@ from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest
-from mdl.junk import is_log, why_junk_path
-from mdl.net.refusals import safe_excerpt, server_message
+from mdl.net.http_errors import safe_excerpt, server_message
 from mdl.paths import RelPath, names_for_a_hint, shown
 from mdl.results.answer_keys import DIGESTS, ERRORS, MEDIA_TYPE, NAMES, SIZES, first_text
 from mdl.values import value_class
-from mdl.weights.table import is_weights, kind_of
+from mdl.weights.junk import is_log, why_junk_path
+from mdl.weights.known_formats import is_weights, kind_of
 
 ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"

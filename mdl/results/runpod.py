@@ -25,7 +25,7 @@ from urllib.parse import quote
 from mdl.bounds import LARGEST_RESULT
 from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError
 from mdl.net.allowlist import host_of
-from mdl.net.pages import paged
+from mdl.net.pagination import paged
 from mdl.paths import refuse_twins, shown
 from mdl.results.answer_keys import first_text, path_of
 from mdl.results.answers import judge

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found
 from mdl.runs.choice import choose
+from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT
 from mdl.runs.layout import Companions, InferenceFiles, Layout, companions
 from mdl.runs.run import Run
 from mdl.runs.scan import find_in, recognise_layout
-from mdl.runs.table import LAYOUTS, NAMED_LAYOUT
 from mdl.runs.tree import Tree
 
 __all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise", "run_of_listing"]

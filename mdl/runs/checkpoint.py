@@ -10,7 +10,7 @@ from typing import Literal
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights.table import folder_kind_of, is_weights
+from mdl.weights.known_formats import folder_kind_of, is_weights
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"

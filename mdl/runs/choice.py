@@ -15,7 +15,7 @@ from mdl.formatting import listed
 from mdl.paths import shown
 from mdl.runs.checkpoint import Checkpoint, Found
 from mdl.runs.tree import join
-from mdl.weights.table import stem_of
+from mdl.weights.known_formats import stem_of
 
 UNRECORDED = "none is recorded"
 _NAMED = 10

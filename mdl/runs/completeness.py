@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from mdl.paths import matches
 from mdl.runs.tree import Entry, Tree
+from mdl.weights.known_formats import is_weights, why_not_whole
 from mdl.weights.safetensors import SAFETENSORS, read_header
-from mdl.weights.table import is_weights, why_not_whole
 
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from mdl.junk import why_junk
+from mdl.weights.junk import why_junk
 
 _HIDDEN = {
     "version control": ".git .hg .svn .jj",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
-from mdl.junk import is_log
 from mdl.paths import matches
 from mdl.runs.checkpoint import Checkpoint, Found
 from mdl.runs.completeness import RESUME, is_index, missing_shard
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
-from mdl.weights.table import is_weights, stem_of
+from mdl.weights.junk import is_log
+from mdl.weights.known_formats import is_weights, stem_of
 
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import value_class
-from mdl.weights.table import is_weights
+from mdl.weights.known_formats import is_weights
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")

@@ -1,5 +1,5 @@
-"""Patterns: how the names of saved files tell of checkpoints. Each row of `mdl.runs.table` has a `Pattern`, which has
-regular expressions for the names of one trainer.
+"""Patterns: how the names of saved files tell of checkpoints. Each row of `mdl.runs.known_layouts` has a `Pattern`,
+which has regular expressions for the names of one trainer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, p
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
-from mdl.weights.table import stem_of
+from mdl.weights.known_formats import stem_of
 
 NO_NAME = "(?!)"
 Place = tuple[str, str]

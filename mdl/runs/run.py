@@ -11,7 +11,7 @@ from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, ch
 from mdl.runs.choice import UNRECORDED, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
-from mdl.weights.table import is_weights, stem_of
+from mdl.weights.known_formats import is_weights, stem_of
 
 _MOST_RUNS = 10
 """How many runs in one folder a message names."""

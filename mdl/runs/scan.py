@@ -11,12 +11,12 @@ from dataclasses import replace
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, paths_of
 from mdl.runs.choice import choose
 from mdl.runs.completeness import is_model
+from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.layout import Layout
 from mdl.runs.run import Run
-from mdl.runs.table import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
-from mdl.weights.table import TENSORFLOW_SHARD, is_weights, stem_of
+from mdl.weights.known_formats import TENSORFLOW_SHARD, is_weights, stem_of
 
 _SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}.*")
 _RANK = re.compile(r"rank_?[0-9]+")

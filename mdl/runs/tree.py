@@ -22,10 +22,10 @@ from typing import Any, BinaryIO, Literal
 from mdl.bounds import DEEPEST_PATH, LARGEST_RECORD, MOST_ITEMS, parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
-from mdl.junk import is_log
 from mdl.runs.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
-from mdl.weights.table import is_weights
+from mdl.weights.junk import is_log
+from mdl.weights.known_formats import is_weights
 
 _STATE_LIMIT = 128 * 2**20
 _NOWHERE = Path("/dev/null/listing")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mdl.net.locators import Body, Link, Locate
     from mdl.net.network import Network
     from mdl.net.policy import Again
-    from mdl.sources.endpoint import Endpoint
+    from mdl.sources.hub_endpoint import Endpoint
 
 SOURCES = {
     "hf": "mdl.sources.hub",

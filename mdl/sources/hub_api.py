@@ -18,7 +18,7 @@ from mdl.errors import MdlError, ProtocolError, Unsafe
 from mdl.files import Access, told_size
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
-from mdl.net.pages import paged
+from mdl.net.pagination import paged
 from mdl.paths import shown
 from mdl.sources import RepoFacts
 from mdl.sources.hub_listing import FileList

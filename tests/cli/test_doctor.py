@@ -25,7 +25,7 @@ from mdl.doctor.machine import models_folder, state_folder
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 
 TOKEN, PASSWORD = "hf_" + "s3cr3t" * 5, "passw0rd"
 ALICE = {"type": "user", "name": "alice", "auth": {"accessToken": {"displayName": "ci", "role": "read"}}}

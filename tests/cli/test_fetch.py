@@ -21,7 +21,7 @@ from mdl.cli.signals import the_signals
 from mdl.downloader import fetch, open_file
 from mdl.errors import Cancelled, NetworkError, NoSpace
 from mdl.results.base import RemoteJob
-from mdl.results.server import Trainer
+from mdl.results.job_server import Trainer
 
 WEIGHTS = (
     struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)

@@ -19,7 +19,7 @@ from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.paths import RelPath
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 
 GONE = answers(404, body=b"moved to the moon")
 SHUT = answers(403, body=b"members only")

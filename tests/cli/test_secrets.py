@@ -22,7 +22,7 @@ from support.shell import ExitCode, machine, settings
 from mdl.errors import MdlError, UsageError
 from mdl.net.allowlist import AllowList, OriginToken, origin_of
 from mdl.net.client import HttpClient
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 
 TOKEN, SIGNATURE, PASSWORD = "canary.token-1", "canary/signature+2", "canary-password-3"
 ENVIRON = {

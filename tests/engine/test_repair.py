@@ -34,7 +34,7 @@ from mdl.events import Event, Noticed, Progressed, silence
 from mdl.hashing import Digest
 from mdl.local.verify import Checked, check, check_file, repair
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 
 BLOCK = 16 * MIB
 BIG = Generated(48 * MIB, 5)

@@ -12,9 +12,9 @@ from mdl.errors import MdlError
 from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList, OriginToken, host_of
 from mdl.net.client import HttpClient
+from mdl.net.http_errors import Asker, error_for_status, server_message
 from mdl.net.policy import retry_after
 from mdl.net.ranges import ByteRange
-from mdl.net.refusals import Asker, error_for_status, server_message
 from mdl.net.responses import (
     Accept,
     RangeIgnored,

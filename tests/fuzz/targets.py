@@ -54,19 +54,19 @@ from mdl.jobs.prefetch import last_success
 from mdl.jobs.records import Records
 from mdl.local.formats import Folder, of_ollama
 from mdl.net.client import HttpClient
-from mdl.ops.edit import without_model
+from mdl.ops.edit_toml import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
 from mdl.results.answers import judge
 from mdl.results.base import job_of
+from mdl.results.job_server import routes_in
 from mdl.results.outputs import error_in
-from mdl.results.server import routes_in
 from mdl.runs import find_run
 from mdl.sources import SourceContext
 from mdl.sources.answer_cache import kept_path
-from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_api import _parse_item
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_listing import FileList, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found

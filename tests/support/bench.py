@@ -34,7 +34,7 @@ from mdl.ops.get import GetRequest, get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 from support import faults

@@ -31,7 +31,7 @@ def free_bytes(patch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
 
 
 class CloseFails:
-    """Stands in for ``os.close``: the descriptors of files of these names are closed, and the call fails all the same."""
+    """Stands in for ``os.close``: descriptors of files of these names are closed, and the call fails all the same."""
 
     def __init__(self, *names: str, code: int = errno.EIO) -> None:
         self.names, self.code, self.real, self.closed = names, code, os.close, list[int]()

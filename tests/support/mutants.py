@@ -28,7 +28,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {
-    "policy": ("mdl/net/policy.py", "tests/unit/net/test_policy.py tests/unit/net/test_refusals.py"),
+    "policy": ("mdl/net/policy.py", "tests/unit/net/test_policy.py tests/unit/net/test_http_errors.py"),
     "judge": ("mdl/net/responses.py", "tests/unit/net/test_responses.py"),
     "ranges": ("mdl/net/ranges.py", "tests/unit/net/test_ranges.py tests/unit/net/test_responses.py"),
     "schedule": (

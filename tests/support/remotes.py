@@ -22,7 +22,7 @@ from mdl.ops.get import GetRequest, get
 from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.toml.problems import Problems
 from mdl.toml.table import Table
 from mdl.values import value_class

@@ -17,8 +17,8 @@ from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_listing import Listings
 from mdl.sources.hub_origin import HubOrigin
 from support.networks import network_of

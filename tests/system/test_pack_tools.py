@@ -31,12 +31,12 @@ from mdl.archive.base import ArchiveLimits
 from mdl.archive.select import Member
 from mdl.archive.unpack import open_archive
 from mdl.errors import ProtocolError
-from mdl.junk import is_log
 from mdl.ops.pack import pack, write_pack
 from mdl.ops.unpack import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.runs.default_excludes import why_excluded
 from mdl.runs.tree import Entry
+from mdl.weights.junk import is_log
 
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""

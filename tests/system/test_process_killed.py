@@ -33,7 +33,7 @@ from support.shell import beside, done, machine
 from mdl.cli import main
 from mdl.downloader import journal
 from mdl.downloader.store import Store
-from mdl.net.trust import make_context
+from mdl.net.certificates import make_context
 from mdl.paths import RelPath
 
 LONG = os.environ.get("MDL_LONG") == "1"
@@ -111,7 +111,7 @@ def prepare(folder: Path, url: str) -> None:
     """Live once without a fork, so that all that is imported and made late is there for every child."""
     os.environ["HOME"] = str(folder)
     context = make_context(os.environ)
-    pytest.MonkeyPatch().setattr("mdl.net.trust.make_context", lambda *_: context)
+    pytest.MonkeyPatch().setattr("mdl.net.certificates.make_context", lambda *_: context)
     assert get(folder / "before", url) == 0
     until(lambda: gc.collect() >= 0 and threading.active_count() == 1)
 

@@ -21,7 +21,7 @@ LAYERS = [
     {"config", "sources", "catalog", "runs", "archive"},
     {"downloader", "results"},
     {"console", "jobs"},
-    {"network", "stores", "context", "local", "ops", "targets"},
+    {"network_access", "stores", "context", "local", "ops", "targets"},
     {"client", "api", "doctor", "demo"},
     {"cli", "plugins", "__main__"},
 ]
@@ -33,8 +33,8 @@ ONLY = {
     "rich": {"console/bars", "console/tables", "console/terminal"},
     "httpx": {"net"},
     "httpcore": {"net/connection", "net/tls", "net/transport"},
-    "certifi": {"net/trust"},
-    "tomlkit": {"ops/edit"},
+    "certifi": {"net/certificates"},
+    "tomlkit": {"ops/edit_toml"},
     "isal": {"archive/zip_records"},
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},
@@ -44,10 +44,10 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "downloader/hub_client", "ops/push"},
 }
 _PURE = """
-    bounds net/pages describe formatting paths weights/safetensors presigned redact crc_json files events listener
-    errors reports json_stream weights/end_records junk weights/table units values
+    bounds net/pagination describe formatting paths weights/safetensors presigned redact crc_json files events listener
+    errors reports net/json_stream weights/end_records weights/junk weights/known_formats units values
     net/allowlist net/credentials net/pacer net/policy net/proxies
-    net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
+    net/ranges net/http_errors net/responses downloader/plan downloader/content_check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin results/outputs results/answers results/answer_keys results/answer_names config/remotes
     jobs/job

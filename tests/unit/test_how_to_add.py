@@ -65,8 +65,8 @@ ACME = Layout(
     keep=("*.pt",),
 )
 """
-    copy.word("runs/table.py", "# Folders and files of no trainer that is known\n", row)
-    copy.line("runs/table.py", "    COQUI,", "    ACME,")
+    copy.word("runs/known_layouts.py", "# Folders and files of no trainer that is known\n", row)
+    copy.line("runs/known_layouts.py", "    COQUI,", "    ACME,")
     (copy.home / "run").mkdir()
     for name in ("acme-10.pt", "acme-9.pt", "acme-best.pt"):
         (copy.home / "run" / name).write_bytes(b"x")

@@ -51,7 +51,7 @@ def manifest(
     from mdl.plugins.render.programs import is_reachable
     from mdl.plugins.render.variables import variables_of
     from mdl.plugins.render.work import USUAL_PROGRAM
-    from mdl.sources.endpoint import token_path
+    from mdl.sources.hub_endpoint import token_path
 
     path = ""
     if not client.catalogs.is_shipped:

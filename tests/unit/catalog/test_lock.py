@@ -24,7 +24,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins
 from mdl.reports import LeftOutFile
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import DEFAULT, Endpoint
+from mdl.sources.hub_endpoint import DEFAULT, Endpoint
 from mdl.sources.hub_listing import Entry, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, parse_reference
 

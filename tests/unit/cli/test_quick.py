@@ -15,7 +15,7 @@ from support.catalogs import entry_of
 from support.data import SMALL
 from support.shell import Shell, machine
 
-from mdl.cli import classes, command
+from mdl.cli import command, typer_classes
 from mdl.cli.main import root
 from mdl.errors import UsageError
 
@@ -79,7 +79,7 @@ def test_a_word_means_what_typer_makes_of_it(
         monkeypatch.setenv(name, value)
     quick = outcome(words, monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(classes, "process_value", lambda _, by_typer, ctx, value: by_typer(ctx, value))
+        patch.setattr(typer_classes, "process_value", lambda _, by_typer, ctx, value: by_typer(ctx, value))
         root.cache_clear()
         command.loaded.cache_clear()
         slow = outcome(words, monkeypatch)

@@ -14,7 +14,7 @@ from support.data import MIB, noise
 from support.faults import honest
 from support.weights import gguf_file, hdf5_file, npy_array, tar_file, torch_file, whole_file, zipped
 
-from mdl.downloader.check import LOOKED_AT, check_content
+from mdl.downloader.content_check import LOOKED_AT, check_content
 
 LARGE = 3 * MIB
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Accept our terms</body></html>"

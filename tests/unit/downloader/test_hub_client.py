@@ -15,7 +15,7 @@ from mdl.downloader.hub_client import HubClient
 from mdl.errors import MdlError
 from mdl.files import HubFile
 from mdl.net.allowlist import AllowList
-from mdl.net.trust import Trust
+from mdl.net.certificates import Trust
 
 DATA = b"weights" * 10_000
 COMMIT = "a" * 40

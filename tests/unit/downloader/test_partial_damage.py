@@ -15,8 +15,8 @@ from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_be
 from mdl import crc_json
 from mdl.bounds import LARGEST_RECORD
 from mdl.disk.process import ProcessId
-from mdl.downloader.adoption import claimed_bytes
 from mdl.downloader.journal import Identity
+from mdl.downloader.leftovers import claimed_bytes
 from mdl.downloader.partial import Partial
 from mdl.errors import Busy
 

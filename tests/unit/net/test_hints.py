@@ -6,9 +6,9 @@ import pytest
 from support.cases import each
 
 from mdl.errors import AuthError, NetworkError, online_hint
-from mdl.net import refusals as hints
+from mdl.net import http_errors as hints
+from mdl.net.http_errors import Asker, error_for_status
 from mdl.net.proxies import Proxy
-from mdl.net.refusals import Asker, error_for_status
 
 URL = "https://models.example/f.bin"
 PROXY = Proxy("http://me:pw@proxy.corp:3128", "HTTPS_PROXY")

@@ -27,7 +27,7 @@ from mdl.errors import MdlError, Unsafe
 from mdl.net.allowlist import HUB_HOSTS, AllowList, is_private
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits
-from mdl.network import NetworkAccess
+from mdl.network_access import NetworkAccess
 from mdl.paths import RelPath
 from mdl.redact import Secrets
 

@@ -19,7 +19,7 @@ from support.trainer_server import training_server
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.results.base import JobOrigin
-from mdl.results.server import Trainer, routes_in
+from mdl.results.job_server import Trainer, routes_in
 
 ENVIRON = {"BOX_KEY": KEY_CANARY}
 

@@ -16,7 +16,7 @@ from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError
 from mdl.files import role_of
 from mdl.net.client import HttpClient
-from mdl.net.pages import paged
+from mdl.net.pagination import paged
 from mdl.sources import hub as hub_module
 from mdl.sources.hub_origin import HubOrigin
 

@@ -21,7 +21,7 @@ from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
 from mdl.net.throttle import Throttle
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.object_store import Bucket, PartedUpload, UploadedPart
 from mdl.sources.s3_client import Access, refusal
 from mdl.units import NO_RATE_LIMIT

@@ -23,7 +23,7 @@ from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 
 DATA = noise(1000)
 

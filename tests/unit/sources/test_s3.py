@@ -37,7 +37,7 @@ from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext, parse
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.object_store import Bucket
 from mdl.sources.s3 import S3Origin, S3Source
 from mdl.sources.s3_client import Access

@@ -23,7 +23,7 @@ from support.weights import (
 )
 
 from mdl.weights.end_records import zip_names
-from mdl.weights.table import folder_kind_of, holds_no_text, is_weights, kind_of, stem_of, why_not_whole
+from mdl.weights.known_formats import folder_kind_of, holds_no_text, is_weights, kind_of, stem_of, why_not_whole
 
 Make = Callable[[], bytes]
 WITH_END: dict[str, tuple[str, Make]] = {

@@ -9,7 +9,7 @@ from support.cases import each
 
 from mdl.errors import UsageError
 from mdl.sources import HUB_HOSTS, page_hosts
-from mdl.sources.endpoint import DEFAULT, Endpoint, token_path
+from mdl.sources.hub_endpoint import DEFAULT, Endpoint, token_path
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import is_true
 

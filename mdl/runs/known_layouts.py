@@ -21,7 +21,7 @@ from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, wha
 from mdl.runs.patterns import Pattern, Place, matching, named_in, no_record
 from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
-from mdl.weights.table import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
+from mdl.weights.known_formats import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -10,10 +10,10 @@ import trustme
 from support.cases import each
 
 from mdl.errors import TlsError
-from mdl.net import trust
+from mdl.net import certificates
+from mdl.net.certificates import Trust, make_context
+from mdl.net.connection_errors import asks_for_certificate, tls_error
 from mdl.net.credentials import HostTls
-from mdl.net.failures import asks_for_certificate, tls_error
-from mdl.net.trust import Trust, make_context
 
 
 @pytest.mark.parametrize("kind", ["SSL_CERT_FILE", "SSL_CERT_DIR", "system", "certifi", "ca of a host"])
@@ -23,7 +23,7 @@ def test_no_context_is_strict(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
     environ = {kind: str(tmp_path / "ca.pem" if kind.endswith("FILE") else tmp_path)} if kind.startswith("SSL") else {}
     if kind == "certifi":
-        monkeypatch.setattr("mdl.net.trust.has_system_store", lambda: False)
+        monkeypatch.setattr("mdl.net.certificates.has_system_store", lambda: False)
     place = HostTls("h.example:8443", ca=tmp_path / "ca.pem")
     own = Trust(environ, [place])
     context = own.context("h.example", 8443 if kind == "ca of a host" else 443)
@@ -36,10 +36,10 @@ def test_no_context_is_strict(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_strict_default_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where every new context is strict, as `ssl.create_default_context` makes them from Python 3.13 on."""
-    strict = trust.make_context({})
+    strict = certificates.make_context({})
     strict.verify_flags |= ssl.VERIFY_X509_STRICT
-    monkeypatch.setattr(trust, "new_context", lambda *_: strict)
-    assert trust.make_context({}) is strict
+    monkeypatch.setattr(certificates, "new_context", lambda *_: strict)
+    assert certificates.make_context({}) is strict
     assert not strict.verify_flags & ssl.VERIFY_X509_STRICT
 
 

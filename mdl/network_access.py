@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mdl.net.network import Network
     from mdl.net.throttle import Throttle
     from mdl.sources import SourceContext
-    from mdl.sources.endpoint import Endpoint
+    from mdl.sources.hub_endpoint import Endpoint
 
 
 class NetworkAccess:
@@ -59,7 +59,7 @@ class NetworkAccess:
     @cached_property
     def endpoint(self) -> Endpoint:
         """The hub in use, and the token for it. Raises `UsageError`."""
-        from mdl.sources.endpoint import Endpoint
+        from mdl.sources.hub_endpoint import Endpoint
 
         return Endpoint.from_environ(self.environ)
 
@@ -220,7 +220,7 @@ class NetworkAccess:
     def hub_client(self, hosts: AllowList) -> HubClient:
         """huggingface_hub, which asks only these hosts."""
         from mdl.downloader.hub_client import HubClient
-        from mdl.net.trust import Trust
+        from mdl.net.certificates import Trust
 
         trust = Trust(self.environ, self.host_tls, self._warn_once)
         hub = self.endpoint

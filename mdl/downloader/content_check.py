@@ -2,7 +2,7 @@
 
 A captive portal, a sign-in page, an error text and a git-lfs pointer come with status 200 and the right length. Only
 what cannot be right is refused: the bytes decide, whatever the server's Content-Type says. What each kind of file
-begins with, and what stands at its end, is in `mdl.weights.table`.
+begins with, and what stands at its end, is in `mdl.weights.known_formats`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
-from mdl.junk import why_junk_path
-from mdl.net.refusals import impostor, server_message
+from mdl.net.http_errors import impostor, server_message
 from mdl.weights.end_records import ReadableFile
-from mdl.weights.table import BEGINNING as LOOKED_AT
-from mdl.weights.table import holds_no_text, kind_of, why_not_whole
+from mdl.weights.junk import why_junk_path
+from mdl.weights.known_formats import BEGINNING as LOOKED_AT
+from mdl.weights.known_formats import holds_no_text, kind_of, why_not_whole
 
 __all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 

@@ -21,7 +21,7 @@ from mdl.disk.safe_open import open_for_reading, read_regular
 from mdl.downloader.hub_cache import UNFINISHED
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.net.ranges import RangeSet
-from mdl.weights.table import BEGINNING, kind_of
+from mdl.weights.known_formats import BEGINNING, kind_of
 
 if TYPE_CHECKING:
     from mdl.downloader.hub_repos import CachedRepo

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from mdl.junk import why_junk
 from mdl.values import value_class
 from mdl.weights import end_records
 from mdl.weights.end_records import ReadableFile, read_at
+from mdl.weights.junk import why_junk
 from mdl.weights.safetensors import LONGEST_HEADER, why_not_exact
 
 BEGINNING = 2**16

@@ -15,10 +15,10 @@ import httpx
 
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe
 from mdl.net.allowlist import bracketed, host_of, port_of
+from mdl.net.certificates import Trust
 from mdl.net.credentials import certificate_wanted, place_of
+from mdl.net.http_errors import not_http_hint, proxy_login_hint, proxy_trouble_hint, safe_excerpt
 from mdl.net.proxies import Proxy
-from mdl.net.refusals import not_http_hint, proxy_login_hint, proxy_trouble_hint, safe_excerpt
-from mdl.net.trust import Trust
 from mdl.redact import Secrets, redact_error
 
 PROXY = "mdl.proxy"

@@ -9,7 +9,7 @@ import pytest
 from support.cases import each
 
 from mdl.errors import ProtocolError
-from mdl.net.pages import paged
+from mdl.net.pagination import paged
 
 
 def listed(pages: Callable[[int], tuple[list[int], int | None]], asked: list[int] | None = None) -> list[int]:

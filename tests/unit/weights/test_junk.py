@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mdl.junk import is_log, why_junk, why_junk_path
-from mdl.weights.table import is_weights
+from mdl.weights.junk import is_log, why_junk, why_junk_path
+from mdl.weights.known_formats import is_weights
 
 JUNK = """
     .nfs0001 .nfs00000000049c0d5d00000a3f .fuse_hidden0000000100000002 ._model.safetensors ._x .DS_Store .AppleDouble

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.net.refusals import Asker, error_for_status, impostor, request_id, safe_excerpt, server_message
+from mdl.net.http_errors import Asker, error_for_status, impostor, request_id, safe_excerpt, server_message
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
