@@ -16,7 +16,7 @@ from mdl.net.http_errors import impostor, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT
-from mdl.weights.known_formats import holds_no_text, kind_of, why_not_whole
+from mdl.weights.known_formats import holds_no_text, is_media, kind_of, why_not_whole
 
 __all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 
@@ -72,6 +72,8 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
         is_sign_in = _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0])
         return _named(beginning, AuthError if is_sign_in else ProtocolError)
     text = _text_of(beginning) if holds_no_text(name) else ""
+    if is_media(name) and not text.lstrip().startswith(("{", "[")):
+        return None  # a few letters may stand in for a picture; an API's error is JSON
     if text:
         words = server_message({}, text.encode())
         said = f": {words}" if words else ""

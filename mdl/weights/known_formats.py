@@ -52,6 +52,7 @@ class Kind:
     ``begins_otherwise`` is True, and they count only for a download that nothing else vouches for. ``lacks`` looks for
     the end. ``optimizer`` tells whether the optimizer may be inside, and ``loaded_with`` by what such a file is read.
     Where ``is_certain`` is False, files of other programs have the same suffix, and may be empty.
+    ``is_media``: a picture, a recording or a video, which is none of a model's files.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Kind:
     optimizer: Optimizer = "never"
     holds_weights: bool = True
     is_certain: bool = True
+    is_media: bool = False
 
     def is_contradicted_by(self, beginning: bytes, size: int) -> bool:
         """Tell whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
@@ -212,14 +214,16 @@ _KINDS = (
         (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
         holds_weights=False,
         is_certain=False,
+        is_media=True,
     ),
     Kind(
         "recording",
         (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"),
         holds_weights=False,
         is_certain=False,
+        is_media=True,
     ),
-    Kind("video", (".mp4", ".mkv", ".webm", ".mov", ".avi"), holds_weights=False, is_certain=False),
+    Kind("video", (".mp4", ".mkv", ".webm", ".mov", ".avi"), holds_weights=False, is_certain=False, is_media=True),
 )
 """One row a kind. The longest suffix that a name ends with decides."""
 TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")
@@ -264,6 +268,12 @@ def is_weights(name: str) -> bool:
 def holds_no_text(name: str) -> bool:
     """Tell whether no file of this name can be a text, so that a message in its place is an error."""
     return kind_of(name) is not None
+
+
+def is_media(name: str) -> bool:
+    """Tell whether a file of this name is a picture, a recording or a video: none of a model's files."""
+    kind = kind_of(name)
+    return kind is not None and kind.is_media
 
 
 def stem_of(name: str) -> str:

@@ -14,7 +14,7 @@ from support.data import MIB, noise
 from support.faults import honest
 from support.weights import gguf_file, hdf5_file, npy_array, tar_file, torch_file, whole_file, zipped
 
-from mdl.downloader.content_check import LOOKED_AT, check_content
+from mdl.downloader.content_check import LOOKED_AT, check_content, check_message
 
 LARGE = 3 * MIB
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>Accept our terms</body></html>"
@@ -181,3 +181,12 @@ def test_a_file_without_its_end_is_not_published(bench: Bench, name: str) -> Non
     cut = whole_file(name)[:-700]
     assert bench.fetch(honest(cut), cut, known=False, path=name).code == 6
     assert bench.strangers() == []
+
+
+def test_a_message_in_place_of_a_picture() -> None:
+    """An API's error in place of a picture is refused; another text is not, for a picture is no model."""
+    for name in ("samples/1.png", "voice.wav", "clip.mp4"):
+        for message in (b'{"error": "not found"}', b'\n [{"detail": "expired"}]'):
+            assert check_message(name, message, len(message)), (name, message)
+        assert check_message(name, b"png", 3) is None
+        assert check_message(name, b"\x89PNG\r\n\x1a\n", 8) is None
