@@ -708,7 +708,7 @@ class Client:
         corrupt. What is wrong is in the report. Raises as `download`.
         """
         from mdl.downloader.deadline import time_limit
-        from mdl.local.verify import verify
+        from mdl.local.verify import VerifyRequest, verify
         from mdl.net.allowlist import host_of
 
         models = self.verifiable(targets, into=options.get("into"), revision=revision)
@@ -742,7 +742,8 @@ class Client:
                     stack.enter_context(resolver.network)
                 return resolver.resolve_each(model).files
 
-            return verify(models, context, connect=connect if repair else None, ask=ask, force=force, strict=strict)
+            request = VerifyRequest(tuple(models), force, strict)
+            return verify(context, request, connect=connect if repair else None, ask=ask)
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:

@@ -166,29 +166,37 @@ class Checked:
         return self.is_wrong or (force and self.status == "changed")
 
 
+@value_class
+class VerifyRequest:
+    """Which models are verified. ``force`` lets a repair replace files that were changed or are not mdl's; with
+    ``strict`` such a changed file, and one without a published digest, count as corrupt."""
+
+    models: tuple[Model, ...]
+    force: bool = False
+    strict: bool = False
+
+
 def verify(
-    models: Sequence[Model],
     context: Context,
+    request: VerifyRequest,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
     ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
-    force: bool = False,
-    strict: bool = False,
 ) -> VerifyReport:
-    """Read every file of ``models`` again and compare it with its digest.
+    """Read every file of the models again and compare it with its digest.
 
     ``ask`` asks the source of a model for its files, of which another program has brought some to the hub's cache
     without their digests; without it, or if it fails, these are unverified.
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
-    fetch them with; None if that is not possible because mdl is offline. ``force`` lets a repair replace files that
-    were changed or are not mdl's; with ``strict`` such a changed file, and one without a published digest, count as
-    corrupt. What fails for one file hinders no other. Raises `Busy`, `StorageError`, `Cancelled`.
+    fetch them with; None if that is not possible because mdl is offline. What fails for one file hinders no other.
+    Raises `Busy`, `StorageError`, `Cancelled`.
     """
     began = time.monotonic()
+    models = request.models
     errors: dict[str, MdlError] = {}
     rows = check(models, context, errors, ask)
-    names = {row.model for row in rows if row.is_to_repair(force)}
+    names = {row.model for row in rows if row.is_to_repair(request.force)}
     wrong_models = [model for model in models if model.name in names]
     bytes_fetched = None
     if connect is not None and wrong_models:
@@ -202,7 +210,7 @@ def verify(
                 errors[name] = LockError("wrong or missing here, and offline", item=name, hint=hint)
         else:
             with http, model_locks(models, context):
-                bytes_fetched = repair(rows, context, http, force=force, errors=errors).bytes_fetched
+                bytes_fetched = repair(rows, context, http, force=request.force, errors=errors).bytes_fetched
                 again = check(wrong_models, context, errors, ask)
                 _mark_complete(again, context.store)
             rows = [row for row in rows if row.model not in names] + again
@@ -217,7 +225,7 @@ def verify(
         is_explained = row.is_wrong and (row.model in errors or row.item in errors)
         if not is_explained:  # else an error says why it is still wrong: that is one reason, not two
             unexplained.append(row)
-    wrong, remedy = _failure(unexplained, strict=strict)
+    wrong, remedy = _failure(unexplained, strict=request.strict)
     return VerifyReport(
         {name: tuple(files) for name, files in verdicts.items()},
         tuple(errors.values()),

@@ -29,6 +29,7 @@ from mdl import __version__
 from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.net.body import Block, BodyReader
 from mdl.net.certificates import Trust
@@ -45,7 +46,6 @@ from mdl.net.http_errors import (
     plain_http_hint,
     server_message,
 )
-from mdl.net.json_stream import Take, read_json
 from mdl.net.locators import Body, Link, Locate
 from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import Again, Limits, RequestEnded, State, decide

@@ -14,7 +14,7 @@ from typing import Any
 from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir, read_regular
-from mdl.net.json_stream import Take, read_json
+from mdl.json_stream import Take, read_json
 
 _BLOCK = 2**18
 

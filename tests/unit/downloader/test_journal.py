@@ -326,7 +326,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
     assert more.without(have) == [ByteRange(900_000, 900_001)]
     more.remove(900_000, 2**63)
     assert more == have
-    assert time.process_time() - began < count / 5_000
+    assert not LONG or time.process_time() - began < count / 5_000
 
 
 @pytest.mark.fault(251)

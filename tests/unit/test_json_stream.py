@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.cases import each
 from support.long import examples
 
-from mdl.net.json_stream import read_json
+from mdl.json_stream import read_json
 
 VALUES = st.recursive(
     st.none()
