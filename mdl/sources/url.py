@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -351,6 +351,7 @@ def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
         raise error.but(hint="give it another name: mdl get URL -o NAME") from error
 
 
+@lru_cache(maxsize=2**14)  # a URL of a catalog is read several times in one command
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
 
