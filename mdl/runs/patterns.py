@@ -84,8 +84,9 @@ class Pattern:
     ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
     file, the oldest first. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
-    to every checkpoint that is not a folder, ``beside_newest`` of those that belong to the newest. ``state`` is what a
-    trainer appends to the name of a file, without its suffix, for the folder with the state of the training.
+    to every checkpoint that is not a folder, ``beside_newest`` of those that belong to the newest, if it is none.
+    ``state`` is what a trainer appends to the name of a file, without its suffix, for the folder with the state of the
+    training.
 
     ``staging`` matches folders that are not complete yet. A name without its suffix and with ``unfinished`` behind it
     marks a checkpoint that is still being written. If any checkpoint has a file that the glob ``written_last``
@@ -178,7 +179,7 @@ class Pattern:
             wrong = self._why_unfinished(tree, folder, save, pieces, is_to_be_marked=is_to_be_marked)
             rows.append(self._row(tree, save, beside, says, place, wrong))
         rows.sort(key=_display_order(rows))
-        if rows and self.beside_newest:
+        if rows and rows[-1].base == place:  # a folder holds all that it needs
             more = _matching(tree, place, self.beside_newest)
             rows[-1] = replace(rows[-1], entries=(*rows[-1].entries, *more))
         return rows

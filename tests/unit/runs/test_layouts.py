@@ -207,6 +207,13 @@ CASES = {
         files="CRITIC_dog_000000999.safetensors config.yaml dog_000000999.safetensors "
         "dog_000000999_refiner.safetensors dog_LoRA_000000999.safetensors | learnable_snr.json optimizer.pt | ",
     ),
+    "ai-toolkit: folders, with the state of the training beside them": Case(
+        "ai-toolkit",
+        "flux_00000000{1,2}/transformer/model.safetensors optimizer.pt",
+        "flux_000000001@1 flux_000000002@2*",
+        of="flux_000000002",
+        files="transformer/model.safetensors |  | ",
+    ),
     "ai-toolkit: folders": Case(
         "ai-toolkit",
         "flux_00000000{1,2}/transformer/model.safetensors",
