@@ -71,9 +71,8 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         FileChange as FileChange,
         ModelVersion as ModelVersion,
         OutdatedReport as OutdatedReport,
-        Move as Move,
-        UpdateReport as UpdateReport,
     )
+    from mdl.ops.update import Move as Move, UpdateReport as UpdateReport
     from mdl.ops.push import PushedFile as PushedFile, PushResult as PushResult
     from mdl.ops.pack import (
         PackPlan as PackPlan,
@@ -141,7 +140,8 @@ _HOMES = {
     "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
     "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",
     "mdl.ops.remote": "CleanedJob RemoteReport",
-    "mdl.ops.outdated": "FileChange ModelVersion Move OutdatedReport UpdateReport",
+    "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
+    "mdl.ops.update": "Move UpdateReport",
     "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",

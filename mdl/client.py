@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mdl.catalog.resolver import Resolver
     from mdl.config.remotes import RemoteSettings
     from mdl.context import Context
+    from mdl.downloader.hub_client import HubClient
     from mdl.downloader.store import Store
     from mdl.files import RemoteFile
     from mdl.local.clean import Waste
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from mdl.ops.edit_toml import Entry
     from mdl.ops.export import Export
     from mdl.ops.fetch import FetchReport
+    from mdl.ops.get import GetRequest
     from mdl.ops.lock import LockReport
-    from mdl.ops.outdated import OutdatedReport, UpdateReport
+    from mdl.ops.outdated import OutdatedReport
     from mdl.ops.push import PushResult
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
+    from mdl.ops.update import UpdateReport
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
     from mdl.sources import SourceContext
@@ -582,28 +585,27 @@ class Client:
         """
         from mdl.catalog.model import Model
         from mdl.downloader.store import Store
-        from mdl.local.move import check_target, move
+        from mdl.local.move import MoveRequest, check_target, move
 
         if self.stores.is_cache:
             hint = "move the whole cache and set HF_HUB_CACHE, or get the model into a plain models folder"
             raise UsageError("models of Hugging Face's cache cannot be moved one by one", item="--layout", hint=hint)
-        target_store = Store(places.place_of(to, "--to"))
+        new_store = Store(places.place_of(to, "--to"))
         models: dict[str, Model] = {}
-        errors: list[MdlError] = []
+        absent: list[NotFound] = []
         for target in [targets] if isinstance(targets, str | Model) else targets:
             try:
                 for model in self.models_here(target):
                     models[model.name] = model
             except NotFound as error:
-                if isinstance(target, str) and target_store.receipts.may_have(target):
+                if isinstance(target, str) and new_store.receipts.may_have(target):
                     models[target] = Model(target)  # the same command moved it before
                 else:
-                    errors.append(error.on(str(target)))
-        check_target(self.stores.open(), target_store, models)
-        with self.context(list(models.values()), online=False, on_event=on_event, cancel=cancel) as context:
-            target_store = Store(target_store.root, catalog=context.store.catalog, cancel=context.store.cancel)
-            copies = self.stores.local_copies(target_store)
-            return move(list(models.values()), context, target_store, copies, self._known(), errors)
+                    absent.append(error.on(str(target)))
+        check_target(self.stores.open(), new_store, models)
+        request = MoveRequest(tuple(models.values()), new_store.root, tuple(absent))
+        with self.context(request.models, online=False, on_event=on_event, cancel=cancel) as context:
+            return move(context, request, copies_in=self.stores.local_copies, known=self._known())
 
     def push(
         self,
@@ -623,18 +625,19 @@ class Client:
         not sent again, and a model card that is there stays. A ``dry_run`` contacts nothing. Raises as
         `mdl.plan_pack`, `UsageError`, `AuthError`, `NotFound`, `NetworkError`, `LockError` offline, `Cancelled`.
         """
-        from mdl.ops.push import UPLOAD_HOSTS, check_repository, push
+        from mdl.ops.push import UPLOAD_HOSTS, PushRequest, check_repository, push
 
         [model] = self._targets.models([repository])
         origin = check_repository(model.sources[0] if len(model.sources) == 1 else None, repository)
-        place = places.place_of(source, "SOURCE")
-        client = None
-        if not dry_run:
+        request = PushRequest(places.place_of(source, "SOURCE"), origin, public, dry_run)
+
+        def connect() -> HubClient:
             if self.config.is_offline:
                 raise LockError("offline: nothing can be uploaded", hint=online_hint(self.config.offline_by))
-            client = self.network.hub_client(self.network.hosts(more=UPLOAD_HOSTS))
+            return self.network.hub_client(self.network.hosts(more=UPLOAD_HOSTS))
+
         listener = on_event or self._on_event or silence
-        return push(place, origin, client, self.network.endpoint, listener, self.stopped_by(cancel), public=public)
+        return push(request, self.network.endpoint, connect, listener, self.stopped_by(cancel))
 
     # Downloads.
 
@@ -788,24 +791,22 @@ class Client:
         `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
-        from mdl.ops.outdated import is_pinned, update_report, versions_here
-        from mdl.reports import ModelReport
+        from mdl.ops.update import UpdateRequest, update
 
         into = options.get("into")
-        models = self._to_update(targets, into)
-        store = self.stores.open(models, into)
-        resolver = self.resolver(store)
-        lock = self.catalogs.locked
-        before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
-        pinned = [model.name for model in models if is_pinned(model, resolver)]
-        failed = {}
-        if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
+        request = UpdateRequest(tuple(self._to_update(targets, into)), force)
+        store = self.stores.open(request.models, into)
+
+        def lock_again(names: Sequence[str]) -> Mapping[str, MdlError]:
+            if self.catalogs.locked is None or not names:
+                return {}
             on_event = options.get("on_event")
-            cancel = options.get("cancel")
-            failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
-        report = self.download([model for model in models if model.name not in failed], force=force, **options)
-        broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
-        return update_report(report, before, broken, pinned)
+            return self.lock(names, upgrade=names, on_event=on_event, cancel=options.get("cancel")).failures
+
+        def download(request: GetRequest) -> Report:
+            return self.download(request.models, force=request.force, **options)
+
+        return update(store, self.resolver(store), request, lock=lock_again, download=download)
 
     def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
         """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""

@@ -203,8 +203,9 @@ def _translated(error: Exception) -> MdlError:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what the hub's client says, in one line."""
-    return safe_excerpt(str(error).split("\n\n")[0])
+    """Return what the hub's client says, in one line, without the link to a page that explains HTTP."""
+    first_part = str(error).split("\n\n")[0]
+    return safe_excerpt(first_part.split("\nFor more information check:")[0])
 
 
 def _bar(on_bytes: Callable[[int], None]) -> Any:

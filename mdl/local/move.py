@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,22 +111,34 @@ class _Content:
     kept: Sequence[KeptFile] = ()
 
 
+@value_class
+class MoveRequest:
+    """Which models are moved to the models folder ``to``. ``absent`` are the errors of what was named and is not on
+    this disk: they go into the report."""
+
+    models: tuple[Model, ...]
+    to: Path
+    absent: tuple[MdlError, ...] = ()
+
+
 def move(
-    models: Sequence[Model],
     context: Context,
-    target: Store,
-    copies: LocalCopies | None,
+    request: MoveRequest,
+    *,
+    copies_in: Callable[[Store], LocalCopies | None],
     known: Known,
-    errors: Sequence[MdlError] = (),
 ) -> MoveReport:
-    """Move models from ``context.store`` to ``target``; ``copies`` says where the new disk may have the same bytes.
+    """Move models from ``context.store`` to another folder; ``copies_in`` says where the new disk may have the same
+    bytes.
 
     What fails for one model is in the report and hinders no other. Raises `NoSpace` before the first byte if the new
     disk has no room for all of them, and `Cancelled`.
     """
-    failed = list(errors)
+    target = Store(request.to, catalog=context.store.catalog, cancel=context.store.cancel)
+    copies = copies_in(target)
+    failed = list(request.absent)
     contents: list[tuple[Model, _Content]] = []
-    for model in models:
+    for model in request.models:
         try:
             contents.append((model, _content_of(model, context, target, known)))
         except (MdlError, OSError) as error:

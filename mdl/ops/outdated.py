@@ -1,10 +1,9 @@
-"""Versions: what of each model is on this disk, what is locked, and what is newest at its source (`outdated`); and what
-an update moved."""
+"""outdated: what of each model is on this disk, what is locked, and what is newest at its source."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,7 +17,7 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
 from mdl.formatting import utc_time
-from mdl.reports import BaseReport, ModelReport, Report
+from mdl.reports import BaseReport
 from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
@@ -151,7 +150,7 @@ def _asked_version(
     plan = Plan.of(wanted)
     changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
     changes.sort(key=lambda change: change.path)
-    newest = _commits(remote.commit for remote in answer.files)
+    newest = commits_of(remote.commit for remote in answer.files)
     is_pinned = not branches
     version = replace(
         version,
@@ -197,13 +196,14 @@ def _change(item: Item, context: Context) -> FileChange:
     return FileChange(remote.path.text, change, remote.size, to_fetch)
 
 
-def _commits(commits: Iterable[str | None]) -> tuple[str, ...]:
+def commits_of(commits: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the commits in order, each once; None is no commit."""
     return tuple(sorted({commit for commit in commits if commit}))
 
 
 def versions_here(receipts: Iterable[Receipt]) -> tuple[str, ...]:
     """The commits that the files of a model came from."""
-    return _commits(receipt.commit for receipt in receipts)
+    return commits_of(receipt.commit for receipt in receipts)
 
 
 # What a model follows.
@@ -280,52 +280,3 @@ def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resol
     elif listed and paths.issuperset(file.path.text for file in listed):
         include = ()
     return replace(model, sources=(origin,), include=include)
-
-
-# How an update went. It is two steps that each may be run alone: the lock is resolved anew, then the files are fetched.
-# If mdl is killed in between, the next `get` finishes, for it fetches what the lock says.
-
-
-@value_class
-class Move:
-    """How one model was updated: its commits ``before`` and ``after``, none if its source has none; how many of its
-    ``files`` are new, and their ``bytes``. A model that is ``pinned`` stays at the commit that the catalog names."""
-
-    name: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    files: int
-    files_changed: int
-    bytes: int
-    pinned: bool
-
-
-@value_class
-class UpdateReport(Report):
-    """How an update went: as a download, and how each model moved."""
-
-    moves: tuple[Move, ...] = ()
-
-
-def update_report(
-    report: Report, before: Mapping[str, Iterable[str]], failed: Iterable[ModelReport], pinned: Iterable[str]
-) -> UpdateReport:
-    """The report of a download with what it moved. ``before`` has the commits of each model, ``failed`` the models
-    that could not be resolved, and ``pinned`` the names of those that stay where they are."""
-    pinned = set(pinned)
-    moves = []
-    for model in report.models:
-        if not model.is_whole:
-            continue
-        changed = [file for file in model.files if file.action in ("fetched", "linked")]
-        move = Move(
-            model.name,
-            before=tuple(before.get(model.name, ())),
-            after=_commits(file.commit for file in model.files),
-            files=len(model.files),
-            files_changed=len(changed),
-            bytes=sum(file.size or 0 for file in changed),
-            pinned=model.name in pinned,
-        )
-        moves.append(move)
-    return UpdateReport(**{**vars(report), "models": (*report.models, *failed)}, moves=tuple(moves))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,17 @@ UPLOAD_HOSTS = ("hf-hub-lfs-us-east-1.s3-accelerate.amazonaws.com", "hf-hub-lfs-
 _CARD = "README.md"
 _OF_A_DESCRIPTOR = 1
 """A plan of `pack` for an open descriptor looks for no file that it would replace."""
-_RIGHTS = "set HF_TOKEN to a token that may write to this repository"
+
+
+@value_class
+class PushRequest:
+    """What is uploaded: a folder or an archive, ``source``, to a repository of the hub, ``origin``. A repository that
+    is not there is made, private unless it is to be ``public``. A ``dry_run`` contacts nothing."""
+
+    source: Path
+    origin: HubOrigin
+    public: bool = False
+    dry_run: bool = False
 
 
 @value_class
@@ -100,24 +110,22 @@ def check_repository(origin: object, item: str) -> HubOrigin:
 
 
 def push(
-    source: Path,
-    origin: HubOrigin,
-    client: HubClient | None,
+    request: PushRequest,
     endpoint: Endpoint,
+    connect: Callable[[], HubClient],
     on_event: Listener,
     cancel: CancelToken,
-    *,
-    public: bool = False,
 ) -> PushResult:
-    """Upload an archive's files, or a folder's, in one commit. Without a ``client`` nothing is contacted: it is a dry
-    run. A repository that is not there is made, private unless it is to be ``public``.
+    """Upload an archive's files, or a folder's, in one commit to the hub at ``endpoint``, with the client that
+    ``connect`` makes.
 
-    The model card of a repository is never replaced. Raises what `plan_pack` and `unpack` raise for the source;
-    `UsageError` if the repository is public and that was not said, `AuthError`, `NotFound`, `NetworkError`, `Unsafe`
-    for a host that is not allowed, `Cancelled`.
+    The model card of a repository is never replaced. Raises what `plan_pack` and `unpack` raise for the source and what
+    ``connect`` raises; `UsageError` if the repository is public and that was not said, `AuthError`, `NotFound`,
+    `NetworkError`, `Unsafe` for a host that is not allowed, `Cancelled`.
     """
-    with _folder_of(source, on_event, cancel) as folder:
-        upload = _planned(folder, origin, is_archive=folder != source)
+    client = None if request.dry_run else connect()
+    with _folder_of(request.source, on_event, cancel) as folder:
+        upload = _planned(folder, request.origin, is_archive=folder != request.source)
         report = upload.report()
         on_event(
             Planned(
@@ -130,7 +138,7 @@ def push(
         )
         if client is None:
             return report
-        return in_thread(lambda: _sent(upload, client, endpoint, public=public), cancel.check)
+        return in_thread(lambda: _sent(upload, client, endpoint, public=request.public), cancel.check)
 
 
 @contextlib.contextmanager
@@ -172,7 +180,7 @@ def _sent(upload: _Upload, client: HubClient, endpoint: Endpoint, *, public: boo
     except huggingface_hub.errors.HFValidationError as error:
         raise UsageError(f"huggingface_hub: {one_line(error)}", item=upload.origin.repository) from error
     except (hub_httpx.HTTPError, RuntimeError, OSError) as error:  # OSError is the class of HfHubHTTPError
-        raise _as_own_error(error, upload.origin) from error
+        raise _as_own_error(error, upload.origin, endpoint) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         why = f"huggingface_hub cannot read an answer: {type(error).__name__}: {one_line(error)}"
         raise ProtocolError(why, item=upload.origin.repository, hint="look at what HF_ENDPOINT names") from error
@@ -230,7 +238,7 @@ def _quiet() -> Iterator[None]:
             bars.enable_progress_bars()
 
 
-def _as_own_error(error: Exception, origin: HubOrigin) -> MdlError:
+def _as_own_error(error: Exception, origin: HubOrigin, endpoint: Endpoint) -> MdlError:
     """The hub client's error as mdl's own. An upload that failed in one of its threads has the reason as its cause."""
     reason: BaseException = error
     while isinstance(reason, RuntimeError) and reason.__cause__ is not None:
@@ -240,7 +248,16 @@ def _as_own_error(error: Exception, origin: HubOrigin) -> MdlError:
     status = getattr(getattr(reason, "response", None), "status_code", None)
     message = f"huggingface_hub: {one_line(reason)}"
     if status in (401, 403):
-        return AuthError(message, item=origin.repository, hint=_RIGHTS)
+        return AuthError(message, item=origin.repository, hint=_advice_on_token(endpoint))
     if status in (404, 410):
         return NotFound(message, item=origin.repository, hint="check the name of the repository and its owner")
     return NetworkError(message, item=origin.repository, hint="run the same command again: it goes on")
+
+
+def _advice_on_token(endpoint: Endpoint) -> str:
+    page = f"{endpoint.url}/settings/tokens"
+    if endpoint.token is None:
+        return f"set HF_TOKEN to a token that may write to this repository: {page}"
+    return (
+        f"a token was sent ({endpoint.token_from}), and may not write to this repository: make one that may at {page}"
+    )

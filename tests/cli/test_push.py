@@ -90,12 +90,15 @@ def test_everybody_could_read_it(shell: Shell, hub: Hub) -> None:
 
 
 def test_who_may_not(shell: Shell, hub: Hub) -> None:
-    """4 without a token and with a wrong one, and if the commit is forbidden; no token in any output."""
+    """4 without a token and with a wrong one, and if the commit is forbidden; the hint names the page of tokens, no
+    page that explains HTTP, and no token is in any output."""
     wrong = "hf_" + "w7" * 17
     for token in ("", wrong):
         ran = done(with_environ(shell, HF_TOKEN=token).run("push", "run", "hf:org/new", "--json"), 4)
         assert ran.document["error"]["item"] == "hf:org/new"
         assert wrong not in ran.out + ran.err
+        assert ran.document["error"]["message"].endswith(f"for url '{hub.url}/api/repos/create'")
+        assert f"{hub.url}/settings/tokens" in ran.document["error"]["hint"]
     hub.uploads.refused = 403
     done(shell.run("push", "run", "hf:org/new"), 4)
     hub.uploads.refused = 404
