@@ -16,7 +16,7 @@ from mdl.disk.mutex import file_lock
 from mdl.disk.pool import start_threads
 from mdl.disk.publish import OpenFolders
 from mdl.downloader.copies import LocalCopies
-from mdl.downloader.leftovers import remove_stale, wait_for_owners
+from mdl.downloader.partial_folders import remove_stale, wait_for_owners
 from mdl.downloader.plan import Item, Plan
 from mdl.downloader.receipts import also_of, file_key, new_receipt
 from mdl.downloader.store import Store

@@ -101,7 +101,7 @@ class Stores:
 
     def cached_listing(self, store: Store, reference: str) -> CachedListing | None:
         """What the hub's cache has of the revision of a repository: the cache that is ``store``, and the usual one."""
-        from mdl.downloader.hub_repos import cached_listing
+        from mdl.downloader.hub_cache import cached_listing
         from mdl.sources.hub_origin import parse_reference
 
         return cached_listing(self._caches(store), parse_reference(reference))

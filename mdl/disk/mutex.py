@@ -343,7 +343,7 @@ def may_be_alive(path: Path, touched: Iterable[Path] = (), quiet: float | None =
     """Return whether the process that works on ``path``, and keeps it locked, may be alive. ``touched`` are further
     files that it writes. Where a free lock proves nothing, it counts as dead ``quiet`` seconds after it last wrote to
     any of them: after a minute, or after ten if ``path`` is missing. That may be wrong: who acts on it must be safe
-    against a process that goes on writing, see `mdl.downloader.leftovers`."""
+    against a process that goes on writing, see `mdl.downloader.partial_folders`."""
     is_held = is_locked(path)
     if is_held:
         return True

@@ -19,7 +19,7 @@ from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, Way, predict_way
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import open_for_reading
-from mdl.downloader.hub_repos import CachedRepo, cached_repos
+from mdl.downloader.hub_cache import CachedRepo, cached_repos
 from mdl.downloader.plan import Item
 from mdl.downloader.receipts import new_receipt
 from mdl.downloader.store import Ready, Store

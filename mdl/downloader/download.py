@@ -1,7 +1,7 @@
 """Downloads: where the fetching of one file stands. Pure: the caller has the clock and the bytes.
 
-Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise it is changed in a turn at
-the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segment that it fetches.
+Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise it is changed under the
+lock of the schedule alone (`mdl.downloader.shared_schedule`), and a worker only changes the Segment that it fetches.
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ class Download:
             self.single_stream = False
             self.pending = RangeSet(self.held.gaps(self.remote.size))
 
-    # What a worker finds out while it has the file for itself, or in a turn.
+    # What a worker finds out while it has the file for itself, or under the lock of the schedule.
 
     def opened(self, held: HeldBytes) -> None:
         """Its partial is open: what that lacks is to be fetched, in one answer if it is written in order."""

@@ -14,8 +14,8 @@ from mdl.downloader.download import Download
 from mdl.downloader.open_file import OpenFile, name_impostor
 from mdl.downloader.plan import Item, Plan, Reason, Wanted, too_large
 from mdl.downloader.segment import Segment
+from mdl.downloader.shared_schedule import SharedSchedule
 from mdl.downloader.store import Store
-from mdl.downloader.turns import Turns
 from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
 from mdl.events import Event
 from mdl.files import RemoteFile
@@ -54,7 +54,7 @@ class Fetcher:
         self,
         store: Store,
         http: HttpClient,
-        turns: Turns,
+        shared: SharedSchedule,
         tell: Callable[[Event], None],
         describe: Describe,
         open_file: Callable[[OpenFile], None],
@@ -62,7 +62,7 @@ class Fetcher:
     ) -> None:
         self._store = store
         self._http = http
-        self._turns = turns
+        self._shared = shared
         self._tell = tell
         self._describe = describe
         self._open_file = open_file
@@ -89,7 +89,7 @@ class Fetcher:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
             if self._fetches_whole(opened):
-                with self._turns.turn() as (schedule, _):
+                with self._shared.locked() as (schedule, _):
                     schedule.fetches_whole(segment)
             _check_published(file, opened)
             if download.is_unasked:
@@ -170,7 +170,7 @@ class Fetcher:
         if remote.path != download.remote.path:
             self._store.receipts.begin(download.model, [remote.path])
         free = self._store.free_space()
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             download.meet(Item(wanted, Reason.MISSING))
             schedule.check_room(self._most, free)
         self._open_file(file)
@@ -196,7 +196,7 @@ class Fetcher:
         """Prepare for an answer that holds the whole file. Raises `NetworkError` if other connections fetch parts of
         it."""
         download = file.download
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             if asked is not None:
                 is_taken = schedule.takes_whole(download)
             else:
@@ -208,10 +208,10 @@ class Fetcher:
             raise NetworkError(why, final=True, is_answer=True)
         if file.part.total or download.length_discovered:
             why = "this folder takes no part of a file" if file.is_in_order else "the server does not serve ranges"
-            self._turns.discarded(download, file.rewind(self._turns.block_is_bad), why)
+            self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
         if asked is not None or download.attempts.is_plain:
             file.expected = ()  # everything is fetched again: only the digest of the whole file decides
-        with self._turns.turn():
+        with self._shared.locked():
             download.comes_whole(segment)
 
     def _verdict(
@@ -250,7 +250,7 @@ class Fetcher:
         if is_same_size and not is_pinned and len(download.running) > 1:  # what runs is of one version
             why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
             raise NetworkError(why, final=True, is_answer=True)
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.decide(download, VersionChanged(error, is_same_size), now)
         if is_pinned or not download.rewind_why:
             return
@@ -258,7 +258,7 @@ class Fetcher:
             size = change.total
         if self._most is not None and size is not None and size > self._most:
             raise too_large("the server has more than was announced", self._most)
-        with self._turns.turn():
+        with self._shared.locked():
             download.is_another(size, change.validator if download.heeds_validators else None)
 
     def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
@@ -274,7 +274,7 @@ class Fetcher:
             file.part.note_validator(origin_of(opened.url), accept.validator)
         segment.covers = accept.stop
         is_weak = download.remote.digest is None and accept.validator is None
-        with self._turns.turn():
+        with self._shared.locked():
             download.answered(opened.location, is_single=is_weak or accept.encoded or accept.stop is None)
 
     # Write the body.
@@ -290,7 +290,7 @@ class Fetcher:
         for block in self._http.body(opened, length, decode=accept.encoded):
             came += len(block)
             if segment.answered is None:
-                with self._turns.turn() as (schedule, now):
+                with self._shared.locked() as (schedule, now):
                     is_wanted = schedule.first_byte_came(download, segment, now)
                 if not is_wanted:
                     return
@@ -324,7 +324,7 @@ class Fetcher:
         tells_its_end = accept.stop is not None or accept.encoded or "transfer-encoding" in opened.headers
         if download.remote.digest is None and not tells_its_end:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
-        with self._turns.turn():
+        with self._shared.locked():
             download.ended_at(segment.at)
 
     def _check_unknown_length(self, start: int, at: int) -> None:

@@ -1,4 +1,5 @@
-"""The shapes that Hugging Face's cache may have: what its folders are called, and where in them a file's bytes are.
+"""Hugging Face's cache: the shapes that it may have, where in it a file's bytes are, and the repositories that it tells
+of, whoever brought them.
 
 The usual shape is described at https://huggingface.co/docs/huggingface_hub/guides/manage-cache: the bytes are in
 ``blobs/<etag>`` of a repository's folder, and ``snapshots/<commit>/<path>`` is a relative link to them. Others occur:
@@ -19,13 +20,29 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
+from mdl.bounds import LARGEST_JSON, LARGEST_NOTE, parse_json
 from mdl.disk.mutex import try_lock, unlock_and_close
-from mdl.disk.safe_open import is_untrusted_link, names_below, open_parent
-from mdl.files import HubFile
+from mdl.disk.safe_open import (
+    is_untrusted_link,
+    names_below,
+    open_for_reading,
+    open_parent,
+    read_whole,
+    trusted_owners,
+)
+from mdl.errors import MdlError, Unsafe
+from mdl.files import HubFile, RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.sources import CachedListing
+from mdl.sources.gguf import quantised_as
+from mdl.sources.hub_origin import HubOrigin, parse_reference
+from mdl.values import value_class
 
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
@@ -40,6 +57,8 @@ _MARKER = ".huggingface-shared-blobs"
 """What tells the shared store from any other folder of that name."""
 _SHARED_NAME = re.compile(r"[0-9a-f]{64}")
 _SHARED = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+
+_FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 
 Place = tuple[Path, RelPath]
 """A folder, and the path of a file below it, no part of which may be a link. The folder itself may be a link that the
@@ -202,3 +221,246 @@ def files_in(folder: Path) -> Iterator[Path]:
     """Everything below one of the cache's own folders, with the path that links of the user lead to."""
     place = followed(folder)
     return iter(()) if place.is_symlink() else names_below(place)
+
+
+# The repositories in a cache.
+
+
+@value_class
+class CachedFile:
+    """One name in a snapshot. ``blob`` is the name of its bytes; None if they are in the snapshot itself. ``shared`` is
+    the file in the cache's shared store to which the blob is a link, if it is one. ``size`` is None if the bytes are
+    missing."""
+
+    commit: str
+    path: str
+    pointer: Path
+    blob: Path | None
+    shared: Path | None
+    size: int | None
+    since: float | None
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that its blob is named by; None if it has none."""
+        return Digest.of_etag(self.blob.name) if self.blob else None
+
+    def remote(self, origin: HubOrigin, endpoint: str) -> RemoteFile | None:
+        """Return the file at the hub whose URL is ``endpoint``; None if its name cannot be one."""
+        try:
+            hub = HubFile(origin.repo, origin.repo_type, self.commit, self.path)
+            url = origin.file_url(endpoint, self.commit, self.path)
+            return RemoteFile(
+                RelPath.of_repository(self.path), url, self.size, self.digest, commit=self.commit, hub=hub
+            )
+        except MdlError:
+            return None
+
+
+@value_class
+class CachedRepo:
+    """One repository's ``folder`` in the ``cache``."""
+
+    cache: Path
+    folder: Path
+    origin: HubOrigin
+
+    @cached_property
+    def real_folder(self) -> Path:
+        """The folder itself, if its user has put a link in its place."""
+        return followed(self.folder)
+
+    @property
+    def real_blobs(self) -> Path:
+        """The folder of its blobs itself."""
+        return followed(self.real_folder / BLOBS)
+
+    def listed(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
+        """Return the size and digest of each of a commit's files, by its path, as the hub's client has noted them; none
+        if it has not."""
+        if commit not in self._listings:
+            self._listings[commit] = self._listing(commit)
+        return self._listings[commit]
+
+    @cached_property
+    def _listings(self) -> dict[str, dict[str, tuple[int | None, Digest]]]:
+        return {}
+
+    def _listing(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
+        try:
+            data = read_whole(
+                self.real_folder / TREES / f"{commit}.json", LARGEST_JSON, owners=trusted_owners(self.cache)
+            )
+            listing = parse_json(data)
+        except (OSError, ValueError, Unsafe):
+            return {}
+        entries = listing.get("files") if isinstance(listing, dict) else None
+        found: dict[str, tuple[int | None, Digest]] = {}
+        for path, facts in entries.items() if isinstance(entries, dict) else ():
+            names = (facts.get("lfs_sha256"), facts.get("blob_id")) if isinstance(facts, dict) else ()
+            digests = [Digest.of_etag(name) for name in names if isinstance(name, str)]
+            size = facts.get("size") if isinstance(facts, dict) else None
+            if digests and digests[0]:
+                found[path] = (size if isinstance(size, int) else None, digests[0])
+        return found
+
+    def listing_of(self, commit: str) -> list[tuple[str, int | None, Digest]]:
+        """Return what it tells of a commit: the path, size and digest of each file. Without a listing of the hub's
+        client, these are the files that are here; nothing if the digest of one of them is not known."""
+        if listed := self.listed(commit):
+            return [(path, size, digest) for path, (size, digest) in listed.items()]
+        files = [file for file in self.files if file.commit == commit]
+        known = [(file.path, file.size, file.digest) for file in files]
+        found = [(path, size, digest) for path, size, digest in known if digest]
+        return found if len(found) == len(files) else []
+
+    @cached_property
+    def refs(self) -> dict[Path, str]:
+        """The commit of each branch, by the file that says so."""
+        found: dict[Path, str] = {}
+        for path in files_in(self._refs):
+            with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+                found[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
+        return found
+
+    @cached_property
+    def files(self) -> tuple[CachedFile, ...]:
+        """Every name of every snapshot, in order."""
+        blobs = self.real_blobs
+        found: list[CachedFile] = []
+        for commit in self.commits:
+            snapshot = followed(commit)
+            found += [_file(self.cache, commit.name, path, snapshot, blobs) for path in files_in(snapshot)]
+        return tuple(found)
+
+    @cached_property
+    def commits(self) -> list[Path]:
+        """The folders of its snapshots."""
+        snapshots = followed(self.real_folder / SNAPSHOTS)
+        with contextlib.suppress(OSError):
+            if not snapshots.is_symlink():
+                return [entry for entry in sorted(snapshots.iterdir()) if followed(entry).is_dir()]
+        return []
+
+    @property
+    def _refs(self) -> Path:
+        return followed(self.real_folder / REFS)
+
+    @property
+    def has_own_links(self) -> bool:
+        """Whether its user has put links in the place of some of its folders."""
+        folders = [self.folder, *(self.real_folder / name for name in (BLOBS, SNAPSHOTS, REFS)), *self.commits]
+        return any(folder.is_symlink() for folder in folders)
+
+    def pieces(self, blobs: Iterable[Path]) -> list[Path]:
+        """Return what is to go of it one after another, if its user has put links in the place of some of its folders:
+        the links, and what the hub's client or mdl put where they lead to, with these ``blobs``; never a folder of the
+        user's itself."""
+        found = [*self.refs, *self._unless_followed(self._refs, self.real_folder / REFS)]
+        for commit in self.commits:
+            if commit.is_symlink():
+                found += files_in(commit)
+            found.append(commit)
+        found += self._unless_followed(followed(self.real_folder / SNAPSHOTS), self.real_folder / SNAPSHOTS)
+        found += sorted(blobs)
+        found += self._unless_followed(self.real_blobs, self.real_folder / BLOBS)
+        found += [self.real_folder / name for name in (TREES, ".no_exist")]
+        return [*found, self.folder] if self.folder.is_symlink() else found
+
+    @staticmethod
+    def _unless_followed(real: Path, named: Path) -> list[Path]:
+        """Return the folder by the name that the cache has for it, if that is a link, which goes alone."""
+        return [named] if real != named else []
+
+    @cached_property
+    def blobs(self) -> frozenset[Path]:
+        """All bytes that are kept for it, also of unfinished downloads."""
+        return frozenset(files_in(self.real_folder / BLOBS))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder is there, and is no link of another user's."""
+        return self.real_folder.is_dir() and not self.real_folder.is_symlink()
+
+    @cached_property
+    def unfinished(self) -> int:
+        """Bytes of downloads of the hub's client that are not finished."""
+        return sum(path.lstat().st_blocks * 512 for path in self.blobs if path.suffix == UNFINISHED)
+
+    def commit_of(self, revision: str) -> str | None:
+        """Return the commit that a branch, tag or commit means here; None if it is not here."""
+        ref = self.refs.get(self._refs / revision, revision)
+        return ref if any(file.commit == ref for file in self.files) else None
+
+
+def cached_repos(cache: Path) -> list[CachedRepo]:
+    """Every repository in the cache, by name."""
+    found: list[CachedRepo] = []
+    with contextlib.suppress(OSError):
+        for entry in sorted(cache.iterdir()):
+            repo = _repo_at(entry)
+            if repo and repo.is_there:
+                found.append(repo)
+    return found
+
+
+def _repo_at(folder: Path) -> CachedRepo | None:
+    """Return the repository that a folder of the cache is for, by its name; None if it is for none."""
+    if match := _FOLDER.fullmatch(folder.name):
+        kind = "" if match[1] == "model" else f"{match[1]}s/"
+        with contextlib.suppress(MdlError):
+            return CachedRepo(folder.parent, folder, parse_reference(f"hf:{kind}{match[2].replace('--', '/')}"))
+    return None
+
+
+def all_shared_links(cache: Path) -> dict[Path, set[Path]]:
+    """Return which blobs of all repositories lead to each file of the shared store."""
+    found: dict[Path, set[Path]] = {}
+    for repo in cached_repos(cache):
+        for shared, links in shared_links(cache, repo.blobs).items():
+            found.setdefault(shared, set()).update(links)
+    return found
+
+
+def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing | None:
+    """Return what the first of these caches that has the revision tells of it; None if none has."""
+    for cache in caches:
+        repo = repo_in(cache, origin)
+        commit = repo.commit_of(origin.revision or "main")
+        files = repo.listing_of(commit) if commit else []
+        if commit and files:
+            return commit, files
+    return None
+
+
+def repo_in(cache: Path, origin: HubOrigin) -> CachedRepo:
+    """Return the place of a repository in the cache, whether or not anything of it is there."""
+    whole = replace(origin, revision=None, subpath="")
+    return CachedRepo(cache, cache / repo_folder(origin.repo_type, origin.repo), whole)
+
+
+def part_of(origin: HubOrigin, paths: Collection[str]) -> Collection[str]:
+    """Return those of ``paths`` that a reference to a part of a repository means."""
+    found = paths
+    if origin.subpath:
+        found = [path for path in found if path == origin.subpath or path.startswith(f"{origin.subpath}/")]
+    return quantised_as(found, origin.quant) if origin.quant else found
+
+
+def _file(cache: Path, commit: str, path: Path, snapshot: Path, blobs: Path) -> CachedFile:
+    blob: Path | None = None
+    shared: Path | None = None
+    size: int | None = None
+    since: float | None = None
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            target = Path(os.path.normpath(path.parent / os.readlink(path)))
+            blob = target if target.parent == blobs else None
+        if blob and (target_place := shared_target(cache, blob)):
+            shared = path_of(target_place)
+        place = shared or blob or path
+        if not place.is_symlink():
+            status = place.stat()
+            size = status.st_size
+            since = status.st_mtime
+    return CachedFile(commit, str(path.relative_to(snapshot)), path, blob, shared, size, since)

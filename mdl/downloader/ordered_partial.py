@@ -14,8 +14,8 @@ from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import EntryAt, make_private_dir, open_new
 from mdl.downloader.journal import Identity, Journal, Record
-from mdl.downloader.leftovers import discard_leftovers
 from mdl.downloader.partial import Partial
+from mdl.downloader.partial_folders import discard_leftovers
 from mdl.downloader.stream_hasher import InOrderHasher
 from mdl.errors import StorageError
 from mdl.net.ranges import ByteRange, RangeSet

@@ -2,7 +2,7 @@
 
 Bytes are written first, then claimed in the journal, and confirmed there once they were synced: a killed process costs
 what was in flight, a power cut what was not synced (ADR 66). What of a leftover is used is decided in
-`mdl.downloader.leftovers`.
+`mdl.downloader.partial_folders`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import EntryAt, make_private_dir, open_new, open_own
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal, Record
-from mdl.downloader.leftovers import adopt
+from mdl.downloader.partial_folders import adopt
 from mdl.errors import Busy, StorageError, Unsafe
 from mdl.net.ranges import ByteRange, RangeSet
 

@@ -21,11 +21,11 @@ from mdl.disk.names import NameFolding, name_folding
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
 from mdl.disk.safe_open import EntryAt, make_private_dir, open_for_reading
+from mdl.downloader.foreign_partials import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path
-from mdl.downloader.leftovers import claimed_bytes, key_of, leftovers
+from mdl.downloader.partial_folders import claimed_bytes, key_of, leftovers
 from mdl.downloader.receipts import Receipts, file_key, new_receipt
-from mdl.downloader.unfinished_files import written_ranges
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint, fingerprint

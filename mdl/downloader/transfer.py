@@ -23,8 +23,8 @@ from mdl.downloader.hub_client import HubClient
 from mdl.downloader.open_file import OpenFile
 from mdl.downloader.plan import Item
 from mdl.downloader.schedule import MOST_BEGUN, Schedule
+from mdl.downloader.shared_schedule import SharedSchedule
 from mdl.downloader.store import Store
-from mdl.downloader.turns import Turns
 from mdl.downloader.worker import Worker
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
@@ -99,11 +99,11 @@ class Transfer:
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
         tell_later = self._events.put
         schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
-        self._turns = Turns(schedule)
+        self._shared = SharedSchedule(schedule)
         self._worker = Worker(
             store,
             http,
-            self._turns,
+            self._shared,
             self._events.put,
             describe,
             count=len(items),
@@ -135,12 +135,12 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             together_at = -math.inf
-            while self._turns.wait(_TICK):
+            while self._shared.wait(_TICK):
                 if are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
                     together_at = time.monotonic()
                     keep_together(self._workers)
                 is_limited = self._http.throttle.is_full
-                with self._turns.turn() as (schedule, now):
+                with self._shared.locked() as (schedule, now):
                     schedule.scale(now, is_limited=is_limited)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
@@ -167,14 +167,14 @@ class Transfer:
 
     def _result(self, lost: MdlError) -> Result:
         """Return how every file ended; ``lost`` is the error of those that did not."""
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             return Result(schedule.results(lost))
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
         are still at work then are noted in the store, whose locks stay until they have ended."""
         self._http.cancel.set(stopped)
-        self._turns.close()
+        self._shared.close()
         self._stop_syncing.set()
         files = self._worker.files
         for file in files:
@@ -203,7 +203,7 @@ class Transfer:
         """Tell the events that were posted, and the progress."""
         for _ in range(self._events.qsize()):  # not until there are none: they may come as fast as they are told
             self._tell(self._events.get())
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             progress = schedule.progress()
             running = [
                 FileProgress(
@@ -255,7 +255,7 @@ class Transfer:
         """What one worker does until nothing is left."""
         try:
             while True:
-                work = self._turns.take()
+                work = self._shared.take()
                 if work is None:
                     return
                 self._worker.do(work)

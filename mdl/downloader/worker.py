@@ -24,8 +24,8 @@ from mdl.downloader.open_file import OpenFile
 from mdl.downloader.partial import FileModified, Partial
 from mdl.downloader.schedule import Work
 from mdl.downloader.segment import Segment
+from mdl.downloader.shared_schedule import SharedSchedule
 from mdl.downloader.store import Ready, Store
-from mdl.downloader.turns import Turns
 from mdl.errors import (
     KEPT,
     MdlError,
@@ -56,7 +56,7 @@ class Worker:
         self,
         store: Store,
         http: HttpClient,
-        turns: Turns,
+        shared: SharedSchedule,
         tell: Callable[[Event], None],
         describe: Describe,
         *,
@@ -67,12 +67,12 @@ class Worker:
     ) -> None:
         self._store = store
         self._http = http
-        self._turns = turns
+        self._shared = shared
         self._tell = tell
         self._count = count
         self._repair = repair
         self._hub_client = hub_client
-        self._fetcher = Fetcher(store, http, turns, tell, describe, self._open_and_tell, most)
+        self._fetcher = Fetcher(store, http, shared, tell, describe, self._open_and_tell, most)
         self._files: dict[Download, OpenFile] = {}
         self._small = Batches(self._publish_batch)
         self._has_leftovers = store.has_leftovers()
@@ -121,11 +121,11 @@ class Worker:
             return
         segment = work.segment
         if segment and self._writes_in_order_after(work.download, error):
-            with self._turns.turn() as (schedule, now):
+            with self._shared.locked() as (schedule, now):
                 schedule.request_ended(work.download, segment, now)
             return
         explained = self._explained(work.download, error)
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             if segment and error is explained:
                 schedule.request_ended(work.download, segment, now, explained)
             else:
@@ -141,7 +141,7 @@ class Worker:
             if self._writes_in_order_after(file.download, error):
                 return
             explained = self._explained(file.download, error)
-            with self._turns.turn() as (schedule, _):
+            with self._shared.locked() as (schedule, _):
                 schedule.fail(file.download, explained)
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
@@ -156,16 +156,16 @@ class Worker:
     # What a worker tells the schedule.
 
     def _is_ready(self, file: OpenFile) -> None:
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             schedule.ready(file.download)
 
     def _request_ended(self, file: OpenFile, segment: Segment) -> None:
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.request_ended(file.download, segment, now)
 
     def _ends(self, download: Download) -> None:
         self._files.pop(download, None)
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             schedule.end(download)
 
     # Open a file.
@@ -177,7 +177,7 @@ class Worker:
             self._open(file)
         elif self._has_leftovers:
             lost = self._store.discard_partials(download.model, download.remote)
-            self._turns.discarded(download, lost, "the file comes in one piece")
+            self._shared.discarded(download, lost, "the file comes in one piece")
         self._tell_started(download)
 
     def _open_and_tell(self, file: OpenFile) -> None:
@@ -210,7 +210,7 @@ class Worker:
                 file.drop()
         file.open_in_order(self._store)
         file.download.opened(file.part)
-        file.start_hasher(self._turns.block_is_bad)
+        file.start_hasher(self._shared.block_is_bad)
 
     def _open_anywhere(self, file: OpenFile) -> None:
         download = file.download
@@ -222,12 +222,12 @@ class Worker:
                 place = download.item.half.path
                 why = f"{human_bytes(borrowed)} of it are taken from {place}; its digest decides whether they are right"
                 self._tell(Noticed(download.model, download.name, why))
-        self._turns.discarded(download, file.part.dropped, file.part.dropped_why)
+        self._shared.discarded(download, file.part.dropped, file.part.dropped_why)
         if size is not None:
             file.part.set_length(size)
         download.opened(file.part)
         if size is not None:
-            file.start_hasher(self._turns.block_is_bad)
+            file.start_hasher(self._shared.block_is_bad)
 
     def _switches_to_order(self, error: OSError) -> bool:
         """Return whether an error of a partial's means that this folder takes writes in order alone. It is told
@@ -246,7 +246,7 @@ class Worker:
             return False
         if not self._switches_to_order(error):
             return False
-        with self._turns.turn() as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             schedule.rewind(download, _IN_ORDER)
         return True
 
@@ -258,9 +258,9 @@ class Worker:
             lost = file.drop()
             download.begin_anew()
             self._open(file)
-            self._turns.discarded(download, lost, why)
+            self._shared.discarded(download, lost, why)
         elif file.partial:
-            self._turns.discarded(download, file.rewind(self._turns.block_is_bad), why)
+            self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
         else:
             download.begin_anew()
             if not download.small and not download.is_unasked:
@@ -289,10 +289,10 @@ class Worker:
         if error is None:
             error = file.why_cut(print_, io.BytesIO(data))
         if error:
-            self._turns.discarded(download, len(data), error.message)
+            self._shared.discarded(download, len(data), error.message)
             raise error
         staged = self._store.stage(data)
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.fetched(work, now)
         self._small.add((work, self._ready(file, staged, print_)))
 
@@ -310,7 +310,7 @@ class Worker:
                 else:
                     self._published(work.download, ready)
             except Exception as fault:
-                with self._turns.turn() as (schedule, _):
+                with self._shared.locked() as (schedule, _):
                     schedule.abandon(work, internal_error(fault))
 
     def _fetch_via_hub(self, file: OpenFile, segment: Segment, hub_client: HubClient) -> None:
@@ -342,7 +342,7 @@ class Worker:
                     raise
                 self._is_ready(file)
                 return
-            file.start_hasher(self._turns.block_is_bad)
+            file.start_hasher(self._shared.block_is_bad)
         assert file.hasher is not None
         self._tell(Verifying(download.model, download.name, done=file.hasher.done, total=size))
         print_: Fingerprint | None = None
@@ -365,14 +365,14 @@ class Worker:
         may_help = came_in_parts or is_cut or isinstance(error, FileModified)
         if isinstance(error, Occupied):
             may_help = False
-        with self._turns.turn() as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.decide(download, Verified(error, may_help, download.fetched), now)
         if print_ and error is None and not download.error:
             self._publish(file, partial, print_)
             return
         if download.error and error:
             partial.discard()  # the file failed, and no byte of it is worth keeping
-            self._turns.discarded(download, partial.total, error.message)
+            self._shared.discarded(download, partial.total, error.message)
         file.expected = ()
         self._is_ready(file)
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from mdl.disk import publish
 from mdl.disk.safe_open import is_own_folder
 from mdl.downloader import journal
-from mdl.downloader.hub_cache import shared_files
-from mdl.downloader.hub_repos import all_shared_links
-from mdl.downloader.leftovers import key_of, stale_dirs
+from mdl.downloader.hub_cache import all_shared_links, shared_files
+from mdl.downloader.partial_folders import key_of, stale_dirs
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, StateError

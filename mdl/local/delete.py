@@ -15,9 +15,8 @@ from pathlib import Path
 from mdl.disk import publish
 from mdl.disk.mutex import file_lock, is_locked
 from mdl.disk.safe_open import is_own_folder, make_private_dir, open_parent
-from mdl.downloader.hub_cache import remove_shared
-from mdl.downloader.hub_repos import all_shared_links
-from mdl.downloader.leftovers import is_held
+from mdl.downloader.hub_cache import all_shared_links, remove_shared
+from mdl.downloader.partial_folders import is_held
 from mdl.downloader.store import Store
 from mdl.errors import Busy, MdlError, joint_error, storage_error
 from mdl.files import Stamp

@@ -12,9 +12,8 @@ from pathlib import Path
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk import publish, user_name
 from mdl.disk.safe_open import is_own_folder
-from mdl.downloader.hub_cache import TREES, shared_links
-from mdl.downloader.hub_repos import CachedFile, CachedRepo, part_of, repo_in
-from mdl.downloader.leftovers import size_of_partial
+from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, part_of, repo_in, shared_links
+from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
 from mdl.files import Receipt

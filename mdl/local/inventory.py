@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk.safe_open import names_below
-from mdl.downloader.leftovers import key_of, size_of_partial
+from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.local.on_disk import Known, RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk

@@ -20,7 +20,7 @@ from mdl.disk.copy import SharingRule
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import EntryAt, open_for_reading, open_parent
 from mdl.downloader.copies import LocalCopies
-from mdl.downloader.leftovers import key_of, move_leftover, size_of_partial, wait_for_owners
+from mdl.downloader.partial_folders import key_of, move_leftover, size_of_partial, wait_for_owners
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.store import Store, hash_file
 from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError, joint_error, storage_error

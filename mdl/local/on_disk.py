@@ -15,8 +15,8 @@ from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish
 from mdl.disk.safe_open import is_own_folder, names_below
-from mdl.downloader.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
-from mdl.downloader.leftovers import key_of
+from mdl.downloader.hub_cache import CachedFile, CachedRepo, cached_repos, part_of, repo_in
+from mdl.downloader.partial_folders import key_of
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, RemoteFile

@@ -14,7 +14,7 @@ from typing import Literal
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.disk.safe_open import read_regular
-from mdl.downloader.hub_repos import part_of
+from mdl.downloader.hub_cache import part_of
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile

@@ -16,9 +16,9 @@ from mdl.catalog.resolver import IsNew, Resolved
 from mdl.context import Context
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.copies import reuse, unique_by_digest
+from mdl.downloader.foreign_partials import find_half, unfinished_blobs
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
-from mdl.downloader.unfinished_files import find_half, unfinished_blobs
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NoSpace, online_hint, whole_error
 from mdl.events import Planned
 from mdl.files import LocalFile, RefusedFile, RemoteFile

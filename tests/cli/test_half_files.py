@@ -20,7 +20,7 @@ from support.polling import until
 from support.shell import Inside, Ran, Shell, done
 
 from mdl.disk.copy import drop_what_was_read
-from mdl.downloader.unfinished_files import pieces_there
+from mdl.downloader.foreign_partials import pieces_there
 
 SIZE = 40 * MIB
 WEIGHTS = Generated(SIZE, "half")[0:SIZE]

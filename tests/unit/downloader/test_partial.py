@@ -21,8 +21,8 @@ from mdl.disk.mutex import has_reliable_locks
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import open_parent
 from mdl.downloader.journal import Journal
-from mdl.downloader.leftovers import is_held, stale_dirs, wait_for_owners
 from mdl.downloader.partial import Partial
+from mdl.downloader.partial_folders import is_held, stale_dirs, wait_for_owners
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath

@@ -16,8 +16,8 @@ from mdl import crc_json
 from mdl.bounds import LARGEST_RECORD
 from mdl.disk.process import ProcessId
 from mdl.downloader.journal import Identity
-from mdl.downloader.leftovers import claimed_bytes
 from mdl.downloader.partial import Partial
+from mdl.downloader.partial_folders import claimed_bytes
 from mdl.errors import Busy
 
 

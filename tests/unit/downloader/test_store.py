@@ -13,8 +13,8 @@ from support.data import sha256
 from support.partials import dead_owner
 
 from mdl.disk.process import ProcessId
-from mdl.downloader.leftovers import remove_stale
 from mdl.downloader.partial import Partial
+from mdl.downloader.partial_folders import remove_stale
 from mdl.downloader.plan import Plan, Reason, Wanted
 from mdl.downloader.receipts import Receipts
 from mdl.downloader.store import Ready, Store

@@ -1,8 +1,8 @@
-"""Adoption: what processes that have ended left in mdl's own folder, and who goes on with it or removes it.
+"""The folders of partials: whose they are, who goes on with one that an ended process left, and which are removed.
 
-A partial download is a folder ``<key>.<process>``. A process takes over the leftover of a dead one by renaming its
-folder, so that two processes never write to one partial. If the owner cannot be seen from here, and no lock proves that
-it is dead, the leftover is copied: if its owner is alive after all, it goes on in a file that no other process uses.
+A partial download is a folder ``<key>.<process>``. A process takes over the folder of a dead one by renaming it, so
+that two processes never write to one partial. If the owner cannot be seen from here, and no lock proves that it is
+dead, the folder is copied: if its owner is alive after all, it goes on in a file that no other process uses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Turns: several threads use one schedule, one after the other.
+"""The shared schedule: several threads use one schedule, one after the other.
 
-A worker takes work, does it outside of its turn, and has another turn to say how it went. The lock, the clock and the
-waiting are here, and nothing else.
+A worker takes work, does it without the lock, and takes the lock again to say how it went. The lock, the clock and the
+waiting are here, and nothing else. (ADR 98)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mdl.downloader.schedule import Schedule, Work
 from mdl.net.ranges import ByteRange
 
 
-class Turns:
-    """The turns of one transfer's threads."""
+class SharedSchedule:
+    """The schedule of one transfer, for all of its threads."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -27,7 +27,7 @@ class Turns:
         self._is_closed = False
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[tuple[Schedule, float]]:
+    def locked(self) -> Iterator[tuple[Schedule, float]]:
         """The schedule, which no other thread uses within the block, and the time. There may be work afterwards."""
         with self._changed:
             yield self._schedule, time.monotonic()
@@ -37,12 +37,12 @@ class Turns:
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Report that bytes of a file were discarded, unless there were none."""
-        with self.turn() as (schedule, _):
+        with self.locked() as (schedule, _):
             schedule.discarded(download, count, why, start)
 
     def block_is_bad(self, download: Download, block: ByteRange) -> None:
         """Have a block of a running file fetched again."""
-        with self.turn() as (schedule, _):
+        with self.locked() as (schedule, _):
             schedule.discarded(download, block.length, "this block is damaged", block.start)
             schedule.add_missing(download, block.start, block.stop)
 

@@ -1,8 +1,8 @@
-"""Half files: what another program has left unfinished of a file that is wanted: wget, curl, a browser, ``hf``, aria2.
+"""Partials of other programs: what wget, curl, a browser, ``hf`` or aria2 have left unfinished of a wanted file.
 
-Their bytes are borrowed: copied (or cloned) into a partial, never moved or changed. Nobody vouches for them, so they
-are looked for only if a digest is known, which decides in the end. A file that another program still writes is only
-read.
+Their bytes are borrowed: copied (or cloned) into a partial of mdl's, never moved or changed. Nobody vouches for them,
+so they are looked for only if a digest is known, which decides in the end. A file that another program still writes is
+only read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mdl.net.ranges import RangeSet
 from mdl.weights.known_formats import BEGINNING, kind_of
 
 if TYPE_CHECKING:
-    from mdl.downloader.hub_repos import CachedRepo
+    from mdl.downloader.hub_cache import CachedRepo
 
 _ENDINGS = (
     *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),
