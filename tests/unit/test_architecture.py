@@ -47,10 +47,10 @@ _PURE = """
     bounds net/pagination describe formatting paths weights/safetensors presigned redact crc_json files events listener
     errors reports json_stream weights/end_records weights/junk weights/known_formats units values
     net/allowlist net/credentials net/pacer net/policy net/proxies
-    net/ranges net/http_errors net/responses downloader/plan downloader/content_check downloader/connection_scaler
-    downloader/__init__ downloader/download downloader/schedule downloader/segment
-    sources/hub_origin results/outputs results/answers results/answer_keys results/answer_names config/remotes
-    jobs/job
+    net/ranges net/range_requests net/http_errors net/responses downloader/plan downloader/content_check
+    downloader/connection_scaler downloader/__init__ downloader/download downloader/schedule downloader/segment
+    sources/hub_origin sources/hub_protocol results/outputs results/answers results/answer_keys results/answer_names
+    config/remotes jobs/job
     jobs/lines console/state console/remarks
     toml/__init__ toml/positions toml/problems toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes
@@ -62,7 +62,7 @@ _PURE = """
     plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
     plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job
-    plugins/serve/http_ranges plugins/serve/refusals
+    plugins/serve/refusals
 """
 PURE = {module for module in _PURE.split() if not module.startswith("plugins/") or (ROOT / f"{module}.py").exists()}
 """Those of plug-ins only if the plug-ins are here."""

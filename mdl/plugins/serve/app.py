@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,13 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from mdl.bounds import parse_json
 from mdl.errors import MdlError
+from mdl.net.range_requests import answer_to
 from mdl.plugins.serve import hub_api
 from mdl.plugins.serve.access import Access, WrongTokenError
 from mdl.plugins.serve.connection import KEY, App
-from mdl.plugins.serve.http_ranges import answer_to
-from mdl.plugins.serve.hub_api import Asked
 from mdl.plugins.serve.jobs import Jobs, job_addresses
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.refusals import Refusal
@@ -32,6 +28,7 @@ from mdl.plugins.serve.runs import TrainedRuns, run_addresses
 from mdl.plugins.serve.status import HEADERS, PAGE, StatusPage
 from mdl.plugins.serve.traffic import WARN_AT, Traffic
 from mdl.plugins.serve.work import AT_ONCE, Work
+from mdl.sources.hub_protocol import HubCall, asked_paths, etag, is_asked, paths_info, refs, tree
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -134,7 +131,7 @@ class _Server:
 
     async def _hub(self, request: Request) -> Response:
         """A file of a repository, or what the hub's API says about one."""
-        asked = hub_api.asked_by(request.scope["raw_path"].decode("latin-1"))
+        asked = hub_api.call_of(request.scope["raw_path"].decode("latin-1"))
         if (request.method == "POST") != (asked.call == "paths-info"):
             raise Refusal(405, "", "this address is read, not written to", {"Allow": "GET, HEAD"})
         if asked.call == "resolve":
@@ -143,7 +140,7 @@ class _Server:
         async with self.listing:
             return await run_in_threadpool(self._api, asked, request, body)
 
-    def _file(self, asked: Asked, headers: Mapping[str, str]) -> Response:
+    def _file(self, asked: HubCall, headers: Mapping[str, str]) -> Response:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         at = hub_api.revision(repo, asked)
         found = hub_api.file(repo, at, asked.path)
@@ -151,29 +148,19 @@ class _Server:
         if opened is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
         file, stamp = opened
-        answer = answer_to(headers, found.size, found.etag)
-        return SentFile(file, stamp, answer, hub_api.file_headers(at, found), self.traffic)
+        answer = answer_to(headers, found.size, etag(found))
+        return SentFile(file, stamp, answer, hub_api.headers_of(at, found), self.traffic)
 
-    def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
+    def _api(self, asked: HubCall, request: Request, body: bytes) -> Response:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         if asked.call == "refs":
-            return JsonResponse(hub_api.refs(repo))
+            return JsonResponse(refs(repo.refs))
         at = hub_api.revision(repo, asked)
         if asked.call == "info":
             return JsonResponse(hub_api.info(repo, at), headers=hub_api.warning(repo, at))
         if asked.call == "paths-info":
-            return JsonResponse(hub_api.paths_info(at, _paths_in(body)))
-        recursive = request.query_params.get("recursive", "").lower() in ("1", "true")
-        items = hub_api.tree(at, asked.path, recursive=recursive)
+            return JsonResponse(paths_info(at.files, asked_paths(body)))
+        items = tree(at.files, asked.path, recursive=is_asked(request.url.query, "recursive"))
         if items is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} is not on this disk", {"X-Repo-Commit": at.commit})
         return JsonResponse(items, headers=hub_api.warning(repo, at))
-
-
-def _paths_in(body: bytes) -> list[str]:
-    """The paths that a form, or a JSON object, asks for."""
-    if body.lstrip().startswith(b"{"):
-        with contextlib.suppress(ValueError):
-            named = parse_json(body).get("paths", [])
-            return [str(one) for one in named] if isinstance(named, list) else [str(named)]
-    return parse_qs(body.decode("utf-8", "replace"), max_num_fields=100_000).get("paths", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdl.errors import AuthError, Busy, NotFinished, NotFound, Occupied, Problem, Unsafe, UsageError
+from mdl.sources.hub_protocol import refusal_headers
 
 _STATUSES: tuple[tuple[type[Problem], int], ...] = (
     (NotFound, 404),
@@ -24,8 +25,7 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        coded = {"X-Error-Code": code} if code else {}
-        self.headers = {**coded, "X-Error-Message": header(message), **(headers or {})}
+        self.headers = {**refusal_headers(code, message), **(headers or {})}
 
     @classmethod
     def of(cls, error: Problem) -> Refusal:
@@ -33,8 +33,3 @@ class Refusal(Exception):
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
         hint = f" ({error.hint})" if error.hint and status != 500 else ""
         return cls(status, "", f"{error.message}{hint}")
-
-
-def header(text: str) -> str:
-    """A text that can be the value of a header."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text)

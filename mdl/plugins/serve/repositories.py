@@ -46,11 +46,6 @@ class ServedFile:
     def digest(self) -> Digest:
         return self.receipt.digest
 
-    @property
-    def etag(self) -> str:
-        """As the hub has it: the sha256 of a large file, the blob id in git of a small one."""
-        return f'"{self.digest.hex}"'
-
     def open(self) -> tuple[BinaryIO, Stamp] | None:
         """The file and its stamp, if it is still the one that was verified; else None."""
         path = self.store.path_of(self.receipt)

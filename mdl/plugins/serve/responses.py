@@ -14,8 +14,8 @@ from starlette.responses import Response
 from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.files import Stamp
 from mdl.formatting import json_bytes
+from mdl.net.range_requests import Answer
 from mdl.plugins.serve.connection import KEY, Connection
-from mdl.plugins.serve.http_ranges import Answer
 from mdl.plugins.serve.refusals import Refusal
 from mdl.plugins.serve.traffic import COUNT, Traffic
 from mdl.values import value_class

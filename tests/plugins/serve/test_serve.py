@@ -122,9 +122,7 @@ def test_what_the_api_tells(server: Serving) -> None:
     with httpx.Client(base_url=f"{server.url}/api/", verify=False, trust_env=False) as http:
         tree = http.get("models/org/tiny/tree/main", params={"recursive": "true"}).json()
         assert [item["path"] for item in tree] == ["vae", "config.json", "model.bin", "vae/دست.txt"]
-        of_hub = {item["path"]: item for item in TINY.listing("", recursive=True) or [] if item["type"] == "file"}
-        for item in tree[1:]:
-            assert item == {key: of_hub[item["path"]][key] for key in item}
+        assert (tree[2]["size"], tree[2]["lfs"]["oid"]) == (len(BIG), hashlib.sha256(BIG).hexdigest())
         top = http.get("models/org/tiny/tree/main").json()
         assert [item["path"] for item in top] == ["vae", "config.json", "model.bin"]
         assert http.get("models/org/tiny/tree/main/vae").json()[0]["path"] == "vae/دست.txt"

@@ -21,11 +21,11 @@ from support.serving import client_of, raw, served
 from support.shell import Shell, machine
 
 from mdl.disk.child_output import Said
-from mdl.plugins.serve import hub_api, jobs, work
+from mdl.plugins.serve import jobs, work
 from mdl.plugins.serve.connection import Connection
-from mdl.plugins.serve.repositories import Revision
 from mdl.plugins.serve.server import Serving
 from mdl.plugins.serve.status import StatusPage
+from mdl.sources.hub_protocol import paths_info
 
 BIG = noise(16 * MIB, 7)
 SMALL = b"{}"
@@ -266,7 +266,7 @@ def test_many_paths() -> None:
             return super().__iter__()
 
     files = Files({f"data/{number}/x": None for number in range(100)})
-    found = hub_api.paths_info(Revision("c", files, None), ["data", "data/5", "dat", "data/", *map(str, range(1000))])
+    found = paths_info(files, ["data", "data/5", "dat", "data/", *map(str, range(1000))])
     assert [(one["type"], one["path"]) for one in found] == [("directory", "data"), ("directory", "data/5")]
     assert files.looked == 1
 
