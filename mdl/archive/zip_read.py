@@ -383,7 +383,9 @@ def _find_end(fd: int, length: int) -> _End:
     at = tail.rfind(END)
     if at < 0:
         raise ProtocolError("this is not a whole zip: it has no end record")
-    ends = [found.start() for found in re.finditer(re.escape(END), tail) if _ends_file(tail, found.start())]
+    if _end_of_record(tail, at) > len(tail):
+        raise ProtocolError("the archive was cut in its end record")
+    ends = [end.start() for end in re.finditer(re.escape(END), tail) if _end_of_record(tail, end.start()) == len(tail)]
     if ends != [at]:
         why = "it has more than one end record" if ends else "data follows its end record"
         raise ProtocolError(f"{why}; readers would disagree on what it holds")
@@ -400,12 +402,13 @@ def _find_end(fd: int, length: int) -> _End:
     return _End(count, size, begin, stop)
 
 
-def _ends_file(tail: bytes, at: int) -> bool:
-    """Tell whether an end record at ``at``, with its comment, ends exactly at the end of the file."""
-    if at + END_RECORD.size > len(tail):
-        return False
+def _end_of_record(tail: bytes, at: int) -> int:
+    """Return where an end record at ``at`` ends, with its comment as far as that is told: perhaps beyond ``tail``."""
+    end = at + END_RECORD.size
+    if end > len(tail):
+        return end
     comment: int = END_RECORD.unpack_from(tail, at)[-1]
-    return at + END_RECORD.size + comment == len(tail)
+    return end + comment
 
 
 def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:

@@ -18,6 +18,8 @@ from mdl.weights.known_formats import kind_of
 FILE_NAMES = ("filename", "file_name")
 """Keys whose text can only be the name of a file, and no title."""
 NAMES = (*FILE_NAMES, "name", "key", "s3_key")
+PATHS = ("path", "file_path", "filepath")
+"""Keys whose text is a path on the worker's disk, which names the file if it ends in a suffix; a route has none."""
 LINKS = ("url", "download_url", "presigned_url", "file_url", "href", "link")
 """Keys whose text is a link, even if it is not a whole URL."""
 BASE64 = ("data", "base64", "file_data")
@@ -111,6 +113,16 @@ def first_text(facts: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Return the first text under one of ``keys`` that is not empty; '' if there is none."""
     key = key_of_text(facts, keys)
     return str(facts[key]) if key else ""
+
+
+def told_name(facts: Mapping[str, Any]) -> str:
+    """Return what an object calls the file that it describes: a name, or a path on the worker's disk; '' if it tells
+    none."""
+    name = first_text(facts, NAMES)
+    if name:
+        return name
+    path = first_text(facts, PATHS)
+    return path if is_file_name(path) else ""
 
 
 def is_said_to_be_base64(facts: Mapping[str, Any]) -> bool:

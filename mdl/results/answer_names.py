@@ -16,12 +16,12 @@ from mdl.results.answer_keys import (
     BASE64_KEY,
     CONTENT,
     FILE_NAMES,
-    NAMES,
     first_text,
     is_file_name,
     is_named_like_a_file,
     key_meaning,
     path_of,
+    told_name,
 )
 from mdl.results.outputs import Output, checked_path
 from mdl.weights.known_formats import kind_of
@@ -58,7 +58,7 @@ def name_of_link(url: str, facts: Mapping[str, Any], keys: Sequence[str]) -> str
     file_name = first_text(facts, FILE_NAMES)
     if file_name:
         return file_name
-    title = first_text(facts, NAMES)
+    title = told_name(facts)
     path = path_of(url)
     if title and (is_file_name(title) or not is_file_name(path.rpartition("/")[2])):
         return title

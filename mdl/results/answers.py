@@ -31,6 +31,7 @@ from mdl.results.answer_keys import (
     FILE_NAMES,
     LINKS,
     NAMES,
+    PATHS,
     REPEATS,
     STATUSES,
     TEXTS,
@@ -41,6 +42,7 @@ from mdl.results.answer_keys import (
     key_of_text,
     may_hold_an_answer,
     path_of,
+    told_name,
 )
 from mdl.results.answer_names import kept_apart, name_of_data, name_of_link
 from mdl.results.outputs import (
@@ -196,7 +198,7 @@ class _Reader:
         if file_key:
             described = _Field(facts[file_key], (*keys, file_key), facts)
             self._add(described, _form_of(described))
-            done = {file_key, *LINKS, *NAMES}
+            done = {file_key, *LINKS, *NAMES, *PATHS}
         for key, repeated in REPEATS.items():
             if facts.get(repeated):
                 done.add(key)
@@ -222,7 +224,7 @@ class _Reader:
         url = told.text
         if self._base and url.startswith("/"):
             url = urljoin(self._base, url)
-        title = first_text(told.facts, NAMES)
+        title = told_name(told.facts)
         is_file = is_output(url, told.keys) or is_file_name(title)
         if is_file and is_web_url(url):
             name = name_of_link(url, told.facts, told.keys)
@@ -248,11 +250,11 @@ class _Reader:
             data = _decoded(text)
         except (ValueError, binascii.Error) as wrong:
             error = ProtocolError(f"the data is not base64: {wrong}", hint=ASK_FOR_URL)
-        name = first_text(told.facts, NAMES) or name_of_data(data, kind, told.keys, self._job)
+        name = told_name(told.facts) or name_of_data(data, kind, told.keys, self._job)
         self._put(told, name, Output(_UNNAMED, data=data, content_type=kind, error=error))
 
     def _add_text(self, told: _Field) -> None:
-        name = first_text(told.facts, NAMES)
+        name = told_name(told.facts)
         error = None
         if holds_no_text(name):
             hint = 'have the worker add "encoding": "base64" to the file'
@@ -274,7 +276,7 @@ class _Reader:
             if isinstance(error, ProtocolError):
                 error = error.but(final=True)  # the same answer would come again
             output = Output(path, error=error.on(path.text))
-        self.files.append((output, bool(first_text(told.facts, NAMES))))
+        self.files.append((output, bool(told_name(told.facts))))
 
 
 # What one text is
@@ -308,7 +310,7 @@ def _file_key(facts: Mapping[str, Any]) -> str:
     coded = [key for key in facts if BASE64_KEY.fullmatch(key) and isinstance(facts[key], str)]
     if coded:
         return coded[0] if len(coded) == 1 else ""  # several are a file each
-    name = first_text(facts, NAMES)
+    name = told_name(facts)
     if not name:
         return ""
     is_certain = is_file_name(name) or bool(first_text(facts, FILE_NAMES))

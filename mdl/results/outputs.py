@@ -19,7 +19,7 @@ from mdl.formatting import human_bytes
 from mdl.hashing import Digest
 from mdl.net.http_errors import safe_excerpt, server_message
 from mdl.paths import RelPath, names_for_a_hint, shown
-from mdl.results.answer_keys import DIGESTS, ERRORS, MEDIA_TYPE, NAMES, SIZES, first_text
+from mdl.results.answer_keys import DIGESTS, ERRORS, MEDIA_TYPE, SIZES, first_text, told_name
 from mdl.values import value_class
 from mdl.weights.junk import is_log, why_junk_path
 from mdl.weights.known_formats import is_weights, kind_of
@@ -69,7 +69,7 @@ def told_size_in(facts: Mapping[str, Any]) -> int | None:
     """Return the size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers
     write if they do not know it. Raises `ProtocolError` for a number that is no size."""
     size = next((facts[key] for key in SIZES if key in facts), None)
-    name = shown(first_text(facts, NAMES))[:200] or "a file of the job"
+    name = shown(told_name(facts))[:200] or "a file of the job"
     if isinstance(size, str) and _DIGITS.fullmatch(size):
         try:
             size = parse_integer(size)

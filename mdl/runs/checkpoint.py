@@ -17,6 +17,7 @@ MODEL_FOLDER = "model"
 """The folder of a run that holds its finished model, if the run has one."""
 FINAL = "final"
 """The name of a row for the finished model that lies beside the checkpoints."""
+Axis = Literal["step", "epoch"]
 
 
 @value_class
@@ -80,9 +81,23 @@ class Checkpoint:
         """Whether it has a step or an epoch."""
         return self.step is not None or self.epoch is not None
 
-    def count(self, axis: Literal["step", "epoch"]) -> int | None:
-        """Its count on an axis; None if it has none."""
-        return self.step if axis == "step" else self.epoch
+    def has(self, axes: Iterable[Axis]) -> bool:
+        """Tell whether it has a count on each of these axes."""
+        return None not in [getattr(self, axis) for axis in axes]
+
+    def counts(self, axes: Iterable[Axis]) -> list[int]:
+        """Its count on each of these axes; 0 on one that it has none on."""
+        return [getattr(self, axis) or 0 for axis in axes]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Its epoch and its step in words, as far as it has them."""
+        words = []
+        if self.epoch is not None:
+            words.append(f"epoch {self.epoch}")
+        if self.step is not None:
+            words.append(f"step {self.step}")
+        return words
 
     def has_more_steps_than(self, other: Checkpoint) -> bool:
         """Tell whether its step is known to be a later one than the other's."""
@@ -98,7 +113,17 @@ class Checkpoint:
     @property
     def is_aside(self) -> bool:
         """Whether it is no step of the training, so that it is the latest only if there is nothing else."""
+        if self.is_recorded or self.last is not None:
+            return False
         return self.name == FINAL or self.is_derived or (self.says_best and not self.is_counted)
+
+    @property
+    def claim(self) -> tuple[bool, int, bool]:
+        """What speaks for it to be the latest: the trainer recorded it as such; it lies in the newest folder of the
+        run; it is the trainer's own last file. The greatest claim decides, and only equal ones are compared."""
+        if self.is_aside:
+            return False, -1, False
+        return self.is_recorded, self.place, self.last is not None
 
     @property
     def is_finished(self) -> bool:

@@ -7,89 +7,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from enum import IntEnum
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 from mdl.formatting import listed
 from mdl.paths import shown
-from mdl.runs.checkpoint import Checkpoint, Found
+from mdl.runs.checkpoint import Axis, Checkpoint, Found
 from mdl.runs.tree import join
 from mdl.weights.known_formats import stem_of
 
 UNRECORDED = "none is recorded"
 _NAMED = 10
 """How many candidates a message names."""
-Axis = Literal["step", "epoch"]
-_AXES: tuple[Axis, ...] = ("step", "epoch")
+_AXES: tuple[tuple[Axis, ...], ...] = (("epoch", "step"), ("step",), ("epoch",))
+"""The first of these that all candidates have decides. A step that counts the whole training never falls as the epochs
+grow, and one that counts within its epoch does: in both cases the epoch comes first (ADR 104)."""
 Chosen = tuple[Checkpoint | None, str]
 """The checkpoint; or None, and why nobody can say which it is."""
 
 
-class _Claim(IntEnum):
-    """What speaks for a checkpoint to be the latest. The strongest claim decides, and only equal ones are compared."""
-
-    ASIDE = 0
-    """It is no step of the training, so it is the latest only if there is nothing else."""
-    STEP = 1
-    LAST = 2
-    """It is the trainer's own last file."""
-    RECORDED = 3
-    """The trainer recorded it as the latest."""
-
-    @classmethod
-    def of(cls, row: Checkpoint) -> _Claim:
-        if row.is_recorded:
-            return cls.RECORDED
-        if row.last is not None:
-            return cls.LAST
-        return cls.ASIDE if row.is_aside else cls.STEP
+def common_axes(rows: Sequence[Checkpoint]) -> tuple[Axis, ...]:
+    """Return the axes by which some checkpoints are ordered; none if no axis is common to all of them."""
+    for axes in _AXES:
+        if all(row.has(axes) for row in rows):
+            return axes
+    return ()
 
 
 def latest_of(rows: Sequence[Checkpoint]) -> Chosen:
     """Return the latest of some checkpoints; None without a reason if there is none at all.
 
-    It is what the trainer recorded as such; else the trainer's own last file; else the one with the most steps, or
-    epochs, if all that are complete have them.
+    It is what the trainer recorded as such; else the trainer's own last file; else the one that is furthest on the
+    axes that all complete ones have.
     """
-    whole = _of_newest_place([row for row in rows if row.complete])
+    if not rows:
+        return None, ""
+    whole = [row for row in rows if row.complete]
     if not whole:
-        return None, "no complete checkpoint" if rows else ""
-    candidates = _greatest(whole, _Claim.of)
-    claim = _Claim.of(candidates[0])
-    if claim == _Claim.RECORDED:
+        return None, "no complete checkpoint"
+    candidates = _greatest(whole, lambda row: row.claim)
+    first = candidates[0]
+    if first.is_recorded:
         return _only(candidates, "several are recorded as the latest")
-    if claim == _Claim.LAST:
+    if first.last is not None:
         newest = _greatest(candidates, lambda row: (row.last, stem_of(row.name) == "latest"))
         return _only(newest, "several are called the last")
-    return _latest_by_count(candidates)
+    return _furthest(candidates)
 
 
-def _latest_by_count(rows: Sequence[Checkpoint]) -> Chosen:
-    """Return the checkpoint with the highest count on an axis that all of them have, steps before epochs."""
+def _furthest(rows: Sequence[Checkpoint]) -> Chosen:
+    """Return the checkpoint that is furthest on the axes that all have; of equal ones, one that is not called best."""
     trainings = {row.others for row in rows}
     if len(trainings) > 1:
         return _only(rows, "they are of several trainings")
-    for axis in _AXES:
-        if None not in [row.count(axis) for row in rows]:
-            return _only(_greatest(rows, _newest_by(axis)), f"several have the same {axis}")
-    are_counted = {row.is_counted for row in rows}
-    if are_counted == {True}:
-        return _only(rows, "steps and epochs do not compare")
-    if are_counted == {False}:
+    axes = common_axes(rows)
+    if axes:
+        newest = _greatest(rows, lambda row: (row.counts(axes), not row.says_best, row.order))
+        return _only(newest, f"several have the same {axes[-1]}")
+    counted = [row for row in rows if row.is_counted]
+    if not counted:
         return _only(rows, "no name and no record tells")
-    return _only(rows, "only some have a step or an epoch")
-
-
-def _newest_by(axis: Axis) -> Callable[[Checkpoint], tuple[object, ...]]:
-    """A key that is the greatest for the newest by its step or its epoch; of equal ones, for one not called best."""
-    return lambda row: (row.count(axis), row.epoch or 0, not row.says_best, row.order)
-
-
-def _of_newest_place(rows: list[Checkpoint]) -> list[Checkpoint]:
-    """Return those in the newest of a run's folders that has more than the best or an average; all if none has."""
-    places = {row.place for row in rows if not row.is_aside}
-    return [row for row in rows if row.place == max(places)] if places else rows
+    if len(counted) < len(rows):
+        return _only(rows, "only some have a step or an epoch")
+    return _only(rows, "steps and epochs do not compare")
 
 
 def best_of(rows: Sequence[Checkpoint], recorded: str) -> Chosen:
@@ -126,15 +106,19 @@ def choose(found: Found) -> Found:
 def _named_apart(rows: Sequence[Checkpoint]) -> list[Checkpoint]:
     named: dict[str, Checkpoint] = {}
     for row in reversed(rows):
-        name = next(name for name in _possible_names(row) if name not in named)
+        names = _possible_names(row)
+        name = next(names)
+        while name in named:
+            name = next(names)
         named[name] = replace(row, name=name)
     return list(reversed(named.values()))
 
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:
     """Its name, its path with hyphens (a user's choice may hold no slash), and that path with a number."""
-    is_folder = row.base.rpartition("/")[2] == row.name
-    path = row.base if is_folder else join(row.base, row.name)
+    path = row.base
+    if row.base.rpartition("/")[2] != row.name:
+        path = join(row.base, row.name)
     long_name = path.replace("/", "-")
     yield row.name
     yield long_name
@@ -159,14 +143,13 @@ def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) ->
     """Return the names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
     names = []
     for row in rows:
-        details = []
-        if with_numbers and row.epoch is not None:
-            details.append(f"epoch {row.epoch}")
-        if with_numbers and row.step is not None:
-            details.append(f"step {row.step}")
+        details = row.numbers if with_numbers else []
         if not details and not row.complete:
-            details.append("incomplete")
-        names.append(f"{shown(row.name)} ({', '.join(details)})" if details else shown(row.name))
+            details = ["incomplete"]
+        name = shown(row.name)
+        if details:
+            name = f"{name} ({', '.join(details)})"
+        names.append(name)
     return listed(names, most=_NAMED)
 
 

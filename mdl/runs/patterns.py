@@ -12,6 +12,7 @@ from dataclasses import replace
 from mdl.bounds import LARGEST_NOTE
 from mdl.paths import matches
 from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.runs.choice import common_axes
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
@@ -334,16 +335,18 @@ def _shared_name(match: re.Match[str]) -> str:
 
 def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:
     """Return a sort key: those with numbers by these, as far as they compare; then the best, the others, the last."""
-    numbered = [row for row in rows if row.is_counted and row.last is None]
-    have_steps = all(row.step is not None for row in numbered)
-    have_epochs = all(row.epoch is not None for row in numbered)
-    by_epoch = have_epochs and not have_steps
+    axes = common_axes([row for row in rows if row.is_counted and row.last is None])
 
     def key(row: Checkpoint) -> tuple[object, ...]:
-        epoch = row.epoch or 0
-        step = row.step or 0
-        numbers = (epoch, row.step is None, step) if by_epoch else (step, False, epoch)
-        return _display_group(row), row.last or 0, numbers, row.order, natural_key(stem_of(row.name)), row.name
+        return (
+            _display_group(row),
+            row.last or 0,
+            row.counts(axes),
+            row.order,
+            row.counts(["step", "epoch"]),
+            natural_key(stem_of(row.name)),
+            row.name,
+        )
 
     return key
 

@@ -7,9 +7,13 @@ import random
 from pathlib import Path
 
 import pytest
+from support.cases import each
 from support.data import noise
+from support.zip_bytes import Zip
 
-from mdl.archive.zip_read import ReadAhead
+from mdl.archive.base import ArchiveLimits
+from mdl.archive.zip_read import ReadAhead, read_directory
+from mdl.errors import ProtocolError
 
 DATA = noise(300_000)
 
@@ -34,3 +38,14 @@ def test_neighbours_are_read_together(tmp_path: Path, monkeypatch: pytest.Monkey
         archive = ReadAhead(file.fileno())
         assert b"".join(archive.read(at, 100) for at in range(0, len(DATA), 100)) == DATA
     assert len(calls) <= 5
+
+
+@each("comment", [b"", b"a comment"])
+def test_a_cut_in_the_end_record(tmp_path: Path, comment: bytes) -> None:
+    """A zip that lost the end of its end record, or of the comment in it, is called cut."""
+    whole = Zip(comment=comment).build()
+    place = tmp_path / "a.zip"
+    for lost in range(1, 19 + len(comment)):
+        place.write_bytes(whole[:-lost])
+        with place.open("rb") as file, pytest.raises(ProtocolError, match="cut in its end record"):
+            read_directory(file.fileno(), ArchiveLimits())

@@ -54,6 +54,12 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ({"name": "p.png", "data": f"data:image/png;base64,{coded(PNG)}"}, [("p.png", PNG)]),
     ({"filename": "p.png", "type": "base64", "data": coded(PNG)}, [("p.png", PNG)]),
     ({"type": "base64", "image": coded(PNG)}, [("image.png", PNG)]),
+    # a path on the worker's disk names a file
+    ({"path": "/workspace/out/w.safetensors", "data": coded(SAFETENSORS)}, [("w.safetensors", SAFETENSORS)]),
+    ({"file_path": "out\\p.png", "base64": coded(PNG)}, [("p.png", PNG)]),
+    ({"path": "out/notes.txt", "content": "abcd"}, [("notes.txt", b"abcd")]),
+    ({"path": "out/w.safetensors", "url": f"{B}/d/1"}, [("w.safetensors", f"{B}/d/1")]),
+    ({"path": "/v1/jobs", "data": "done"}, []),
     # one name
     (
         {"urls": ["https://b.example/k/e1/w.safetensors", "https://b.example/k/e2/w.safetensors"]},

@@ -100,7 +100,9 @@ CHOICES: dict[str, tuple[str, str, str]] = {
     "a metric alone": ("loss=0.9.ckpt loss=0.4.ckpt last.txt", "", ""),
     "a metric that grows": ("epoch=1-acc=0.9.ckpt epoch=2-acc=0.1.ckpt", "epoch=2-acc=0.1.ckpt", ""),
     "an epoch and a step": ("epoch_3.pt step_900.pt", "", ""),
-    "both in each": ("epoch_3_step_900.pt epoch_4_step_800.pt", "epoch_3_step_900.pt", ""),
+    "steps that count within an epoch": ("epoch_1_step_500.pt epoch_2_step_100.pt", "epoch_2_step_100.pt", ""),
+    "steps of several epochs": ("epoch_1_step_9.pt epoch_2_step_3.pt epoch_2_step_4.pt", "epoch_2_step_4.pt", ""),
+    "steps that count all": ("epoch_1_step_500.pt epoch_2_step_900.pt epoch_2_step_700.pt", "epoch_2_step_900.pt", ""),
     "epochs in all, steps in some": ("epoch_3_step_900.pt epoch_4.pt", "epoch_4.pt", ""),
     "two best by two metrics": ("best_wer.pt best_loss.pt epoch_1.pt", "epoch_1.pt", ""),
     "one best": ("best_wer.pt epoch_1.pt epoch_2.pt", "epoch_2.pt", "best_wer.pt"),
@@ -199,8 +201,8 @@ def test_the_order_of_the_candidates_does_not_matter(rows: list[Checkpoint], shu
 @given(ROWS)
 @settings(max_examples=examples(300), deadline=None)
 def test_only_equal_axes_are_compared(rows: list[Checkpoint]) -> None:
-    """Without a record or a last file, the latest of several has the highest count on an axis that all of them have,
-    steps before epochs; where no axis is common to all, nobody guesses."""
+    """Without a record or a last file, the latest of several has the highest count on the axes that all of them have:
+    the epoch with the step in it, else the step, else the epoch; where no axis is common to all, nobody guesses."""
     steps = [
         replace(row, complete=True, is_recorded=False, last=None, place=0, says_best=False, is_derived=False)
         for row in rows
@@ -208,10 +210,10 @@ def test_only_equal_axes_are_compared(rows: list[Checkpoint]) -> None:
     latest, why = latest_of(steps)
     if len(steps) < 2:
         return
-    for axis in ("step", "epoch"):
-        counts = [getattr(row, axis) for row in steps]
-        if None not in counts:
-            newest = [row for row in steps if getattr(row, axis) == max(counts)]
+    for axes in (("epoch", "step"), ("step",), ("epoch",)):
+        counts = [[getattr(row, axis) for axis in axes] for row in steps]
+        if not any(None in count for count in counts):
+            newest = [row for row, count in zip(steps, counts, strict=True) if count == max(counts)]
             assert latest in (None, *newest)
             assert latest is not None or len(newest) > 1
             return

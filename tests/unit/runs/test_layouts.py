@@ -671,10 +671,10 @@ BY_NAME: dict[str, tuple[str, str, str]] = {
         "named",
         "epoch_1.pth@e1 epoch_10.pth@e10 best_model.pth+ latest.pth*",
     ),
-    "a step says more than an epoch": (
+    "an epoch says more than a step": (
         f"checkpoint_a_epoch_{{9_step_1000,10_step_990}}/{SAVED}",
         "named",
-        "checkpoint_a_epoch_10_step_990@990 checkpoint_a_epoch_9_step_1000@1000*",
+        "checkpoint_a_epoch_9_step_1000@1000 checkpoint_a_epoch_10_step_990@990*",
     ),
     "model_0001999": (
         "model_000{1,3}999.pth model_final.pth",
