@@ -20,8 +20,8 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolErro
 from mdl.net.allowlist import host_of
 from mdl.net.certificates import UNREAD_VARIABLES, describe_trust, make_context
 from mdl.net.client import HttpClient
+from mdl.net.headers import parse_size
 from mdl.net.proxies import ProxySettings
-from mdl.net.responses import parse_size
 from mdl.net.transport import system_settings
 from mdl.paths import shown
 from mdl.sources.hub_endpoint import Endpoint, token_path, token_places

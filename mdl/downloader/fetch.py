@@ -24,18 +24,10 @@ from mdl.listener import Listener
 from mdl.net.allowlist import host_of, origin_of
 from mdl.net.client import HttpClient, OpenResponse
 from mdl.net.connection import Interrupter
+from mdl.net.headers import content_length, parse_size, recorded_digest
 from mdl.net.policy import VersionChanged
 from mdl.net.ranges import ByteRange
-from mdl.net.responses import (
-    Accept,
-    ContentChanged,
-    Invalid,
-    RangeIgnored,
-    content_length,
-    judge,
-    parse_size,
-    recorded_digest,
-)
+from mdl.net.responses import Accept, ContentChanged, Invalid, RangeIgnored, judge
 
 Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
 

@@ -36,6 +36,7 @@ from mdl.net.certificates import Trust
 from mdl.net.connection import Connection, Deadline, Interrupter, RequestLimits
 from mdl.net.connection_errors import PROXY, SILENCE, map_httpx_errors
 from mdl.net.credentials import HostCredential, HostTls
+from mdl.net.headers import parse_size
 from mdl.net.http_errors import (
     Asker,
     error_for_status,
@@ -50,7 +51,6 @@ from mdl.net.locators import Body, Link, Locate
 from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import Again, Limits, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
-from mdl.net.responses import parse_size
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import LIMITS, PooledTransport, system_settings
 from mdl.paths import shown

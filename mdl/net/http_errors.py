@@ -18,7 +18,8 @@ from mdl.bounds import LONGEST_QUOTE, parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.allowlist import DEFAULT_PORTS, AllowList, bracketed, host_of, is_public
 from mdl.net.credentials import HostCredential, certificate_wanted
-from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
+from mdl.net.headers import retry_after
+from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary
 from mdl.net.proxies import Proxy
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value

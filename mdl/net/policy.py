@@ -17,10 +17,7 @@ number of its mirrors, whatever the server does. ``tests/unit/net/test_policy.py
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
 from mdl.values import value_class
@@ -447,35 +444,3 @@ def is_temporary(status: int, asked: float | None) -> bool:
     """Return whether another try is worth it after this HTTP status. ``asked``: the seconds that the server asks to
     wait."""
     return status in _TEMPORARY and (asked is None or asked <= LONGEST_RETRY_AFTER)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that the server asks to wait: Retry-After in seconds or as a date, else an exhausted RateLimit.
-
-    A date is by the server's clock, which is that of its Date; ``now`` is for a server that sends none. None if it does
-    not ask, or what it says is invalid. RFC 9110, 10.2.3, and draft-ietf-httpapi-ratelimit-headers-09.
-    """
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", text):
-        return float(text)
-    if text:
-        if (moment := _moment(text)) is None:
-            return None
-        return max(0.0, (moment - (_moment(headers.get("date", "")) or now or datetime.now(UTC))).total_seconds())
-    limits = (
-        {key: int(value) for key, value in re.findall(r";\s*([rt])=([0-9]{1,6})\b", limit)}
-        for limit in headers.get("ratelimit", "").split(",")
-    )
-    return max((found["t"] + 1.0 for found in limits if found.get("r") == 0 and "t" in found), default=None)
-
-
-def _moment(text: str) -> datetime | None:
-    """Return a date as headers have it; None if it is none."""
-
-    from email.utils import parsedate_to_datetime  # imports sockets, and few servers name a date
-
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -31,8 +31,8 @@ from mdl.net.allowlist import DEFAULT_PORTS, port_of
 from mdl.net.certificates import Trust
 from mdl.net.connection import Connection, HappyEyeballs, RequestLimits
 from mdl.net.connection_errors import PROXY, PROXY_OFFERS, TRUST
+from mdl.net.headers import parse_size
 from mdl.net.proxies import Proxy
-from mdl.net.responses import parse_size
 
 LIMITS = "mdl.limits"
 """An extension of a request: its `RequestLimits`."""

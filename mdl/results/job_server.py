@@ -28,8 +28,8 @@ from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageErr
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of, origin_of
 from mdl.net.client import OpenResponse
+from mdl.net.headers import attached_name, content_length
 from mdl.net.locators import Link
-from mdl.net.responses import attached_name, content_length
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
 from mdl.results.answer_keys import first_text

@@ -25,9 +25,9 @@ from mdl.errors import MdlError, NotFound, ProtocolError
 from mdl.hashing import Digest
 from mdl.net.body import Block
 from mdl.net.client import HttpClient, OnRetry
+from mdl.net.headers import parse_size, recorded_digest
 from mdl.net.locators import Link
 from mdl.net.pagination import paged
-from mdl.net.responses import parse_size, recorded_digest
 from mdl.sources import SourceContext
 from mdl.sources.s3_client import REFUSALS, Access, Body, OnSent, S3Client, code_and_words, tell_nobody
 from mdl.values import value_class

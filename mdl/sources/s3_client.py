@@ -38,8 +38,9 @@ from mdl.extras import require
 from mdl.net.allowlist import host_of
 from mdl.net.certificates import make_context
 from mdl.net.client import HttpClient, OnRetry
+from mdl.net.headers import retry_after
 from mdl.net.http_errors import impostor, request_id, safe_excerpt
-from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
+from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary
 from mdl.paths import shown
 from mdl.sources import SourceContext
 from mdl.units import as_meant

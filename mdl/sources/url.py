@@ -311,7 +311,8 @@ class UrlSource(Source):
 
 def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
     """``remote`` with what the answer of ``url`` says about it in its head. Raises `ProtocolError`."""
-    from mdl.net.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
+    from mdl.net.headers import parse_content_range, parse_size, recorded_digest, validator_of
+    from mdl.net.responses import announced_size
 
     if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
         raise ProtocolError("the server sent a partial answer without a usable Content-Range")
@@ -340,7 +341,7 @@ open_source = UrlSource
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
     """The name of the file of a URL. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
-    from mdl.net.responses import attached_name
+    from mdl.net.headers import attached_name
 
     name = attached_name(headers)
     if not name and not origin.is_named:

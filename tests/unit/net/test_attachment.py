@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.cases import each
 
-from mdl.net.responses import attached_name
+from mdl.net.headers import attached_name
 
 
 @given(st.text(max_size=80))

@@ -14,8 +14,9 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient, OnRetry
+from mdl.net.headers import retry_after
 from mdl.net.pacer import Pacer
-from mdl.net.policy import Again, Limits, RetryPolicy, retry_after
+from mdl.net.policy import Again, Limits, RetryPolicy
 
 calm = settings(deadline=None)
 
