@@ -450,14 +450,14 @@ class Client:
 
     def path(self, target: str | Model, *, file: bool = False) -> Path:
         """The folder on this disk in which one model is; with ``file`` the path of its one file. Raises `NotFound` if
-        nothing of it is here, `UsageError` if it has several files, and as `status`."""
-        from mdl.local.status import path_of_file
+        it is not here, or not all that was asked for of it, `UsageError` if it has several files, and as `status`."""
+        from mdl.local.status import check_usable, path_of_file
 
         _, found = self.status(target)
+        model = self._targets.one(target)
         typed = target if isinstance(target, str) else target.target
-        if not found.files_present:
-            raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
-        return path_of_file(self._targets.one(target), found, typed) if file else found.path
+        check_usable(model, found, self.stores.open(), typed)
+        return path_of_file(model, found, typed) if file else found.path
 
     def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
         """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's

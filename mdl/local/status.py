@@ -18,7 +18,7 @@ from mdl.downloader.hub_cache import part_of
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import listed
+from mdl.formatting import counted, listed
 from mdl.local.on_disk import hub_origins, meant_of, of_hubs
 from mdl.paths import RelPath
 from mdl.values import value_class
@@ -207,11 +207,31 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
         known = resolver.known(model) or resolver.described(model)
     if known is not None:
         return status_of_files(model.name, known, store)
+    fetched = _fetched_status(model, store)
+    return fetched or status_of((), store, model.name, is_complete=False)
+
+
+def _fetched_status(model: Model, store: Store) -> ModelStatus | None:
+    """The status of what mdl was last asked to fetch of a model, by its receipts; None without any."""
     receipts = _meant(model, store.receipts.of_model(model.name))
-    if receipts:
-        is_a_part = not all(origin.is_whole for origin in model.sources)
-        return status_by_receipts(model.name, receipts, (), store, is_exact=is_a_part)
-    return status_of((), store, model.name, is_complete=False)
+    if not receipts:
+        return None
+    is_a_part = not all(origin.is_whole for origin in model.sources)
+    return status_by_receipts(model.name, receipts, (), store, is_exact=is_a_part)
+
+
+def check_usable(model: Model, status: ModelStatus, store: Store, typed: str) -> None:
+    """Raises `NotFound` unless a model is on this disk, as far as it was asked for: a part that was fetched as such is
+    enough, and so is an older version than its source has by now (ADR 101). ``typed`` is what the user called it."""
+    if not status.files_present:
+        raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
+    asked_for = _fetched_status(model, store) or status
+    if asked_for.status == "partial":
+        count = ""
+        if asked_for.files is not None:
+            count = f": {asked_for.files_present} of {counted(asked_for.files, 'file')}"
+        hint = f"'mdl get {typed}' downloads the rest"
+        raise NotFound(f"only partly on this disk{count}", item=typed, hint=hint)
 
 
 def _meant(model: Model, receipts: Sequence[Receipt]) -> Sequence[Receipt]:

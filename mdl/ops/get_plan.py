@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mdl.catalog.model import Model
+from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.catalog.resolver import IsNew, Resolved
 from mdl.context import Context
 from mdl.downloader.connection_scaler import Tuning
@@ -19,13 +19,14 @@ from mdl.downloader.copies import reuse, unique_by_digest
 from mdl.downloader.foreign_partials import find_half, unfinished_blobs
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
-from mdl.errors import AuthError, LockError, MdlError, NetworkError, NoSpace, online_hint, whole_error
+from mdl.errors import AuthError, LockError, MdlError, NetworkError, NoSpace, NotFound, online_hint, whole_error
 from mdl.events import Planned
 from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.formatting import listed
 from mdl.local.hash_progress import watch_reading
 from mdl.local.status import model_status
 from mdl.reports import LeftOutFile
+from mdl.sources.hub_origin import HubOrigin
 
 
 @dataclass
@@ -51,14 +52,17 @@ def find_files(models: Sequence[Model], context: Context, is_new: IsNew | None) 
     `Resolver.resolve_each` has it."""
     found = Found(models)
     store = context.store
+    before: Model | None = None
     for model, resolved in zip(models, context.resolver.resolve_all(models, is_new), strict=True):
+        word_before = before
+        before = model
         try:
             if isinstance(resolved, MdlError):
                 raise resolved
             wanted = _look_at(model, resolved, context)
             absent = [file for file in resolved.left_out if _is_absent(file, model, store)]
         except MdlError as error:
-            found.broken[model.name] = _with_advice(error, model, context)
+            found.broken[model.name] = _with_advice(error, model, word_before, context)
             continue
         found.wanted += wanted
         found.unkept += [(model.name, file) for file in resolved.refused]
@@ -88,11 +92,27 @@ def _is_absent(file: RemoteFile | RefusedFile, model: Model, store: Store) -> bo
     return isinstance(file, RefusedFile) or store.is_new(model.name, file)
 
 
-def _with_advice(error: MdlError, model: Model, context: Context) -> MdlError:
-    """The error of a model that could not be resolved, with what its user can do."""
+def _with_advice(error: MdlError, model: Model, before: Model | None, context: Context) -> MdlError:
+    """The error of a model that could not be resolved, with what its user can do. ``before`` is the model that was
+    named before it."""
     if isinstance(error, NetworkError) and _is_all_here(model, context):
         return error.but(hint="all that its source had when it was last asked is here: --offline uses that")
+    if isinstance(error, NotFound | AuthError) and before is not None:
+        repository = _repository_typed(before)
+        folder = _repository_typed(model)
+        if repository and folder:  # 'mdl get org/repo sub/dir': two repositories, unless a slash follows (ADR 101)
+            hint = f"for the folder {folder} of {repository}: mdl get {repository} {folder}/"
+            return error.but(hint=f"{hint}; else {error.hint}" if error.hint else hint)
     return _with_note(error, model)
+
+
+def _repository_typed(model: Model) -> str:
+    """The ``org/repo`` that somebody typed for a model; '' if the model is something else."""
+    if model.origin != COMMAND_LINE or not model.sources:
+        return ""
+    origin = model.sources[0]
+    is_plain = isinstance(origin, HubOrigin) and origin.is_model_repository and not origin.revision
+    return origin.repository.removeprefix("hf:") if is_plain else ""
 
 
 def _is_all_here(model: Model, context: Context) -> bool:

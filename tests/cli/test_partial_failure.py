@@ -114,6 +114,10 @@ def test_status_and_plan(shell: Shell, run: Run) -> None:
     assert ("moved to the moon" in table.err, "members only" in table.err, here(shell)) == (True, True, {})
     [model] = run("get m --json", 10).document["models"]
     assert model["status"] == "partial"
+    ran = run("path m", 3)
+    assert (ran.out, "m: only partly on this disk" in ran.err) == ("", True)
+    run("get m --include ?.bin")
+    assert run("path m").out == f"{shell.models / 'm'}\n"
 
 
 def test_events_and_lines(shell: Shell, run: Run) -> None:

@@ -109,6 +109,23 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
         assert name in ran.err
 
 
+def test_what_is_partly_here_has_no_path(mdl: Inside, shell: Shell, layout: str) -> None:
+    """3, and nothing on stdout, once a file of what was fetched is gone; a file of it that is here has its path still.
+    A part that was asked for as such is whole."""
+    at = ["--layout", layout]
+    [folder] = done(mdl(shell, "get", "tiny", *at)).out.splitlines()
+    done(mdl(shell, "get", "org/tiny", "config.json", *at))
+    assert done(mdl(shell, "path", "org/tiny", *at)).code == 0
+    for words in (["tiny"], ["tiny", "--file"]):
+        Path(folder, "model.bin").unlink(missing_ok=True)
+        ran = done(mdl(shell, "path", *words, *at), 3)
+        assert (ran.out, ran.err.splitlines()) == (
+            "",
+            ["mdl: tiny: only partly on this disk: 2 of 3 files", "  hint: 'mdl get tiny' downloads the rest"],
+        )
+    assert done(mdl(shell, "path", "hf:org/tiny/config.json", *at)).code == 0
+
+
 @pytest.mark.parametrize(
     "reference", ["org/tiny@v9", f"hf:org/tiny@{'0' * 40}", "hf:org/tiny/other.bin", "org/quants:Q8_0"]
 )

@@ -53,6 +53,18 @@ def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: s
     assert {one["path"] for one in run("verify --json").document["models"][0]["files"]} >= files
 
 
+def test_a_folder_of_two_words_is_not_a_repository(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """Behind a repository ``sub/dir`` is another repository; if the hub has none of that name, the hint says how its
+    folder is named, and that command works."""
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    ran = run("get -n --all org/tiny sub/dir", 3)
+    assert "hint: for the folder sub/dir of org/tiny: mdl get org/tiny sub/dir/; else check the name" in ran.err
+    alone = run("get -n sub/dir", 3)
+    assert "for the folder" not in alone.err
+    hub.publish(Repo("org/tiny", {"sub/dir/a.txt": b"a", "b.txt": b"b"}))
+    assert run("get -n org/tiny sub/dir/").out.count("fetch") == 1
+
+
 SEVERAL = "3 quantisations of one model: Q8_0 78 B, Q4_K_M 80 B, BF16 131 B"
 WAYS = ["org/tiny", "{host}/org/tiny", "{url}/org/tiny/tree/main", "mine", "ours", "mine other"]
 
