@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.data import noise, sha256
+from support.data import MIB, noise, sha256
 from support.polling import until
 
 from mdl import hashing
@@ -220,7 +220,7 @@ def test_short_reads_lose_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_is_written_while_it_hashes_wakes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait ends by its time-out: a hasher that caught up is woken by the next bytes at once."""
-    piece = noise(512 * 1024)  # a shorter one wakes nothing
+    piece = noise(4 * MIB)  # a shorter one wakes nothing
     partial = Partial.open(tmp_path, "k" * 32, Identity("https://h/m", 4 * len(piece), None, '"a"', None))
     heard, waiting = list[bool](), threading.Event()
     reading, go_on = threading.Event(), threading.Event()
