@@ -61,7 +61,6 @@ class Progressed(Event):
     bytes_done: int = 0
     bytes_total: int = 0
     bytes_per_second: float = 0.0
-    eta_seconds: float | None = None
     files: tuple[FileProgress, ...] = ()
     connections: int = 0
     files_done: int = 0

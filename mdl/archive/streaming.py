@@ -157,7 +157,6 @@ class Progress:
                 bytes_done=self._done,
                 bytes_total=self._total,
                 bytes_per_second=rate,
-                eta_seconds=(self._total - self._done) / rate if rate > 0 else None,
                 files=(row,),
                 files_done=self._files_done,
             )

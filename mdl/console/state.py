@@ -49,8 +49,6 @@ class State:
         """The bytes of all files, as far as their sizes are known."""
         self.rate = 0.0
         """Bytes per second, over the last seconds."""
-        self.eta: float | None = None
-        """Seconds that are left, if that is known."""
         self.has_plan = False
         """True once it is known how much there is to do."""
         self.has_moved = False
@@ -82,6 +80,14 @@ class State:
         if self._has_unknown_size or self.whole_total == 0 or self.whole_total < self.bytes_done:
             return None
         return self.whole_total
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that are left at this speed; None while nothing moves, or while it is not known how much is left."""
+        total = self.bytes_total
+        if total is None or self.rate <= 0:
+            return None
+        return (total - self.bytes_done) / self.rate
 
     @property
     def is_of_one_model(self) -> bool:
@@ -146,7 +152,6 @@ class State:
         self.bytes_done = event.bytes_done
         self.whole_total = event.bytes_total
         self.rate = event.bytes_per_second
-        self.eta = event.eta_seconds
         self.has_plan = True
         self.has_moved = self.has_moved or event.bytes_per_second > 0
         self.is_measured = True
@@ -203,11 +208,8 @@ class State:
         file = self.running.pop(key, None)
         if file is not None and file.is_part_of_whole:
             size = event.size if file.total is None else file.total
-            arrived = max(0, size - file.done)
-            self.bytes_done += arrived
+            self.bytes_done += max(0, size - file.done)
             file.done = size
-            if self.eta is not None and self.rate > 0:  # it was told of the bytes before these
-                self.eta = max(0.0, self.eta - arrived / self.rate)
 
     def _failed(self, event: Failed) -> None:
         self.running.pop((event.model, event.file), None)

@@ -217,15 +217,12 @@ class Transfer:
                 for download in schedule.active
             ]
             connections = sum(len(download.running) for download in schedule.active)
-        total = self._bytes_kept + progress.size
-        done = self._bytes_kept + progress.done
         self._rate = self._speed.observe(now, progress.fetched)
         self._tell(
             Progressed(
-                bytes_done=done,
-                bytes_total=total,
+                bytes_done=self._bytes_kept + progress.done,
+                bytes_total=self._bytes_kept + progress.size,
                 bytes_per_second=self._rate,
-                eta_seconds=(total - done) / self._rate if self._rate else None,
                 files=tuple(running),
                 connections=connections,
             )

@@ -155,6 +155,5 @@ class _Follower:
             bytes_done=job.bytes_done,
             bytes_total=total,
             bytes_per_second=job.bytes_per_second or 0.0,
-            eta_seconds=job.eta_seconds,
             files=job.running,
         )

@@ -44,7 +44,4 @@ class ReadingProgress:
         if now - self._reported >= _TELL_SECONDS:
             self._reported = now
             speed = (done - self._kept) / (now - self._began)
-            left = max(0, self._total - done) / speed if speed else None
-            self._on_event(
-                Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed, eta_seconds=left)
-            )
+            self._on_event(Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed))

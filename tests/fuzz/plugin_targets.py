@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fuzz.targets import check_safe, placed, text_of
 from mdl.errors import MdlError
 from mdl.paths import RelPath, refuse_twins
-from mdl.plugins.bundle.importing import open_bundle
+from mdl.plugins.bundle.reading import open_bundle
 from mdl.plugins.fleet.report import FleetReport, node_report
 from mdl.plugins.fleet.work import Answer
 from mdl.plugins.mirror.marker import Marker

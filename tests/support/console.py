@@ -63,7 +63,7 @@ def one(name: str, done: int, total: int | None = 1000, index: int = 1) -> FileP
 
 
 def progress(done: int, total: int = 1000, *files: FileProgress) -> Progressed:
-    return Progressed(bytes_done=done, bytes_total=total, bytes_per_second=5.0, eta_seconds=7.0, files=files)
+    return Progressed(bytes_done=done, bytes_total=total, bytes_per_second=5.0, files=files)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def download(console: Console, *, fails: bool = True, is_seen: Callable[[], obje
             tell(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
         for step in range(0, 1000, 90):
             running = tuple(one(name, step, index=index) for index, name in enumerate(NAMES, 1))
-            last_look = Progressed("", "", step * 4, 4000, 9e7, 9.0, running)
+            last_look = Progressed("", "", step * 4, 4000, 4.0, running)
             tell(last_look)
         until(lambda: is_seen() or tell(last_look))
         tell(Retrying("m", NAMES[1], f"{NAMES[1]} is reset " * 20, 2, 4.0))

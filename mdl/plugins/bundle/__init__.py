@@ -71,15 +71,16 @@ def import_bundle(
     """Bring the models of a bundle into the models folder, and their entries into the catalog and its lock. Nothing
     is contacted.
 
-    ``place`` is a tar, the first of its parts, a folder of parts, or the unpacked folder. Other entries of these
-    names in catalog and lock are an `Occupied` error, or they are ``replace``d. Raises `NotFound`,
+    ``place`` is a tar, or any of its parts. Other entries of these names in catalog and lock are an `Occupied` error,
+    or they are ``replace``d. Raises `NotFound`, `UsageError` for a folder,
     `ProtocolError` for a damaged bundle, `DigestMismatch`, `Unsafe`, `NoSpace` before the first byte,
     `StorageError`, `Busy`, `Cancelled`; what was published before stays.
     """
     from mdl.catalog.lock_file import update_lock
     from mdl.ops.sub_catalog import entry_facts
-    from mdl.plugins.bundle.importing import changes, import_files, known_here, open_bundle, with_locked
+    from mdl.plugins.bundle.importing import changes, confirmed, import_files, with_locked
     from mdl.plugins.bundle.manifest import BundleImport
+    from mdl.plugins.bundle.reading import open_bundle
 
     path = places.place_of(place, "FILE")
     stop = client.stopped_by(cancel)
@@ -87,7 +88,7 @@ def import_bundle(
         catalog_here = _catalog_in_use(client)
         lock_here = client.catalogs.lock
         with client.context(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as context:
-            bundle = bundle.confirmed_by(known_here(bundle, context, catalog_here, lock_here))
+            bundle = confirmed(bundle, context, catalog_here, lock_here)
             added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
             files = import_files(bundle, context, may_replace=replace)
             folders = {model.name: context.store.folder(model.name) for model in bundle.models}

@@ -74,11 +74,11 @@ def _show_export(session: Session, done: BundleExport) -> None:
 @command(
     "bundle import",
     "mdl bundle import models.tar  # all that is in it",
-    "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
+    "mdl bundle import /media/stick/models.tar.000  # in parts: the first one",
 )
 def import_bundle(
     session: Session,
-    place: Annotated[str, argument("FILE|DIR", "The tar, its first part, or a folder: of parts, or unpacked.")],
+    place: Annotated[str, argument("FILE", "The tar, or the first of its parts.")],
     settings: LookSettings,
     replace: Annotated[
         bool, bare_flag("--replace", "Replace other entries of these names in catalog and lock.")

@@ -37,7 +37,7 @@ from mdl.local.hash_progress import watch_reading
 from mdl.ops.sub_catalog import catalog_of, left_out, portable_lock
 from mdl.plugins.bundle import manifest
 from mdl.plugins.bundle.manifest import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
-from mdl.plugins.bundle.tar_stream import BundleOutput, BundleWriter
+from mdl.plugins.bundle.output import BundleOutput, BundleWriter
 from mdl.reports import no_space
 from mdl.values import value_class
 

@@ -137,7 +137,7 @@ To check it, in this folder; no other program is needed:
 
     sha256sum -c {SUMS}
 
-To import it with mdl. FILE is the tar, its first part, or this folder:
+To import it with mdl. FILE is the tar, or its first part:
 
     mdl bundle import FILE
 

@@ -410,10 +410,7 @@ class Reporter:
         rate = self._speed.observe(moment, sum(one.bytes_sent for one in self.files))
         running = [(number, one) for number, one in enumerate(self.files, 1) if one.is_running]
         rows = tuple(FileProgress(one.model, one.name, number, one.done, one.size) for number, one in running)
-        left = (total - done) / rate if rate else None
-        self.tell(
-            Progressed("", bytes_done=done, bytes_total=total, bytes_per_second=rate, eta_seconds=left, files=rows)
-        )
+        self.tell(Progressed("", bytes_done=done, bytes_total=total, bytes_per_second=rate, files=rows))
 
 
 def workers(connections: int, rate: float | None) -> int:

@@ -34,7 +34,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import human_bytes
+from mdl.formatting import human_bytes, human_duration
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.reports import FailureSummary
@@ -77,9 +77,12 @@ def test_a_pipe_gets_plain_lines(kind: Any) -> None:
         (
             [progress(done) for done in range(0, 1001, 5)],
             0,
-            [f"{tenth * 10:3d}%  {human_bytes(tenth * 100)} of 1.0 kB  5 B/s  7 s left" for tenth in range(1, 11)],
+            [
+                f"{done // 10:3d}%  {human_bytes(done)} of 1.0 kB  5 B/s  {human_duration((1000 - done) / 5)} left"
+                for done in range(100, 1001, 100)
+            ],
         ),
-        ([progress(450), progress(470), progress(520)], 0, [" 52%  520 B of 1.0 kB  5 B/s  7 s left"]),
+        ([progress(450), progress(470), progress(520)], 0, [" 52%  520 B of 1.0 kB  5 B/s  1m 36s left"]),
         ([progress(at, 0) for at in range(1, 91)], 1, [f"{at} B of ?  5 B/s" for at in (30, 60, 90)]),
     ],
     ids=["every tenth", "not what was kept", "every 30 seconds"],
@@ -395,7 +398,7 @@ def test_the_error_of_the_last_object() -> None:
 def test_json_lines_hold_no_secret_and_no_odd_number() -> None:
     """Signed URLs and tokens are taken out, endless and undefined numbers become null, and all of it is ASCII."""
     events = [
-        Progressed(bytes_done=1, bytes_per_second=float("inf"), eta_seconds=float("nan")),
+        Progressed(bytes_done=1, bytes_per_second=float("inf")),
         Retrying(PERSIAN, "hf_model0123456.bin", "https://u:p@h.example/x?sig=1 with sekret-token", 1, 1.0),
     ]
     lines = told(events, "json", environ={"HF_TOKEN": "sekret-token"})

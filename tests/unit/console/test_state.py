@@ -93,7 +93,7 @@ def test_what_a_printer_reads() -> None:
     assert (state.bytes_done, state.bytes_total, state.counted, state.is_measured) == (100, 1000, "0/2 files", False)
     state.take(Started("org--m", "f", 1, 2, 900, 100, repo="hf:org/m"))
     clock.now += 5
-    state.take(Progressed("", "", 500, 1000, 50.0, 10.0, (FileProgress("org--m", "f", 1, 400, 900),)))
+    state.take(Progressed("", "", 500, 1000, 50.0, (FileProgress("org--m", "f", 1, 400, 900),)))
     assert (state.amount, state.speed, state.time_left) == ("500 B of 1.0 kB", "50 B/s", "10 s left")
     [file] = state.running.values()
     assert (file.item, file.done, file.total, file.moved_at) == ("org/m/f", 400, 900, clock.now)
@@ -161,7 +161,7 @@ def test_a_file_that_is_finished_shortens_the_time_left() -> None:
     """The rest of a small file may come all at once: no hour is left then of a download that is over."""
     story = Story()
     row = FileProgress("m", "f", 1, 100, 1000)
-    progress = Progressed(bytes_done=100, bytes_total=1000, bytes_per_second=1.0, eta_seconds=900.0, files=(row,))
+    progress = Progressed(bytes_done=100, bytes_total=1000, bytes_per_second=1.0, files=(row,))
     story.take(Planned(files=1, bytes_to_fetch=1000), progress)
     assert story.state.time_left == "15m 00s left"
     story.take(Finished("m", "f", 1000))
