@@ -959,9 +959,9 @@ class Client:
         further keys of the entry. Raises `UsageError` if it is no source, the name is taken or the catalog is not the
         user's own, `CatalogError`."""
         from mdl.sources import HUB_HOSTS, parse
-        from mdl.sources.shorthand import reference_in
+        from mdl.sources.shorthand import read_word
 
-        sources = [reference_in(one, HUB_HOSTS) or str(parse(one)) for one in texts(source)]
+        sources = [str(read_word(reference, HUB_HOSTS) or parse(reference)) for reference in texts(source)]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
         return self.put_entry(name, {**entry, **facts}, texts(groups))

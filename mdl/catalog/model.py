@@ -172,12 +172,21 @@ class Catalog:
             return [self.models[name]]
         if name in self.groups:
             return [self.models[member] for member in self.groups[name]]
+        raise self.not_found(name)
+
+    def near(self, name: str) -> list[str]:
+        """At most three names of models and groups that ``name`` may be a misspelling or a part of."""
         names = [*self.models, *self.groups]
         near = get_close_matches(name, names, 3, 0.5)
         if not near:
-            near = [known for known in names if name.lower() in known.lower()][:3]
+            near = [known for known in names if name.lower() in known.lower()]
+        return near[:3]
+
+    def not_found(self, name: str) -> NotFound:
+        """The error of a name that is not here, which says what is near."""
+        near = self.near(name)
         hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
-        raise NotFound("not in the catalog", item=name, hint=hint)
+        return NotFound("not in the catalog", item=name, hint=hint)
 
 
 def _only_one(ids: set[str]) -> str:

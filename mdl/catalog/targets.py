@@ -6,13 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from mdl.catalog.model import COMMAND_LINE, Catalog, CatalogFile, Model
-from mdl.errors import CatalogError, NotFound, Unsafe, UsageError
+from mdl.errors import NotFound, Unsafe, UsageError
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Origin, is_reference, parse
+from mdl.sources import Origin, is_reference
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.shorthand import is_file_word, reference_in, what_else
+from mdl.sources.shorthand import advice_on_name, names_a_file, read_word
 from mdl.sources.url import UrlOrigin, digest_in, sha256_of
+
+_OF_ITS_SERVER = RelPath("-")
+"""Stands for the name that the server of a URL will tell."""
 
 
 def models_of(
@@ -30,18 +33,17 @@ def models_of(
 
     Raises `NotFound` for a name the catalog does not have, `UsageError` for anything that is not a target.
     """
-    meant = _read_words(targets, catalog, page_hosts)
+    models = _read_targets(targets, catalog, page_hosts)
     if output is not None or sha256 is not None:
-        meant = [_one_file(meant, output, sha256)]
-    models: dict[str, Model] = {}
-    for target in meant:
-        for model in _models_meant(target, catalog):
-            if revision is not None:
-                model = _at_revision(model, revision)
-            if model.name in models:
-                model = _joined(models[model.name], model)
-            models[model.name] = model
-    return list(models.values())
+        models = [_one_file(models, output, sha256)]
+    if revision is not None:
+        models = [_at_revision(model, revision) for model in models]
+    joined: dict[str, Model] = {}
+    for model in models:
+        if model.name in joined:
+            model = _joined(joined[model.name], model)
+        joined[model.name] = model
+    return list(joined.values())
 
 
 def needs_catalog(targets: Sequence[str | Model]) -> bool:
@@ -50,68 +52,61 @@ def needs_catalog(targets: Sequence[str | Model]) -> bool:
     return any("/" not in word and not is_reference(word) for word in words)
 
 
-def _read_words(targets: Sequence[str | Model], catalog: Catalog, hosts: Collection[str]) -> list[str | Origin | Model]:
-    """Each target as a model, an origin or a name of the catalog. Files that are named behind a repository take its
-    place."""
-    meant: list[str | Origin | Model] = []
+def _read_targets(targets: Sequence[str | Model], catalog: Catalog, page_hosts: Collection[str]) -> list[Model]:
+    """The models of each target. Files that are named behind a repository are all that is meant of it."""
+    models: list[Model] = []
     repository: HubOrigin | None = None
     for target in targets:
-        if isinstance(target, Model) or target in catalog.models or target in catalog.groups:
-            meant.append(target)
+        if isinstance(target, Model):
+            models.append(target)
             repository = None
-        elif repository and is_file_word(target, repository.label, hosts):
-            if repository in meant and repository.is_whole:
-                meant.remove(repository)
-            subpath = RelPath.of_repository(target.removeprefix("./").rstrip("/")).text
-            meant.append(replace(repository, subpath=subpath, quant=""))
-        else:
-            reference = reference_in(target, hosts)
-            target_meant = _parsed(reference, hosts) if reference else target
-            meant.append(target_meant)
+            continue
+        if not target.strip():
+            raise UsageError("an empty name (is a variable not set?)", hint="give the name of a model, or hf:org/repo")
+        if target in catalog.models or target in catalog.groups:
+            models += catalog.find(target)
             repository = None
-            if isinstance(target_meant, HubOrigin) and not target_meant.subpath:
-                repository = target_meant
-    return meant
+            continue
+        if repository and names_a_file(target, repository.label, page_hosts):
+            models[-1] = _with_file(models[-1], repository, target)
+            continue
+        origin = read_word(target, page_hosts)
+        if origin is None:
+            raise _unknown(target, catalog)
+        models.append(_of_word(target, origin))
+        repository = None
+        if isinstance(origin, HubOrigin) and not origin.subpath:
+            repository = origin
+    return models
 
 
-def _models_meant(target: str | Origin | Model, catalog: Catalog) -> list[Model]:
-    if isinstance(target, Model):
-        return [target]
-    if isinstance(target, Origin):
-        return [_of_origin(target)]
-    return _named(target, catalog)
+def _with_file(model: Model, repository: HubOrigin, path: str) -> Model:
+    """A model of files of a repository, with one more of them; the repository itself is then not meant."""
+    subpath = RelPath.of_repository(path.removeprefix("./").rstrip("/")).text
+    file = replace(repository, subpath=subpath, quant="")
+    others = [source for source in model.sources if source != repository or repository.quant]
+    return replace(model, sources=tuple(dict.fromkeys([*others, file])))
 
 
-def _parsed(reference: str, page_hosts: Collection[str]) -> Origin | Model:
-    """Read a reference of the command line; a file of the hub with a digest is a model. Raises `UsageError`,
-    `Unsafe`."""
-    try:
-        origin = parse(reference, page_hosts)
-    except CatalogError as error:  # no catalog is to be mended
-        raise UsageError(error.message, item=error.item, hint=error.hint) from error
-    if isinstance(origin, HubOrigin) and "://" in reference:
-        digest = digest_in(reference)
+def _of_word(word: str, origin: Origin) -> Model:
+    """The model of a reference; a URL of a file of the hub may have its digest behind it."""
+    model = _of_origin(origin)
+    if isinstance(origin, HubOrigin) and "#" in word:
+        digest = digest_in(word)
         if digest is not None:
-            return _pinned(_of_origin(origin), None, digest)
-    return origin
+            return _pinned(model, None, digest)
+    return model
 
 
-def _named(name: str, catalog: Catalog) -> list[Model]:
-    """The models of a name or group of the catalog. Raises `NotFound` with what is near, and what else may be meant."""
-    try:
-        return catalog.find(name)
-    except NotFound as error:
-        near = "" if ":" in name else error.hint or ""
-        other = what_else(name)
-        if not other:
-            hint = near or error.hint
-        elif not near:
-            hint = other
-        elif near.endswith("?"):
-            hint = f"{near} {other[0].upper()}{other[1:]}"
-        else:
-            hint = f"{near}; {other}"
-        raise error.but(hint=hint) from error
+def _unknown(name: str, catalog: Catalog) -> NotFound:
+    """The error of a name that the catalog does not have; its hint says what is near, and what else may be meant."""
+    advice = advice_on_name(name)
+    if advice is None:
+        return catalog.not_found(name)
+    near = catalog.near(name)
+    if near and ":" not in name:
+        advice = f"did you mean {', '.join(near)}? {advice[0].upper()}{advice[1:]}"
+    return NotFound("not in the catalog", item=name, hint=advice)
 
 
 def _of_origin(origin: Origin) -> Model:
@@ -131,15 +126,14 @@ def _at_revision(model: Model, revision: str) -> Model:
     return replace(model, sources=tuple(source.at(revision) for source in model.sources))
 
 
-def _one_file(meant: Sequence[str | Origin | Model], output: str | None, sha256: str | None) -> Model:
-    """The one target with the name and the digest that were given for its file. Raises `UsageError`, `Unsafe`."""
-    target = meant[0] if len(meant) == 1 else ""
-    if isinstance(target, str):
+def _one_file(models: Sequence[Model], output: str | None, sha256: str | None) -> Model:
+    """The one model with the name and the digest that were given for its file. Raises `UsageError`, `Unsafe`."""
+    if len(models) != 1 or models[0].is_of_catalog:
         flag = "--output" if output is not None else "--sha256"
         raise UsageError(f"{flag} takes the URL of one file", hint="for files of the hub: --include and --into")
     path = _checked_output(output) if output is not None else None
     digest = sha256_of(sha256, "--sha256") if sha256 is not None else None
-    return _pinned(_of_origin(target) if isinstance(target, Origin) else target, path, digest)
+    return _pinned(models[0], path, digest)
 
 
 def _checked_output(output: str) -> RelPath:
@@ -157,22 +151,22 @@ def _pinned(model: Model, path: RelPath | None, digest: Digest | None) -> Model:
         reason = f"its URL has the sha256 {file.digest.hex[:12]}…, and --sha256 is {digest.hex[:12]}…"
         raise UsageError(reason, item=model.title, hint="give the one that is right")
     digest = digest or file.digest
-    if path is None and model.sources and isinstance(model.sources[0], UrlOrigin):
-        return replace(model, sources=(replace(model.sources[0], digest=digest),))  # its server names it
+    if path is None and file.path == _OF_ITS_SERVER:
+        return replace(model, sources=(UrlOrigin(file.url, digest),))
     file = replace(file, path=path or file.path, digest=digest)
     return replace(model, title=file.path.name, sources=(), files=(file,))
 
 
 def _single_file(model: Model) -> CatalogFile:
     """The file of a model that the command line named. Raises `UsageError` if it may have several."""
-    if model.sources:
-        origin = model.sources[0]
+    if len(model.files) == 1 and not model.sources:
+        return model.files[0]
+    if len(model.sources) == 1 and not model.files:
+        [origin] = model.sources
         if isinstance(origin, UrlOrigin):
-            return CatalogFile(RelPath("-"), origin.url, digest=origin.digest)
+            return CatalogFile(_OF_ITS_SERVER, origin.url, digest=origin.digest)
         if origin.subpath:
             return CatalogFile(RelPath.of_repository(origin.subpath), str(origin))
-    elif len(model.files) == 1 and not model.is_of_catalog:
-        return model.files[0]
     raise UsageError("names no single file", item=model.name, hint="give the URL of one file")
 
 

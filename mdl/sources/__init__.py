@@ -261,8 +261,7 @@ def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:
 def reference_forms() -> list[str]:
     """How the references that a user may write begin, those of plug-ins too: ``http://``, ``hf:`` and so on."""
     schemes = [scheme for scheme in SOURCES if scheme not in ("http", "https", "hf", "job")]
-    for plugin in plugins():
-        schemes += plugin.sources
+    schemes += _modules_of_plugins()
     return ["http://", "https://", "hf:", *(f"{scheme}://" for scheme in schemes)]
 
 
@@ -280,20 +279,25 @@ def parse(text: str, page_hosts: Collection[str] = HUB_HOSTS) -> Origin:
     if scheme is None:
         hint = "write hf:org/repo, hf:org/repo@revision/path or https://…"
         raise UsageError("not a reference to a source", item=shown(text)[:200], hint=hint)
+    written, _, rest = text.partition(":")
+    if written.lower() == scheme:
+        text = f"{scheme}:{rest}"
     origin: Origin = _module_of(scheme).parse(text, page_hosts)
     return origin
 
 
 def _scheme_of(text: str) -> str | None:
-    """The scheme of `SOURCES`, or of a plug-in, that reads ``text``. What looks like a URL of another scheme is read as
-    one of https, whose parser says what is wrong with it."""
-    scheme = text.partition(":")[0].lower()
-    if scheme in SOURCES and text.startswith((f"{scheme}:", f"{scheme}://")[scheme.startswith("http")]):
+    """The scheme of `SOURCES`, or of a plug-in, that reads ``text``, in whatever letters it is written. What looks like
+    a URL of another scheme is read as one of https, whose parser says what is wrong with it."""
+    scheme, colon, rest = text.partition(":")
+    scheme = scheme.lower()
+    if colon and scheme in SOURCES:
         return scheme
-    if "://" not in text:
+    if not rest.startswith("//"):
         return None
-    is_of_plugin = scheme not in SOURCES and any(scheme in plugin.sources for plugin in plugins())
-    return scheme if is_of_plugin else "https"
+    if scheme in _modules_of_plugins():
+        return scheme
+    return "https"
 
 
 def open_source(scheme: str, context: SourceContext) -> Source:
@@ -306,5 +310,12 @@ def _module_of(scheme: str) -> Any:
     """The module that reads the references of a scheme."""
     if scheme in SOURCES:
         return importlib.import_module(SOURCES[scheme])
-    [module, *_] = [plugin.sources[scheme] for plugin in plugins() if scheme in plugin.sources]
-    return importlib.import_module(module)
+    return importlib.import_module(_modules_of_plugins()[scheme])
+
+
+def _modules_of_plugins() -> dict[str, str]:
+    """The module that reads the references of each scheme that a plug-in adds."""
+    modules: dict[str, str] = {}
+    for plugin in plugins():
+        modules |= plugin.sources
+    return modules

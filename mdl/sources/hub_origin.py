@@ -143,8 +143,7 @@ def parse_reference(text: str) -> HubOrigin:
     quant = ""
     if len(segments) <= length and ":" in segments[-1]:
         segments[-1], _, quant = segments[-1].partition(":")
-        if not _QUANT.fullmatch(quant):
-            raise UsageError("not a quantisation", item=shown(text)[:200], hint="write it as in hf:org/repo:Q8_0")
+        _check_quantisation(quant, text)
     *owner, last = segments[:length]
     name, at, revision = last.partition("@")
     repo = "/".join([*owner, name])
@@ -210,8 +209,10 @@ def _repository_page(url: str, repo_type: str, segments: Sequence[str]) -> HubOr
                 hint = "give the repository, or the file's /resolve/ URL"
                 raise UsageError(f"a /{segment}/ page of the hub holds no file", item=shown_url(url), hint=hint)
         return None
-    repo = "/".join(segments)
-    return None if why_bad_id(repo) else HubOrigin(repo, repo_type)
+    repo, _, quant = "/".join(segments).partition(":")
+    if why_bad_id(repo):
+        return None
+    return HubOrigin(repo, repo_type, quant=quant and _check_quantisation(quant, url))
 
 
 def _origin(repo_type: str, repo: str, revision: str | None, path: list[str], quant: str = "") -> HubOrigin:
@@ -239,6 +240,13 @@ def check_revision(text: str) -> str:
     if not _REVISION.fullmatch(text) or not text.isprintable():
         raise UsageError("not a revision", item=shown(text)[:200], hint="a revision is a branch, a tag or a commit")
     return text
+
+
+def _check_quantisation(quant: str, text: str) -> str:
+    """``quant`` if it can be the name of a quantisation. Raises `UsageError` about ``text``, which has it."""
+    if not _QUANT.fullmatch(quant):
+        raise UsageError("not a quantisation", item=shown_url(text), hint="write it as in hf:org/repo:Q8_0")
+    return quant
 
 
 def why_bad_id(repo: str) -> str | None:

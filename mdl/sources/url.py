@@ -22,7 +22,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from mdl.bounds import LARGEST_NOTE
 from mdl.errors import (
     AuthError,
-    CatalogError,
     LockError,
     MdlError,
     NetworkError,
@@ -356,12 +355,12 @@ def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
 
-    Raises `CatalogError`. The message never repeats the URL, which may hold a secret.
+    Raises `UsageError`. The message never repeats the URL, which may hold a secret.
     """
     try:
         parts = _checked_parts(url)
     except _BadUrl as error:
-        raise CatalogError(f"not a usable URL: {error}", item=shown_url(url), hint=error.hint) from None
+        raise UsageError(f"not a usable URL: {error}", item=shown_url(url), hint=error.hint) from None
     return parts.scheme + url[len(parts.scheme) :]
 
 

@@ -11,7 +11,7 @@ from support.cases import each
 
 from mdl.catalog.reader import parse_catalog
 from mdl.catalog.targets import models_of
-from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
+from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.sources import HUB_HOSTS, parse
 from mdl.sources.hub_origin import HubOrigin, check_revision, parse_page, parse_reference
 from mdl.sources.url import check_url
@@ -207,8 +207,8 @@ def test_good_url_comes_back_unchanged(url: str) -> None:
     ],
 )
 def test_bad_url_is_refused(url: str, why: str) -> None:
-    """A URL that is unsafe, ambiguous or of another scheme is a catalog error that says why."""
-    with pytest.raises(CatalogError, match=why):
+    """A URL that is unsafe, ambiguous or of another scheme is a usage error that says why."""
+    with pytest.raises(UsageError, match=why):
         check_url(url)
 
 
@@ -222,7 +222,7 @@ def test_bad_url_is_refused(url: str, why: str) -> None:
 )
 def test_an_error_shows_no_secret_and_no_control_character(url: str) -> None:
     """Whatever is wrong with a URL, its password and query are in no part of the error, and a terminal obeys none."""
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(UsageError) as caught:
         check_url(url)
     assert "hunter2" not in f"{caught.value.message} {caught.value.item} {caught.value.hint}"
     assert (caught.value.item or "").isprintable()
