@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mdl.client import Client, ClientOptions
 from mdl.config.places import place_of
-from mdl.targets import Targets, Texts
+from mdl.units import Texts
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
+    from mdl.catalog.targets import Targets
     from mdl.local.verify import VerifyReport
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport

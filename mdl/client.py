@@ -21,16 +21,17 @@ from mdl.config import places
 from mdl.config.settings import Config, Settings, client_settings
 from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, online_hint
 from mdl.listener import Listener, silence
+from mdl.model_finder import ModelFinder
 from mdl.network_access import NetworkAccess
 from mdl.redact import Secrets
 from mdl.stores import Folder, Stores, check_into
-from mdl.targets import TargetReader, Targets, Texts
-from mdl.units import as_text, parse_duration, parse_rate, texts
+from mdl.units import Texts, as_text, parse_duration, parse_rate, texts
 
 if TYPE_CHECKING:
     from mdl.archive.base import ArchiveLimits
     from mdl.catalog.model import Catalog, Model
     from mdl.catalog.resolver import Resolver
+    from mdl.catalog.targets import Targets
     from mdl.config.remotes import RemoteSettings
     from mdl.context import Context
     from mdl.downloader.hub_client import HubClient
@@ -155,7 +156,7 @@ class Client:
         self.network = NetworkAccess(self.config, self._cancel, self._warn, secrets or Secrets())
         self.catalogs = CatalogInUse(self.config, self._warn, lambda host: self.network.http([host]))
         self.stores = Stores(self.config, self._cancel, lambda: self.catalogs.id)
-        self._targets = TargetReader(self.config, self.catalogs, self.stores, self.network, self.resolver)
+        self._finder = ModelFinder(self.config, self.catalogs, self.stores, self.network, self.resolver)
 
     def __enter__(self) -> Self:
         return self
@@ -341,25 +342,25 @@ class Client:
         revisions; the one file of a URL may be called ``output`` and have a ``sha256``. Raises `NotFound`,
         `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
-        return self._targets.models(targets, into=into, revision=revision, output=output, sha256=sha256)
+        return self._finder.models(targets, into=into, revision=revision, output=output, sha256=sha256)
 
     def models_here(self, target: str | Model, *, is_asked: bool = False) -> list[Model]:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`,
         which says what is near."""
-        return self._targets.here(target, is_asked=is_asked)
+        return self._finder.here(target, is_asked=is_asked)
 
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
     ) -> list[Model]:
         """The models that `verify` looks at: ``targets``, which may be folders that the catalog does not know, or
         everything that is here."""
-        return self._targets.verifiable(targets, into=into, revision=revision)
+        return self._finder.verifiable(targets, into=into, revision=revision)
 
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
         """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
         their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
-        return self._targets.updatable(targets, into=into)
+        return self._finder.updatable(targets, into=into)
 
     def labels(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, str]:
         """The names of models as people write them, ``org/repo`` for a repository of the hub, by what mdl calls them.
@@ -377,7 +378,7 @@ class Client:
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
         """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock
         does not cover them, `NotFound`, `CatalogError`, `StateError`."""
-        return self._targets.locked(targets)
+        return self._finder.locked(targets)
 
     def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
         """The folder that each model's files go to, by its name."""
@@ -403,7 +404,7 @@ class Client:
         name holds or matches one of ``patterns``. Of this ``kind``, with this ``tag``, of one of these statuses. What
         is None does not narrow, and an empty list fits nothing. Contacts nothing."""
         look = self._looker([])
-        fits = self._targets.filter(patterns, kind, tag)
+        fits = self._finder.filter(patterns, kind, tag)
         asked = None if status is None else texts(status)
         models = self.catalog.meant() if patterns is None else self.catalog.models.values()
         rows = [(model, look(model)) for model in models if fits(model)]
@@ -422,7 +423,7 @@ class Client:
         self, target: str | Model, *, into: Folder | None = None, include: Texts = (), exclude: Texts = ()
     ) -> tuple[Model, ModelStatus]:
         """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
-        model = self._targets.one(target)
+        model = self._finder.one(target)
         found = self._looker([model], into, include, exclude)(model)
         return (into is None and self._local(target, model, found)) or (model, found)
 
@@ -454,7 +455,7 @@ class Client:
         from mdl.local.status import check_usable, path_of_file
 
         _, found = self.status(target)
-        model = self._targets.one(target)
+        model = self._finder.one(target)
         typed = target if isinstance(target, str) else target.target
         check_usable(model, found, self.stores.open(), typed)
         return path_of_file(model, found, typed) if file else found.path
@@ -466,7 +467,7 @@ class Client:
         from mdl.local.inventory import take_inventory
 
         models = self.catalog.models
-        fits = self._targets.filter(patterns, kind, tag)
+        fits = self._finder.filter(patterns, kind, tag)
         return take_inventory(self.stores.all(), models, self._known(), self.network.endpoint.url, fits)
 
     def _known(self) -> Callable[[Store, Model], Sequence[RemoteFile]]:
@@ -486,7 +487,7 @@ class Client:
         `LockError` offline."""
         from mdl.ops.remote_model import ask
 
-        model = self._targets.one(target)
+        model = self._finder.one(target)
         with self.context([model], cancel=cancel) as context:
             return model, ask(model, context)
 
@@ -516,7 +517,7 @@ class Client:
         and a reference for what is there, also if another program brought it. What fails for one model is in the
         report and hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
-        from mdl.catalog.model import Model
+        from mdl.catalog.targets import as_targets
         from mdl.local.delete import delete
         from mdl.local.delete_plan import plan
 
@@ -524,7 +525,7 @@ class Client:
         known = self._known()
         deletions: list[Deletion] = []
         errors: list[MdlError] = []
-        for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
+        for target in dict.fromkeys(as_targets(targets)):
             typed = target if isinstance(target, str) else target.label
             try:
                 models = self.models_here(target)
@@ -584,6 +585,7 @@ class Client:
         hub's cache and for the folder in which they are, `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
+        from mdl.catalog.targets import as_targets
         from mdl.downloader.store import Store
         from mdl.local.move import MoveRequest, check_target, move
 
@@ -593,7 +595,7 @@ class Client:
         new_store = Store(places.place_of(to, "--to"))
         models: dict[str, Model] = {}
         absent: list[NotFound] = []
-        for target in [targets] if isinstance(targets, str | Model) else targets:
+        for target in as_targets(targets):
             try:
                 for model in self.models_here(target):
                     models[model.name] = model
@@ -627,7 +629,7 @@ class Client:
         """
         from mdl.ops.push import UPLOAD_HOSTS, PushRequest, check_repository, push
 
-        [model] = self._targets.models([repository])
+        [model] = self._finder.models([repository])
         origin = check_repository(model.sources[0] if len(model.sources) == 1 else None, repository)
         request = PushRequest(places.place_of(source, "SOURCE"), origin, public, dry_run)
 
@@ -651,7 +653,7 @@ class Client:
     ) -> Path:
         """As `download`, of one model: returns its folder, or the path of its file if exactly one was asked for, and
         raises the error if anything failed."""
-        model = self._targets.one(target, is_asked=not self.config.is_offline)
+        model = self._finder.one(target, is_asked=not self.config.is_offline)
         report = self.download([model], revision=revision, force=force, **options)
         report.raise_for_errors()
         [brought] = report.models
@@ -865,7 +867,7 @@ class Client:
         if source is not None:
             if name is not None:
                 raise UsageError("--as and --from do not go together", item="--as", hint="leave out one of the two")
-            model = self._targets.one(source, is_asked=True)
+            model = self._finder.one(source, is_asked=True)
             with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
                 ask = partial(repository_files, model, context.resolver)
                 return import_folder(place, context, ask, how=how, dry_run=dry_run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from mdl.errors import UsageError
 from mdl.values import value_class
@@ -158,7 +158,11 @@ def is_true(text: str | None) -> bool:
     return as_meant(text or "").lower() in _TRUE
 
 
-def texts(value: str | Iterable[str]) -> tuple[str, ...]:
+Texts: TypeAlias = "str | Iterable[str]"
+"""One text, or several."""
+
+
+def texts(value: Texts) -> tuple[str, ...]:
     """One text, or several: a single string is never taken for a list of its letters. Raises ``TypeError``."""
     given: Any = value
     is_single = isinstance(given, str) or not isinstance(given, Iterable)

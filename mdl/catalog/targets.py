@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 from mdl.catalog.model import COMMAND_LINE, Catalog, CatalogFile, Model
 from mdl.errors import NotFound, Unsafe, UsageError
@@ -13,6 +14,9 @@ from mdl.sources import Origin, is_reference
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.shorthand import advice_on_name, names_a_file, read_word
 from mdl.sources.url import UrlOrigin, digest_in, sha256_of
+
+Targets: TypeAlias = str | Model | Sequence[str | Model]
+"""Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
 
 _OF_ITS_SERVER = RelPath("-")
 """Stands for the name that the server of a URL will tell."""
@@ -44,6 +48,18 @@ def models_of(
             model = _joined(joined[model.name], model)
         joined[model.name] = model
     return list(joined.values())
+
+
+def as_targets(given: Targets) -> list[str | Model]:
+    """The targets one by one. Raises ``TypeError`` for anything else: a caller may not check types."""
+    values: Any = given
+    if isinstance(given, str | Model) or not isinstance(values, Iterable):
+        values = [given]
+    targets = list(values)
+    for target in targets:
+        if not isinstance(target, str | Model):
+            raise TypeError(f"{target!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
+    return targets
 
 
 def needs_catalog(targets: Sequence[str | Model]) -> bool:

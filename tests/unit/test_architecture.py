@@ -21,7 +21,7 @@ LAYERS = [
     {"config", "sources", "catalog", "runs", "archive"},
     {"downloader", "results"},
     {"console", "jobs"},
-    {"network_access", "stores", "context", "local", "ops", "targets"},
+    {"network_access", "stores", "context", "local", "ops", "model_finder"},
     {"client", "api", "doctor", "demo"},
     {"cli", "plugins", "__main__"},
 ]

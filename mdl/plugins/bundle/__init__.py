@@ -19,10 +19,10 @@ from mdl.units import parse_size
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog
+    from mdl.catalog.targets import Targets
     from mdl.client import Client
     from mdl.plugins.bundle.manifest import BundleExport, BundleImport
     from mdl.stores import Folder
-    from mdl.targets import Targets
 
 PLUGIN = Plugin(
     commands={"bundle": PluginCommand("mdl.plugins.bundle.command", "Export models for machines without a network")},

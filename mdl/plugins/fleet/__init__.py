@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mdl.plugins.fleet.operation import OnNode
     from mdl.plugins.fleet.report import FleetReport
     from mdl.stores import Folder
-    from mdl.targets import Texts
+    from mdl.units import Texts
 
 PLUGIN = Plugin(
     commands={"fleet": PluginCommand("mdl.plugins.fleet.command", "Run get, verify or status on many nodes")},

@@ -22,12 +22,13 @@ from mdl.plugin import Plugin, PluginCommand
 from mdl.units import as_text, parse_duration, texts
 
 if TYPE_CHECKING:
+    from mdl.catalog.targets import Targets
     from mdl.client import CallOptions, Client
     from mdl.context import Context
     from mdl.plugins.mirror.cleaning import MirrorItem
     from mdl.plugins.mirror.operation import Mirror, MirrorReport, MirrorVersion
     from mdl.reports import Report
-    from mdl.targets import Targets, Texts
+    from mdl.units import Texts
 
 PLUGIN = Plugin(
     commands={"mirror": PluginCommand("mdl.plugins.mirror.command", "Keep what is locked in your own object store")},

@@ -20,7 +20,7 @@ from mdl.units import texts
 if TYPE_CHECKING:
     from mdl.client import Client
     from mdl.plugins.render.work import Rendered
-    from mdl.targets import Texts
+    from mdl.units import Texts
 
 PLUGIN = Plugin(
     commands={

@@ -1,33 +1,29 @@
-"""Targets: which models the words of a user mean, in the catalog, at a hub or on this disk."""
+"""ModelFinder: which models the words of a user mean, in the catalog, at a hub or on this disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from mdl.catalog.in_use import CatalogInUse
-from mdl.errors import LockError, NotFound, UsageError, online_hint, storage_error
+from mdl.errors import LockError, MdlError, NotFound, UsageError, online_hint, storage_error
 from mdl.network_access import NetworkAccess
 from mdl.stores import Folder, Stores, check_into
-from mdl.units import texts
+from mdl.units import Texts, texts
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
     from mdl.catalog.resolver import Resolver
+    from mdl.catalog.targets import Targets
     from mdl.config.settings import Config
     from mdl.downloader.store import Store
 
-Targets: TypeAlias = "str | Model | Sequence[str | Model]"
-"""Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
-Texts: TypeAlias = "str | Iterable[str]"
-"""One text, or several."""
 
-
-class TargetReader:
-    """Reads targets against the catalog in use, the models folder and the hub in use."""
+class ModelFinder:
+    """Finds models by what a user asks for: against the catalog in use, the models folder and the hub in use."""
 
     def __init__(
         self,
@@ -53,15 +49,11 @@ class TargetReader:
         sha256: str | None = None,
     ) -> list[Model]:
         """As `mdl.Client.models`, which says what the arguments mean and what is raised."""
-        from mdl.catalog.model import Catalog, Model
-        from mdl.catalog.targets import models_of, needs_catalog
+        from mdl.catalog.model import Catalog
+        from mdl.catalog.targets import as_targets, models_of, needs_catalog
         from mdl.sources import page_hosts
 
-        given: Any = targets
-        wanted = [given] if isinstance(given, str | Model) or not isinstance(given, Iterable) else list(given)
-        for target in wanted:
-            if not isinstance(target, str | Model):
-                raise TypeError(f"{target!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
+        wanted = as_targets(targets)
         catalog = self._catalogs.catalog if needs_catalog(wanted) else Catalog()
         hosts = page_hosts(self._network.endpoint)
         models = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
@@ -83,29 +75,36 @@ class TargetReader:
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`
         with a hint that names what is near."""
         from mdl.local.on_disk import at_its_hub, model_of
-        from mdl.sources import is_reference
 
         receipts = self._stores.open().receipts
+        names_here = receipts.models()
         try:
-            if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
-                remote, _, job = target.partition("/")
-                if target in receipts.models() or remote in self._network.remotes:
-                    raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
-            models = []
-            for model in self.models(target):
-                is_as_named = is_asked or model.is_of_catalog
-                models.append(model if is_as_named else at_its_hub(model, receipts.in_order(model.name)))
-            return models
+            models = self._meant(target, names_here)
         except NotFound as error:
-            names_here = receipts.models()
             if target in names_here:
                 return [model_of(str(target), receipts.in_order(str(target)))]
-            if get_close_matches(str(target), names_here, 1, 0.5):
-                catalog = self._catalogs.catalog
-                near = get_close_matches(str(target), {*names_here, *catalog.models, *catalog.groups}, 3, 0.5)
-                hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
-                raise error.but(hint=hint) from error
-            raise
+            raise self._with_near(error, str(target), names_here) from error
+        if is_asked:
+            return models
+        return [model if model.is_of_catalog else at_its_hub(model, receipts.in_order(model.name)) for model in models]
+
+    def _meant(self, target: str | Model, names_here: Collection[str]) -> list[Model]:
+        """As `models`, but ``REMOTE/JOB`` is the result of a job and no repository. Raises `NotFound` for one."""
+        from mdl.sources import is_reference
+
+        if isinstance(target, str) and "/" in target and not is_reference(target):
+            remote, _, job = target.partition("/")
+            if target in names_here or remote in self._network.remotes:
+                raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
+        return self.models(target)
+
+    def _with_near(self, error: NotFound, target: str, names_here: Collection[str]) -> MdlError:
+        """The error with what is near, if it is near to anything on this disk."""
+        if not get_close_matches(target, names_here, 1, 0.5):
+            return error
+        catalog = self._catalogs.catalog
+        near = get_close_matches(target, {*names_here, *catalog.models, *catalog.groups}, 3, 0.5)
+        return error.but(hint=f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk")
 
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
@@ -113,6 +112,7 @@ class TargetReader:
         """The models that can be verified: ``targets``, which may be folders that the catalog does not know, or
         everything that is here. Raises as `models`, and `StorageError`."""
         from mdl.catalog.model import Model
+        from mdl.catalog.targets import as_targets
         from mdl.local.on_disk import cached_models
 
         store = self._stores.open([Model("")], into)
@@ -131,7 +131,7 @@ class TargetReader:
                 models += cached_models(store)
             return models
         chosen: dict[str, Model] = {}
-        for target in [targets] if isinstance(targets, str | Model) else targets:
+        for target in as_targets(targets):
             if isinstance(target, str) and target in here and not revision:
                 chosen[target] = here[target]
                 continue
