@@ -6,18 +6,19 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, field, replace
 
-from mdl.archive.held_secrets import HeldSecret, held_secret
-from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
+from mdl.archive.held_secrets import held_secret
+from mdl.archive.manifest import NAME, Manifest, Skipped
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
-from mdl.paths import RelPath, matching, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
-from mdl.runs.checkpoint import FINAL, Checkpoint
+from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
 from mdl.runs.completeness import why_cut, why_incomplete, why_parts_are_missing
 from mdl.runs.known_layouts import ADAPTER_CONFIG, base_model_note
+from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
@@ -36,15 +37,15 @@ _DATA_SUFFIXES = {
 }
 _DATA = {suffix: kind for kind, suffixes in _DATA_SUFFIXES.items() for suffix in suffixes.split()}
 """What a file of a data set is, by its suffix."""
-_NEEDED = re.compile(
-    r".*(config|tokenizer|vocab|merges|special_tokens|added_tokens|hparams|processor|chat_template).*"
-    r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
-)
-"""Names of small files that a model is loaded with."""
+_NEEDED = (*CONFIGS, *VOCABULARY)
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
 _SUMMARY = re.compile(
-    r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
+    r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|hparams\.yaml|args\.yaml"
+    r"|(all|train|eval|test|predict)_results\.json"
 )
+"""What sums up a training, and is packed with its logs."""
+_MAY_HOLD_MORE = ("excluded", "unreadable")
+"""Kinds of entries that may be folders, in which something is that was asked for."""
 
 
 @value_class
@@ -118,360 +119,382 @@ def select(
     """
     if checkpoint is None and not rules.are_of_files:
         run.check_recognised()
-    taken = checkpoint.name if checkpoint else "the model"
-    skipped = []
-    for newer in passed_over:
-        state = f"not complete: {newer.note}" if newer.note else "not complete"
-        skipped.append(Skipped(shown(newer.name), shown(f"{state}; {taken} is taken")))
-    selecting = _Selecting(run, checkpoint, rules, own, skipped)
-    added = selecting.left_out_by_name() if rules.include else frozenset()
+    added = _left_out_by_name(run, checkpoint, rules)
     if rules.allow_secrets and not added:
         what = "--allow-secrets packs a file that is left out because it holds a secret, and none is named"
         raise UsageError(what, hint="name each with --include NAME")
     narrowing = [pattern for pattern in rules.include if pattern not in added]
-    selecting = _Selecting(run, checkpoint, replace(rules, include=narrowing), own, skipped, added)
-    return selecting.select()
+    rules = replace(rules, include=narrowing)
+    selecting = _Selecting(run.tree, rules, added, own)
+    for newer in passed_over:
+        selecting.pass_over(newer, checkpoint)
+    if checkpoint and not checkpoint.complete:
+        selecting.refuse_incomplete(checkpoint, "this checkpoint", why_incomplete(run.tree, checkpoint.entries))
+    model = _packed_model(run, checkpoint, rules)
+    missing = why_parts_are_missing(run.tree, model.entries) if model else ""
+    if model and missing:
+        selecting.refuse_incomplete(model, "the model", missing)
+    selecting.add_all(_scope_of(run, checkpoint, rules))
+    selecting.check_all()
+    if rules.whole_run and not (run.is_recognised and run.checkpoints):
+        selecting.note_unrecognised()
+    manifest = Manifest((), run=run.name, layout=run.layout, inference_only=rules.inference_only)
+    if checkpoint:
+        manifest = replace(manifest, checkpoint=checkpoint.name, step=checkpoint.step)
+    return selecting.selection(manifest)
 
 
-def _below(base: str, path: str) -> str:
-    """The path of something in ``base``, as it is named in the archive."""
-    return path.removeprefix(f"{base}/") if base else path
+def _packed_model(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> Checkpoint | None:
+    """Return what is packed as the run's model; None if a checkpoint is packed, or files, whatever they are."""
+    if checkpoint or rules.are_of_files or not run.is_recognised:
+        return None
+    return run.finished_or_only
+
+
+# What may be packed
+
+
+@value_class
+class _Scope:
+    """What may be packed: the ``entries``, whose names in the archive are relative to ``base``, and the ``companions``
+    of the checkpoint that they are. ``with_logs``: logs are packed too; ``with_folders``: so are empty folders.
+    ``skipped`` is what was left out already, by name and reason, and ``notes`` tell a user about that."""
+
+    base: str
+    entries: Sequence[Entry]
+    companions: Companions = Companions()
+    with_logs: bool = False
+    with_folders: bool = True
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def name_of(self, entry: Entry) -> str:
+        """The name of an entry in the archive."""
+        return entry.path.removeprefix(f"{self.base}/") if self.base else entry.path
+
+    def why_left_out(self, name: str, entry: Entry) -> str:
+        """Return why a file that was asked for is left out all the same; "" if it is not."""
+        if entry.kind in ("special", "excluded"):
+            return entry.why
+        if name == NAME:
+            return "the archive gets a new manifest"
+        if is_log(entry.name) and not self.with_logs:
+            return "a log; --logs packs these"
+        return ""
+
+
+def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Scope:
+    if rules.logs:
+        return _Scope("", [entry for entry in run.tree.entries if _may_be_log(entry)], with_logs=True)
+    if rules.inference_only:
+        return _inference_scope(run, checkpoint)
+    if checkpoint:
+        companions = companions_of(run.tree, checkpoint)
+        return _Scope(checkpoint.base, checkpoint.entries, companions, with_logs=checkpoint.name != FINAL)
+    everything = _Scope(run.model_base, run.tree.below(run.model_base), with_logs=rules.whole_run)
+    if rules.whole_run or rules.include:
+        return everything
+    return _model_scope(run, everything)
 
 
 def _may_be_log(entry: Entry) -> bool:
     """Tell whether an entry is a log, or sums one up; an unreadable folder may hold logs."""
-    if entry.kind in ("folder", "unreadable"):
-        return entry.kind == "unreadable"
-    return is_log(entry.name) or _SUMMARY.fullmatch(entry.name) is not None
+    if entry.kind == "folder":
+        return False
+    return entry.kind == "unreadable" or is_log(entry.name) or _SUMMARY.fullmatch(entry.name) is not None
 
 
-@dataclass
+def _inference_scope(run: Run, named: Checkpoint | None) -> _Scope:
+    """What inference needs of a checkpoint, or of the finished model if none is named."""
+    checkpoint = named or run.finished()
+    files = inference_files(run.tree, checkpoint)
+    skipped = tuple((checkpoint.relative(entry), why) for entry, why in files.drop)
+    notes = files.notes
+    unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
+    if unknown:
+        notes = (*notes, f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
+    return _Scope(
+        checkpoint.base,
+        [*files.keep, *files.unknown],
+        companions_of(run.tree, checkpoint),
+        with_logs=checkpoint.name != FINAL,
+        with_folders=False,
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def _model_scope(run: Run, everything: _Scope) -> _Scope:
+    """The finished model without the checkpoints beside it; all there is if no finished model lies beside them."""
+    model = run.model_beside_checkpoints
+    if model is None:
+        return replace(everything, notes=_note_without_model(run))
+    others = run.checkpoints_outside(model)
+    if not others:
+        return everything
+    theirs = paths_of(others) - {"", *(entry.path for entry in model.entries)}
+    entries = []
+    for entry in run.tree.entries:
+        if theirs.isdisjoint((entry.path, *folders_above(entry.path))):
+            entries.append(entry)
+    size = human_bytes(sum(row.bytes for row in others))
+    note = f"left out: {counted(len(others), 'checkpoint')}, {size}; --all packs them, --checkpoint NAME one"
+    return _Scope("", entries, skipped=tuple((row.name, A_CHECKPOINT) for row in others), notes=(note,))
+
+
+def _note_without_model(run: Run) -> tuple[str, ...]:
+    """Return the note that several checkpoints are packed because no finished model lies beside them."""
+    if run.latest is None or run.model_base or len(run.checkpoints) == 1:
+        return ()
+    count = counted(len(run.checkpoints), "checkpoint")
+    hint = f"--checkpoint {run.latest.name} packs the latest alone"
+    return (f"no finished model: all {count} are packed; {hint}",)
+
+
+def _left_out_by_name(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> dict[str, Entry]:
+    """Return the patterns of ``include`` that are the very name of a file that would be left out without them, each
+    with that file."""
+    left_out: dict[str, Entry] = {}
+    if not rules.include:
+        return left_out
+    scope = _scope_of(run, checkpoint, replace(rules, include=()))
+    usual = {entry.path for entry in scope.entries}
+    for name in rules.include:
+        entry = run.tree.find(join(scope.base, name))
+        if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
+            continue
+        is_packed = entry.path in usual and entry.kind == "file" and not scope.why_left_out(name, entry)
+        if not is_packed or held_secret(run.tree, entry):
+            left_out[name] = entry
+    return left_out
+
+
+# What becomes of it
+
+
 class _Selecting:
-    """One selection in the making. ``added`` are the names of files that are packed though they would be left out."""
+    """One selection in the making. ``added`` are the files that are packed though they would be left out, by name."""
 
-    run: Run
-    checkpoint: Checkpoint | None
-    rules: PackRules
-    own: Collection[str]
-    skipped: list[Skipped]
-    added: Collection[str] = ()
-    notes: list[str] = field(default_factory=list)
-    escaping: list[tuple[str, Entry]] = field(default_factory=list)
-    unreadable: list[Entry] = field(default_factory=list)
+    def __init__(self, tree: Tree, rules: PackRules, added: Mapping[str, Entry], own: Collection[str]) -> None:
+        self._tree = tree
+        self._rules = rules
+        self._added = added
+        self._item = str(tree.root)
+        root = os.path.join(self._item, "")
+        self._own = {path.removeprefix(root) for path in own}
+        self._members: dict[str, Member] = {}
+        self._skipped: list[Skipped] = []
+        self._notes: list[str] = []
+        self._escaping: list[str] = []
+        self._unreadable: list[str] = []
 
-    def __post_init__(self) -> None:
-        self.tree = self.run.tree
-        self.item = str(self.run.tree.root)
-        self.root = os.path.join(self.item, "")
-        self.own = {path.removeprefix(self.root) for path in self.own}
-        is_finished_model = self.checkpoint is None or self.checkpoint.name == FINAL
-        self.without_logs = is_finished_model and not self.rules.logs and not self.rules.whole_run
+    def selection(self, manifest: Manifest) -> Selection:
+        """Return what was chosen. ``manifest`` says where it comes from. Raises `ProtocolError` for truncated files."""
+        members = sorted(self._members.values(), key=lambda member: member.path.text)
+        manifest = replace(manifest, incomplete=self._truncated(members))
+        size = sum(member.size for member in members)
+        return Selection(self._tree, tuple(members), manifest, tuple(self._skipped), tuple(self._notes), size)
 
-    def select(self) -> Selection:
-        self._refuse_incomplete()
-        base, entries = self._candidates()
-        beside = self._companions(base)
-        members = self._members(base, [*entries, *self._added_entries(base, entries)])
-        members += self._beside(members, beside)
-        members.sort(key=lambda member: member.path.text)
-        self._refuse_unreadable_and_escaping()
-        folders = [member for member in members if member.is_folder]
-        files = self._without_secrets([member for member in members if not member.is_folder])
-        self._note_base_models(files)
-        self._note_data(files)
+    def _skip(self, name: str, why: str) -> None:
+        self._skipped.append(Skipped(shown(name), why))
+
+    def pass_over(self, newer: Checkpoint, taken: Checkpoint | None) -> None:
+        """List an incomplete checkpoint that is newer than the one that is ``taken``."""
+        state = f"not complete: {newer.note}" if newer.note else "not complete"
+        self._skip(newer.name, shown(f"{state}; {taken.name if taken else 'the model'} is taken"))
+
+    def refuse_incomplete(self, packed: Checkpoint, what: str, why: str) -> None:
+        """Refuse a checkpoint or a model that lacks bytes, ``why`` says which, unless that is allowed; if only a
+        trainer's last mark is missing, note that. Raises `ProtocolError`."""
+        if why and not self._rules.allow_incomplete:
+            raise ProtocolError(f"{what} is not complete: {why}", item=packed.name, hint=_INCOMPLETE)
+        self._notes.append(f"{packed.name} is not complete: {why or packed.note}")
+
+    def add_all(self, scope: _Scope) -> None:
+        """Add what of a scope is wanted, what is added by name, and the companions."""
+        self._notes += scope.notes
+        for name, why in scope.skipped:
+            self._skip(name, why)
+        for name, entry in self._added.items():
+            self._add_by_name(name, entry)
+        for entry in scope.entries:
+            name = scope.name_of(entry)
+            if name not in self._added:
+                self._add(name, entry, scope)
+        self._add_companions(scope)
+
+    def _add_companions(self, scope: _Scope) -> None:
+        """Add what belongs to the checkpoint and lies beside or above it: by its own name, or by its path below the
+        run where that name is taken. Other forms of the checkpoint are left out."""
+        for entry in scope.companions.exports:
+            name = scope.name_of(entry)
+            if name not in self._added:
+                way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the whole folder"
+                self._skip(name, f"beside the weights, and of the same name; {way}")
+        there = {member.entry.path for member in self._members.values()}
+        for entry in scope.companions.along:
+            if entry.path not in there:
+                name = entry.path if RelPath(entry.name).folded in self._members else entry.name
+                self._add(name, entry, scope)
+
+    # One entry
+
+    def _add(self, name: str, entry: Entry, scope: _Scope) -> None:
+        """Make an entry a member; or note why it is left out, or why nothing can be packed as long as it is there."""
+        names = {name} if entry.kind == "file" else {name, f"{name}/"}
+        if entry.real in self._own or matching(names, self._rules.exclude):
+            return
+        include = self._rules.include
+        if include and entry.kind not in _MAY_HOLD_MORE and not matching(names, include):
+            return
+        if entry.kind == "folder":
+            is_choice = include or not scope.with_folders
+            if not is_choice and not self._tree.children(entry.path):
+                self._put(name, entry)
+            return
+        why = scope.why_left_out(name, entry)
+        if why:
+            self._skip(name, why)
+        elif entry.kind == "escapes":
+            self._escaping.append(f"{shown(name)} is {shown(entry.why)}")
+        else:
+            self._put_readable(name, entry)
+
+    def _add_by_name(self, name: str, entry: Entry) -> None:
+        """Add a file that would be left out, for ``include`` has its very name."""
+        if name == NAME:
+            self._skip(name, "the archive gets a new manifest")
+        elif entry.is_excluded_folder:
+            self._skip(name, f"{entry.why}, and a folder: only files can be added")
+        elif not matches(name, self._rules.exclude):
+            self._put_readable(name, entry)
+
+    def _put_readable(self, name: str, entry: Entry) -> None:
+        place = os.path.join(self._item, entry.real)
+        if entry.kind == "unreadable" or not os.access(place, os.R_OK, follow_symlinks=False):
+            self._unreadable.append(f"{shown(entry.path)}: {entry.why or 'not readable'}")
+        else:
+            self._put(name, entry)
+
+    def _put(self, name: str, entry: Entry) -> None:
+        member = Member(RelPath.parse(name), entry)
+        key = member.path.folded
+        if key in self._members:
+            refuse_twins([self._members[key].path, member.path])
+        self._members[key] = member
+
+    # All of them
+
+    def check_all(self) -> None:
+        """Leave out what holds a secret, and tell what else a user should know of the members.
+
+        Raises `StorageError` for what cannot be read, `Unsafe` for links and names, `NotFound` if nothing is left.
+        """
+        if self._unreadable:
+            message = "\n".join([f"{counted(len(self._unreadable), 'path')} cannot be read", *self._unreadable])
+            raise StorageError(message, item=self._item, hint="make them readable, or leave them out with --exclude")
+        if self._escaping:
+            hint = "leave it out with --exclude, or put the file itself there"
+            links = listed(self._escaping, "; ", most=_NAMED)
+            raise Unsafe(f"a link leaves the run: {links}", item=self._item, hint=hint)
+        files = []
+        folders = []
+        for key, member in sorted(self._members.items()):
+            if member.is_folder:
+                folders.append(member.path)
+            elif self._may_be_packed(member):
+                files.append(member)
+            else:
+                del self._members[key]
         if not files:
             raise self._nothing()
-        members = sorted([*files, *folders], key=lambda member: member.path.text)
         paths = [RelPath(NAME), *(member.path for member in files)]
         refuse_twins(paths)
-        refuse_twin_folders(paths, [member.path for member in folders])
-        if self.rules.whole_run and not (self.run.is_recognised and self.run.checkpoints):
-            weights = sum(is_weights(member.path.name) for member in files)
-            count = counted(len(files), "file")
-            self.notes.append(f"no model is recognised: all {count} are packed, {weights:,} of them weights")
-        manifest = self._manifest(self._check_truncated(files))
-        size = sum(member.size for member in files)
-        return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), size)
+        refuse_twin_folders(paths, folders)
+        self._notes += [*_base_model_notes(self._tree, files), *_data_notes(files)]
 
-    def _manifest(self, incomplete: tuple[str, ...]) -> Manifest:
-        """The manifest, whose files are known once they were read."""
-        checkpoint = self.checkpoint
-        step = checkpoint.step if checkpoint else None
-        return Manifest(
-            files=(),
-            run=self.run.name,
-            checkpoint=checkpoint.name if checkpoint else "",
-            step=step if is_step(step) else None,
-            layout=self.run.layout,
-            inference_only=self.rules.inference_only,
-            incomplete=incomplete,
-        )
+    def note_unrecognised(self) -> None:
+        """Say that all of a folder is packed in which no model is recognised."""
+        files = [member.path.name for member in self._members.values() if not member.is_folder]
+        weights = sum(map(is_weights, files))
+        count = counted(len(files), "file")
+        self._notes.append(f"no model is recognised: all {count} are packed, {weights:,} of them weights")
 
-    def left_out_by_name(self) -> frozenset[str]:
-        """The patterns of ``include`` that are the very name of a file that would be left out without them."""
-        usual = _Selecting(self.run, self.checkpoint, replace(self.rules, include=()), self.own, [])
-        base, entries = usual._candidates()
-        packed = {member.path.text: member.entry for member in usual._members(base, entries)}
-        left_out = set()
-        for name in self.rules.include:
-            entry = self.tree.find(join(base, name))
-            if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
-                continue
-            if name not in packed or held_secret(self.tree, packed[name]):
-                left_out.add(name)
-        return frozenset(left_out)
-
-    def _added_entries(self, base: str, entries: Iterable[Entry]) -> list[Entry]:
-        """Return what is packed by name besides these entries."""
-        there = {entry.path for entry in entries}
-        paths = [join(base, name) for name in sorted(self.added)]
-        added = [self.tree.find(path) for path in paths if path not in there]
-        return list(filter(None, added))
-
-    def _members(self, base: str, entries: Iterable[Entry]) -> list[Member]:
-        """The members that these entries become, sorted by name."""
-        members = [self._member(entry, _below(base, entry.path)) for entry in entries]
-        return sorted(filter(None, members), key=lambda member: member.path.text)
-
-    def _without_secrets(self, members: list[Member]) -> list[Member]:
-        """The members without those that hold a secret, which are listed; unless they are named, and that is allowed.
-        Weights are no place for secrets, and no model is one without them: they stay, and are named."""
-        kept = []
-        for member in members:
-            held = held_secret(self.tree, member.entry)
-            if held is None or self._is_packed_with(member, held):
-                kept.append(member)
-        return kept
-
-    def _is_packed_with(self, member: Member, held: HeldSecret) -> bool:
-        """Tell whether a member is packed though it holds a secret, and note or list it."""
+    def _may_be_packed(self, member: Member) -> bool:
+        """Tell whether a file holds no secret, or is packed all the same; then that is noted. Weights are no place for
+        secrets, and no model is one without them: they are packed."""
+        held = held_secret(self._tree, member.entry)
+        if held is None:
+            return True
         name = member.path.text
         holds = f"holds what looks like {held.kind}"
         if held.is_in_weights:
-            self.notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
+            self._notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
             return True
-        if self.rules.allow_secrets and name in self.added:
-            self.notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
+        if self._rules.allow_secrets and name in self._added:
+            self._notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
             return True
-        needed = "; the model may not load without it" if _NEEDED.fullmatch(member.path.name) else ""
-        way = f"--include {shown(name)} --allow-secrets packs it"
-        self.skipped.append(Skipped(shown(name), f"{holds}{needed}; {way}"))
+        if matches(member.path.name, _NEEDED):
+            holds += "; the model may not load without it"
+        self._skip(name, f"{holds}; --include {shown(name)} --allow-secrets packs it")
         return False
 
-    def _companions(self, base: str) -> tuple[Entry, ...]:
-        """Return what belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left
-        out."""
-        if self.checkpoint is None or self.rules.logs:
-            return ()  # all of a folder is packed, or a choice of it by name
-        companions = companions_of(self.tree, self.checkpoint)
-        for entry in companions.exports:
-            name = _below(base, entry.path)
-            if name not in self.added:
-                way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the whole folder"
-                self.skipped.append(Skipped(shown(name), f"beside the weights, and of the same name; {way}"))
-        return companions.along
-
-    def _beside(self, members: Iterable[Member], beside: Iterable[Entry]) -> list[Member]:
-        """The members that these entries become: by their own names, or by their paths below the run where a name is
-        taken."""
-        taken = {member.path.folded for member in members}
-        there = {member.entry.path for member in members}
-        more = []
-        for entry in beside:
-            if entry.path in there:
-                continue
-            name = entry.path if RelPath(entry.name).folded in taken else entry.name
-            member = self._member(entry, name)
-            if member is not None:
-                taken.add(member.path.folded)
-                more.append(member)
-        return more
-
-    def _note_base_models(self, members: Iterable[Member]) -> None:
-        """Say of each adapter which model it needs."""
-        notes: dict[str, None] = {}
-        for member in members:
-            if member.path.name == ADAPTER_CONFIG:
-                folder = member.entry.path.rpartition("/")[0]
-                notes[base_model_note(self.tree, folder)] = None
-        self.notes += filter(None, notes)
-
-    def _note_data(self, members: Iterable[Member]) -> None:
-        """Say which data sets are packed as well, and what leaves them out."""
-        counts = Counter[str]()
-        globs: dict[str, None] = {}
-        folders: dict[str, None] = {}
-        size = 0
-        for member in members:
-            top, slash, _ = member.path.text.partition("/")
-            suffix = member.path.name.rpartition(".")[2].lower()
-            if suffix not in _DATA or not slash:
-                continue
-            counts[_DATA[suffix]] += 1
-            folders[top] = None
-            globs[f"{top}/*.{suffix}"] = None
-            size += member.size
-        if not counts:
-            return
-        what = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
-        flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in sorted(globs)[:_NAMED])
-        where = listed([shown(folder) for folder in sorted(folders)], most=_NAMED)
-        self.notes.append(f"packed as well: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out")
-
-    def _refuse_incomplete(self) -> None:
-        """Refuse a checkpoint that lacks bytes, and a model that lacks one of its shards; if only a trainer's last mark
-        is missing, note that."""
-        checkpoint = self.checkpoint
-        model = self._model()
-        missing = why_parts_are_missing(self.tree, model.entries) if model else ""
-        if model and missing:
-            self._refuse(model, "the model", missing)
-        elif checkpoint and not checkpoint.complete:
-            self._refuse(checkpoint, "this checkpoint", why_incomplete(self.tree, checkpoint.entries))
-
-    def _refuse(self, checkpoint: Checkpoint, what: str, why: str) -> None:
-        """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
-        if why and not self.rules.allow_incomplete:
-            raise ProtocolError(f"{what} is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
-        self.notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
-
-    def _model(self) -> Checkpoint | None:
-        """Return what is packed as the run's model if no checkpoint was named; None if not a model is asked for but
-        what is there, as of a folder that no trainer's layout fits."""
-        rows = self.run.checkpoints
-        if self.checkpoint or self.rules.are_of_files or not self.run.is_recognised:
-            return None
-        has_model = len(rows) == 1 or (len(rows) > 1 and rows[-1].is_finished)
-        return rows[-1] if has_model else None
-
-    def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
+    def _truncated(self, members: list[Member]) -> tuple[str, ...]:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
         truncated = {}
         for member in members:
-            reason = why_cut(self.tree, member.entry)
-            if reason:
-                truncated[member.path.text] = reason
-        if truncated and not self.rules.allow_incomplete:
-            cut = listed([f"{shown(name)}: {reason}" for name, reason in truncated.items()], "; ", most=_NAMED)
-            raise ProtocolError(f"not complete: {cut}", item=self.item, hint=_INCOMPLETE)
+            why = why_cut(self._tree, member.entry)
+            if why:
+                truncated[member.path.text] = f"{shown(member.path.text)}: {why}"
+        if truncated and not self._rules.allow_incomplete:
+            cut = listed(list(truncated.values()), "; ", most=_NAMED)
+            raise ProtocolError(f"not complete: {cut}", item=self._item, hint=_INCOMPLETE)
         return tuple(truncated)
-
-    def _candidates(self) -> tuple[str, list[Entry]]:
-        """The folder that names are relative to, and the entries below it that may be packed."""
-        if self.rules.logs:
-            return "", [entry for entry in self.tree.entries if _may_be_log(entry)]
-        if self.rules.inference_only:
-            return self._for_inference(self.checkpoint or self.run.finished())
-        if self.checkpoint:
-            return self.checkpoint.base, list(self.checkpoint.entries)
-        return self.run.model_base, self._whole_model()
-
-    def _for_inference(self, checkpoint: Checkpoint) -> tuple[str, list[Entry]]:
-        """As `_candidates`, of what inference needs of a checkpoint."""
-        files = inference_files(self.tree, checkpoint)
-        self.skipped += [Skipped(checkpoint.relative(entry), why) for entry, why in files.drop]
-        self.notes += files.notes
-        unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
-        if unknown:
-            self.notes.append(f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
-        return checkpoint.base, [*files.keep, *files.unknown]
-
-    def _whole_model(self) -> list[Entry]:
-        """Return what is packed if no checkpoint was named: the finished model; all there is if it has none, if all was
-        asked for, or if globs choose."""
-        run = self.run
-        everything = list(self.tree.below(run.model_base))
-        if self.rules.whole_run or self.rules.include:
-            return everything
-        model = run.model_beside_checkpoints
-        if model is None:
-            if len(run.checkpoints) > 1 and not run.model_base and run.latest:
-                count = counted(len(run.checkpoints), "checkpoint")
-                hint = f"--checkpoint {run.latest.name} packs the latest alone"
-                self.notes.append(f"no finished model: all {count} are packed; {hint}")
-            return everything
-        others = run.checkpoints_outside(model)
-        if not others:
-            return everything
-        theirs: set[str] = set()
-        for row in others:
-            self.skipped.append(Skipped(shown(row.name), A_CHECKPOINT))
-            theirs |= row.paths
-        theirs -= {"", *(entry.path for entry in model.entries)}
-        count = counted(len(others), "checkpoint")
-        size = human_bytes(sum(row.bytes for row in others))
-        self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
-        return [entry for entry in self.tree.entries if theirs.isdisjoint((entry.path, *folders_above(entry.path)))]
-
-    def _member(self, entry: Entry, name: str) -> Member | None:
-        """The member that an entry becomes; None if it is left out."""
-        kind = entry.kind
-        if self._is_unwanted(entry, name):
-            return None
-        if kind == "escapes":
-            self.escaping.append((name, entry))
-            return None
-        if kind == "folder":
-            is_wanted = not self.rules.include and not self.rules.inference_only
-            is_empty = not self.tree.children(entry.path)
-            return Member(RelPath.parse(name), entry) if is_wanted and is_empty else None
-        reason = self._why_left_out(entry, name)
-        if reason:
-            self.skipped.append(Skipped(shown(name), reason))
-            return None
-        if kind == "unreadable" or not os.access(self.root + entry.real, os.R_OK, follow_symlinks=False):
-            self.unreadable.append(entry)
-            return None
-        return Member(RelPath.parse(name), entry)
-
-    def _why_left_out(self, entry: Entry, name: str) -> str:
-        """Return why a file that was asked for is left out all the same; "" if it is not."""
-        if entry.kind == "special":
-            return entry.why
-        if entry.is_excluded_folder and name in self.added:
-            return f"{entry.why}, and a folder: only files can be added"
-        if name == NAME:
-            return "the archive gets a new manifest"
-        if name in self.added:
-            return ""
-        if entry.kind == "excluded":
-            return entry.why
-        if self.without_logs and is_log(entry.name):
-            return "a log; --logs packs these"
-        return ""
-
-    def _is_unwanted(self, entry: Entry, name: str) -> bool:
-        """Tell whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
-        wanted is not unwanted."""
-        include = self.rules.include
-        exclude = self.rules.exclude
-        names = {name}
-        if entry.kind != "file":
-            names.add(f"{name}/")
-        if entry.real in self.own or matching(names, exclude):
-            return True
-        if entry.kind in ("excluded", "unreadable") or not include or name in self.added:
-            return False
-        return not matching(names, include)
-
-    def _refuse_unreadable_and_escaping(self) -> None:
-        if self.unreadable:
-            rows = [f"{shown(entry.path)}: {entry.why or 'not readable'}" for entry in self.unreadable]
-            count = "1 entry" if len(rows) == 1 else f"{len(rows)} entries"
-            message = "\n".join([f"{count} cannot be read", *rows])
-            raise StorageError(message, item=self.item, hint="make them readable, or leave them out with --exclude")
-        if self.escaping:
-            links = [f"{shown(name)} is {shown(entry.why)}" for name, entry in self.escaping]
-            hint = "leave it out with --exclude, or put the file itself there"
-            raise Unsafe(f"a link leaves the run: {listed(links, '; ', most=_NAMED)}", item=self.item, hint=hint)
 
     def _nothing(self) -> NotFound:
         message = "there is no model in this run"
         hint = "'mdl checkpoints' shows what there is"
-        if self.rules.logs:
+        if self._rules.logs:
             message = "there is no log in this run"
             hint = "logs are *.log, progress.json, event files …"
-        elif self.rules.include or self.rules.exclude:
+        elif self._rules.include or self._rules.exclude:
             message = "no file is left by --include and --exclude"
             hint = "-n shows what is packed"
-        return NotFound(message, item=self.item, hint=hint)
+        return NotFound(message, item=self._item, hint=hint)
+
+
+# Notes
+
+
+def _base_model_notes(tree: Tree, members: Iterable[Member]) -> list[str]:
+    """Return which model each adapter needs."""
+    notes: dict[str, None] = {}
+    for member in members:
+        if member.path.name == ADAPTER_CONFIG:
+            folder = member.entry.path.rpartition("/")[0]
+            notes[base_model_note(tree, folder)] = None
+    notes.pop("", None)
+    return list(notes)
+
+
+def _data_notes(members: Iterable[Member]) -> list[str]:
+    """Return which data sets are packed as well, and what leaves them out."""
+    counts = Counter[str]()
+    globs = set()
+    folders = set()
+    size = 0
+    for member in members:
+        top, slash, _ = member.path.text.partition("/")
+        suffix = member.path.name.rpartition(".")[2].lower()
+        kind = _DATA.get(suffix)
+        if kind and slash:
+            counts[kind] += 1
+            folders.add(shown(top))
+            globs.add(shlex.quote(shown(f"{top}/*.{suffix}")))
+            size += member.size
+    if not counts:
+        return []
+    what = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
+    flags = " ".join(f"--exclude {glob}" for glob in sorted(globs)[:_NAMED])
+    where = listed(sorted(folders), most=_NAMED)
+    return [f"packed as well: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import field, replace
 from typing import Literal
 
+from mdl.bounds import LARGEST_NUMBER
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
@@ -17,6 +18,7 @@ MODEL_FOLDER = "model"
 """The folder of a run that holds its finished model, if the run has one."""
 FINAL = "final"
 """The name of a row for the finished model that lies beside the checkpoints."""
+_DIGITS = re.compile(r"[0-9]{1,18}")
 Axis = Literal["step", "epoch"]
 
 
@@ -193,13 +195,10 @@ def finished_model(
 
 def parse_count(value: object) -> int | None:
     """A whole number of steps, as a number or in digits; None for anything else that a file may hold there."""
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
-        return value
-    return None
+    is_text = isinstance(value, str) and _DIGITS.fullmatch(value)
+    if is_text or (isinstance(value, float) and value.is_integer()):
+        value = int(value)  # type: ignore[call-overload]
+    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else None
 
 
 @value_class

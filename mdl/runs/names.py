@@ -10,6 +10,7 @@ import re
 from urllib.parse import unquote
 
 from mdl.bounds import LONGEST_FILE_NAME
+from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import value_class
 from mdl.weights.known_formats import is_weights
@@ -37,7 +38,6 @@ _LONG_MODEL = re.compile(r"(?:^|[-_.])model[-_](?P<step>[0-9]{5,18})(?:$|[-_.])"
 _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
 _DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
-_LONGEST_COUNT = 18
 _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 
 
@@ -108,8 +108,7 @@ def _count_of(token: re.Match[str]) -> int | None:
     are too many for a count."""
     if token["rounded"]:
         return round(float(token["amount"]) * _UNITS[token["unit"]])
-    digits = (token["number"] or token["grouped"] or "").replace(",", "")
-    return int(digits) if 0 < len(digits) <= _LONGEST_COUNT else None
+    return parse_count((token["number"] or token["grouped"] or "").replace(",", ""))
 
 
 def _has_unit(token: re.Match[str]) -> bool:

@@ -49,6 +49,14 @@ class Run:
         last = self.checkpoints[-1]
         return last if last.is_finished and not last.base else None
 
+    @property
+    def finished_or_only(self) -> Checkpoint | None:
+        """The finished model, or the only checkpoint; None if there are only several checkpoints, or none."""
+        if not self.checkpoints:
+            return None
+        last = self.checkpoints[-1]
+        return last if last.is_finished or len(self.checkpoints) == 1 else None
+
     def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
         """The checkpoints that have more than what is in a finished model."""
         own = {entry.path for entry in model.entries}
@@ -102,9 +110,9 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints, or if none is recognised."""
         self.check_recognised()
-        last = self.checkpoints[-1]
-        if last.is_finished or len(self.checkpoints) == 1:
-            return last
+        model = self.finished_or_only
+        if model:
+            return model
         raise NotFound("no finished model in this run, only checkpoints", item=str(self.tree.root), hint=self._advice())
 
     def check_recognised(self) -> None:

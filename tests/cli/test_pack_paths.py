@@ -349,7 +349,7 @@ def test_what_cannot_be_read_is_named_all_of_it(trained: Shell) -> None:
     excluded = [word for name in closed for word in ("--exclude", name)]
     assert mdl("pack", "run", *excluded).code == 0
     ran = mdl("pack", "run", *excluded[:4])
-    assert (ran.code, ": 1 entry cannot be read" in ran.err) == (7, True)
+    assert (ran.code, ": 1 path cannot be read" in ran.err) == (7, True)
     for words in ((*excluded[:4], "--include", "*.bin", "--include", "*.json"), ("--logs",)):
         assert mdl("pack", "run", *words).code == 7
     (home / "run" / "closed").chmod(0o444)  # it can be listed, and not entered
