@@ -514,7 +514,7 @@ class Client:
         What other models or programs have too stays, and so do files of a model's folder that were changed or added,
         unless ``force`` is set. A reference to a part of a repository (``org/repo:Q8_0``, a file, a revision), or to
         one URL, stands for these files alone. With the layout ``hf-cache`` a name stands for what mdl brought for it,
-        and a reference for what is there, also if another program brought it. What fails for one model is in the
+        and a reference for what is there, also if another program downloaded it. What fails for one model is in the
         report and hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.targets import as_targets
@@ -822,7 +822,7 @@ class Client:
         """Raises as `update` does before it begins."""
         for name in ("locked", "frozen"):
             if self.config[name]:
-                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' brings what is locked"
+                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' downloads what is locked"
                 raise UsageError("an update goes past the lock", item=name, hint=hint)
         models = self.updatable(targets, into=into)
         for model in models:

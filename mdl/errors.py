@@ -152,7 +152,7 @@ class CatalogError(UsageError):
     """The catalog is wrong; the message has every mistake in it."""
 
     code = "CATALOG"
-    default_hint = "mend the catalog; 'mdl config' says which one it is"
+    default_hint = "fix the catalog; 'mdl config' says which one it is"
 
 
 class NotFound(MdlError):

@@ -332,7 +332,7 @@ def told_size(value: object, item: str) -> int:
     try:
         return value if type(value) is int and value > LARGEST_NUMBER else whole_number(value)
     except OutOfBounds as error:
-        raise ProtocolError(f"the size that is told of it: {error}", item=item) from None
+        raise ProtocolError(f"the size that its source gives: {error}", item=item) from None
 
 
 def is_verified(verified: str) -> bool:

@@ -164,7 +164,7 @@ class CatalogInUse:
             update_lock(self.lock_path, self.paths[0], lambda lock: with_first_digests(lock, models, report))
             self.forget_lock()
         except MdlError as error:
-            self._warn(f"the lock could not be brought up to date: {error.message}")
+            self._warn(f"the lock could not be updated: {error.message}")
 
     # What was read may be written by this very process.
 

@@ -48,7 +48,7 @@ def outdated(
     error = report.error
     count = sum(model.has_moved for model in report.models)
     if exit_code and count and not error:
-        hint = "'mdl update' brings it; 'mdl lock --upgrade NAME' puts it into the lock"
+        hint = "'mdl update' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
         error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
     if error:
         session.console.error(error)

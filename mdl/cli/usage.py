@@ -13,7 +13,7 @@ from mdl.plugin import plugins
 
 _ROWS: Final = (
     ("pull install clone", "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
-    ("upgrade", "mdl update NAME brings the newest version; mdl outdated shows what has moved"),
+    ("upgrade", "mdl update NAME downloads the newest version; mdl outdated shows what has moved"),
     ("upload", "mdl push FOLDER hf:ORG/REPO uploads a trained model"),
     ("move cp", "mdl mv NAME --to DIR moves a model to another models folder"),
     ("delete uninstall prune", "mdl rm NAME deletes a model, mdl clean what nothing needs"),

@@ -475,7 +475,7 @@ class Config:
         return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
 
 
-_MEND = "mend that file, or rename it to go on without it"
+_MEND = "fix that file, or rename it to go on without it"
 
 
 def read_config() -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Demo:
             raise MdlError("the second release is not served")
         self._step("10. It was no good: back to the one before, with one switch.", f"rollback {_SERVICE}")
         if self._in_service() != best:
-            raise MdlError("the rollback did not bring the first release back")
+            raise MdlError("the rollback did not restore the first release")
 
     def _step(self, title: str, *commands: str) -> None:
         """Say a title and run the commands. Raises `MdlError` with the exit code of a command if that is not 0."""

@@ -34,7 +34,7 @@ _SIGN_IN = re.compile(
 )
 _SIGN_IN_PATH = re.compile(r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.?]|$)", re.I)
 _BOM = b"\xef\xbb\xbf"
-_MESSAGE_HINT = "read what it says; a host that wants a token is told one in config.toml, as 'mdl doctor' shows"
+_MESSAGE_HINT = "read what it says; the token of a host is set in config.toml, as 'mdl doctor' shows"
 _WHITE = "\t\r\n\f"
 
 

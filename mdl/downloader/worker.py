@@ -235,7 +235,9 @@ class Worker:
         is_news = self._store.write_in_order(error)
         if is_news:
             words = error.strerror or str(error)
-            self._tell(Noticed(message=f"{_IN_ORDER} ({words}): one connection a file, and what breaks starts anew"))
+            self._tell(
+                Noticed(message=f"{_IN_ORDER} ({words}): one connection per file, and a broken download starts again")
+            )
         return is_news is not None
 
     def _writes_in_order_after(self, download: Download, error: BaseException) -> bool:

@@ -141,7 +141,7 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
         if found.owner != job.owner or (found.status != "running" and owner.is_alive() is False):
             return found
         time.sleep(_POLL_SECONDS)
-    raise Busy(f"process {owner.pid} was told to stop and is still running", item=job.id, hint="look again later")
+    raise Busy(f"process {owner.pid} was asked to stop and is still running", item=job.id, hint="look again later")
 
 
 def _send(owner: ProcessId, how: signal.Signals) -> None:

@@ -154,8 +154,8 @@ def _not_in_cache(model: Model, store: Store) -> NotFound:
     if model.origin != COMMAND_LINE or not repos:
         for repo in repos:
             if repo.is_there:
-                hint = f"another program brought {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
-        return NotFound("mdl brought nothing of it to Hugging Face's cache", hint=hint)
+                hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
+        return NotFound("mdl downloaded nothing of it to Hugging Face's cache", hint=hint)
     commits: set[str] = set()
     for repo in repos:
         commits.update(file.commit[:SHORT_COMMIT] for file in repo.files)
@@ -299,7 +299,7 @@ def _why_kept_in_cache(entry: CacheEntry, name: str, *, force: bool) -> str:
         if receipt.model != name:
             return f"{receipt.model} has it too"
         is_adopted = receipt.adopted
-    return "another program brought it" if is_adopted and not force else ""
+    return "another program downloaded it" if is_adopted and not force else ""
 
 
 def _of_cache(

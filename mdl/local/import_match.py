@@ -159,7 +159,9 @@ class CatalogFiles:
         if remote.digest not in hashed.digests:
             digest = hashed.digest(remote.hash_algorithm)
             reason = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
-            raise DigestMismatch(reason, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
+            raise DigestMismatch(
+                reason, hint=f"'mdl get {name}' downloads the right one; or --as NAME for another name"
+            )
         if remote.hub is not None:  # it comes from a folder, and from no hub
             remote = replace(remote, hub=replace(remote.hub, endpoint=""))
         verified = remote.hash_algorithm if remote.is_vouched_for else "none"

@@ -139,7 +139,7 @@ def _load(context: ssl.SSLContext, variable: str, place: str) -> None:
             read_whole(Path(place), LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
             context.load_verify_locations(cafile=place)
     except OSError as error:
-        hint = f"fix {variable}, or unset it" if variable.startswith("SSL") else "install certifi anew"
+        hint = f"fix {variable}, or unset it" if variable.startswith("SSL") else "reinstall certifi"
         raise TlsError(f"no CA certificates from {place}: {_reason(error)}", hint=hint) from error
 
 

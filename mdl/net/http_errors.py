@@ -366,7 +366,7 @@ def plain_http_hint(current: str, target: str) -> str:
     """Return what to do about a redirect from https to http."""
     if host_of(current) == host_of(target):
         return (
-            f"that is a setting of {host_of(current)}: behind a TLS proxy it must be told its own address "
+            f"that is a setting of {host_of(current)}: behind a TLS proxy it must know its own address "
             "(X-Forwarded-Proto: https), or name the http:// URL yourself"
         )
     return f"that is a setting of {host_of(current)}: ask its owner for an https URL, or name the http:// URL yourself"

@@ -49,7 +49,7 @@ def paged(
         seen.update(map(key, items))
         brings_nothing = len(seen) == known and not (may_be_empty and not items)
         if brings_nothing and question is not None:
-            raise ProtocolError(f"{what} does not come to an end: a page of it brings nothing new")
+            raise ProtocolError(f"{what} does not end: one of its pages has nothing new")
         yield from items
 
 

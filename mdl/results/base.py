@@ -147,7 +147,7 @@ class RemoteJob:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one that ended without a result; its ``logs``
         can be had of such a one too."""
         if self.status in ("failed", "cancelled") and not logs:
-            hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            hint = "'mdl fetch --logs' fetches its logs, if it wrote any"
             message = "the job failed" if self.status == "failed" else "the job was cancelled"
             reason = f": {self.error}" if self.error else ", and does not say why"
             raise NotFound(message + reason, item=self.id, hint=hint)

@@ -74,7 +74,7 @@ def told_size_in(facts: Mapping[str, Any]) -> int | None:
         try:
             size = parse_integer(size)
         except OutOfBounds as error:
-            raise ProtocolError(f"the size that is told of it: {error}", item=name) from None
+            raise ProtocolError(f"the size that its source gives: {error}", item=name) from None
     if isinstance(size, bool) or not isinstance(size, int | float) or size <= 0:
         return None
     return told_size(size, name)
@@ -180,7 +180,7 @@ def litter_note(litter: Sequence[File]) -> str:
     """Return the one line that says that litter is not fetched."""
     named = names_for_a_hint((file.path.text for file in litter), _FEW)
     size = human_bytes(sum(file.size or 0 for file in litter))
-    return f"not fetched: {named}, {size}, left by file systems and file managers; --all brings them"
+    return f"not fetched: {named}, {size}, left by file systems and file managers; --all fetches them"
 
 
 def _is_log(path: RelPath) -> bool:

@@ -179,7 +179,7 @@ def test_a_broken_file(shell: Shell, mdl: Inside, text: str, told: str) -> None:
     assert done(mdl(shell, "config", "path")).err == ""
     for words in (("config",), ("config", "get", "retries"), ("list",)):
         ran = done(mdl(shell, *words), 2)
-        assert (told in ran.err, "hint: mend that file" in ran.err, "mdl config" in ran.err) == (True, True, False)
+        assert (told in ran.err, "hint: fix that file" in ran.err, "mdl config" in ran.err) == (True, True, False)
     assert "connections" in mdl(shell, "config").out
     ran = mdl(shell, "doctor", "--offline")
     assert (ran.code, "FAIL  settings" in ran.out, told in ran.out, "ok    catalog" in ran.out) == (2, True, True, True)
@@ -191,7 +191,7 @@ def test_a_broken_file_is_not_changed(shell: Shell, mdl: Inside, text: str) -> N
     """What is wrong with the file, 2, also as a document; not one byte of it changes."""
     settings(shell, text)
     for words in ("retries 9", "retries 9 --json"):
-        assert "hint: mend that file" in done(mdl(shell, "config", "set", *words.split()), 2).err
+        assert "hint: fix that file" in done(mdl(shell, "config", "set", *words.split()), 2).err
     assert config_of(shell).read_text() == text
 
 

@@ -69,7 +69,7 @@ def test_litter_is_not_fetched(mdl: Inside, shell: Shell, put: Put, tmp_path: Pa
     put(LITTER)
     ran = done(mdl(shell, "fetch", "store", "p1", "--release", str(tmp_path / "site")))
     assert fetched(shell) == {"w.safetensors", "config.json"}
-    assert ran.err.count("--all brings them") == 1
+    assert ran.err.count("--all fetches them") == 1
     done(mdl(shell, "fetch", "store", "p1", "--include", "*.safetensors"))
     assert fetched(shell) == {"w.safetensors", "config.json"}
     done(mdl(shell, "fetch", "store", "p1", "--all"))

@@ -58,7 +58,7 @@ def test_add_takes_what_get_takes(shell: Shell, mdl: Inside) -> None:
     before = own_of(shell).read_bytes()
     refused = done(mdl(shell, "add", "no", "word"), 2)
     assert "mdl: word: not a reference to a source" in refused.err
-    assert "mend the catalog" not in refused.err
+    assert "fix the catalog" not in refused.err
     assert own_of(shell).read_bytes() == before
 
 

@@ -322,7 +322,7 @@ def test_cache_what_another_program_brought(shell: Shell, mdl: Inside, hf: Hf) -
     hf("file", repo_id="org/tiny", filename="config.json", cache_dir=cache_of(shell), endpoint=shell.endpoint)
     done(mdl(shell, "get", "tiny", *CACHE))
     ran = rm(shell, mdl, "tiny", *CACHE)
-    assert (rows(ran)["tiny"][1], kept(ran)) == (len(WEIGHTS), {"config.json": "another program brought it"})
+    assert (rows(ran)["tiny"][1], kept(ran)) == (len(WEIGHTS), {"config.json": "another program downloaded it"})
     assert rows(rm(shell, mdl, "tiny", "--force", *CACHE))["tiny"][1] == len(WEIGHTS) + 2
     rm(shell, mdl, "tiny", "--yes", *CACHE)
     assert offline(hf, shell) == {"config.json": b"{}"}

@@ -51,7 +51,7 @@ def test_every_file_comes(
     with limited_mount(tmp_path, *kind) as disk:
         shell = with_environ(shell_on(disk, tmp_path, hub), HF_HUB_CACHE=str(disk / "hub"))
         ran = done(mdl(shell, "get", "org/repo", *words))
-        times = ran.err.count("one connection a file, and what breaks starts anew")
+        times = ran.err.count("one connection per file, and a broken download starts again")
         assert times == 1 or (times == 0 and "cuts" in kind and "1" in words), ran.err
         if "hf-cache" not in words:
             assert files_below(disk / "models" / "org--repo") == FILES

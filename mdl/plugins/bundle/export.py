@@ -154,7 +154,7 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
 
 
 def _why_not(item: Item, target: str) -> MdlError:
-    error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' brings it")
+    error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' downloads it")
     return error.but(item=f"{item.wanted.model}/{item.remote.path}")
 
 

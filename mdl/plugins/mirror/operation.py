@@ -188,7 +188,7 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
     item = f"{name}/{remote.path}"
     path = remote.path.text
     if remote.digest is None:
-        hint = f"'mdl get {name}' brings it, and the lock then has the digest of what came"
+        hint = f"'mdl get {name}' downloads it, and the lock then has the digest of what came"
         raise LockError("the lock has no digest of it", item=item, hint=hint)
     if not remote.is_vouched_for:
         hint = f"online, 'mdl lock {name}' asks its source; if you trust the bundle, take 'bundled' out of the lock"

@@ -87,7 +87,7 @@ class Sending:
         return found is not None and (found.size, found.sha256) == (self.size, Digest("sha256", self.sha256))
 
     def other_bytes(self, why: str) -> MdlError:
-        return DigestMismatch(why, item=self.item, hint=f"'mdl verify {self.model} --repair' brings the right ones")
+        return DigestMismatch(why, item=self.item, hint=f"'mdl verify {self.model} --repair' downloads the right ones")
 
 
 class Sender:

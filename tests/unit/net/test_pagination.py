@@ -34,8 +34,8 @@ def test_a_list_that_ends() -> None:
     ("pages", "most", "words"),
     [
         (lambda n: ([n], n + 1), 50, "more than 50 pages"),
-        (lambda n: ([7], n + 1), 2, "brings nothing new"),
-        (lambda n: ([], n + 1), 1, "brings nothing new"),
+        (lambda n: ([7], n + 1), 2, "has nothing new"),
+        (lambda n: ([], n + 1), 1, "has nothing new"),
         (lambda n: ([n], (n + 1) % 3), 3, "in circles"),
         (lambda n: ([n], n), 1, "in circles"),
         (lambda n: (list(range(1000)), n + 1), 1, "more than 200 entries"),
