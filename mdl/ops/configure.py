@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,46 +29,59 @@ class SettingValue:
 
 def effective(config: Config, catalogs: Callable[[], tuple[Iterable[Path], str]]) -> list[SettingValue]:
     """Every setting of ``config``; ``catalogs`` finds the catalog files, and why these."""
-    found = []
+    settings = []
     for name in settings_table():
-        given = next(config.given_as(name), (None, ""))
         try:
-            found.append(_value(config, name, catalogs))
+            value, where = _in_effect(config, name, catalogs)
         except MdlError as error:
-            found.append(SettingValue(name, str(given[0]), given[1], error))
-    return found
+            given, place = next(config.given_as(name), (None, ""))
+            settings.append(SettingValue(name, str(given), place, error))
+            continue
+        source = where or "the default"
+        if where.startswith("["):  # a table of that file
+            source = "config.toml"
+        settings.append(SettingValue(name, _written(value), source))
+    return settings
 
 
-def _value(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path], str]]) -> SettingValue:
-    """One setting. Raises `MdlError` if it is wrong."""
+def _in_effect(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path], str]]) -> tuple[Any, str]:
+    """The value of one setting, as its user gave it, and where it is from: '' for the default. Raises `MdlError` if it
+    is wrong."""
     value, where = config.find(name)
+    setting = settings_table()[name]
     if name == "home":
-        value = config.home.path
-        where = where or config.home.why
-    elif name == "catalog":
-        value, where = catalogs()
-    elif name == "log_file" and not where:
-        from mdl.jobs.log import DOWNLOADS
+        return config.home.path, where or config.home.why
+    if name == "catalog":
+        return catalogs()
+    if name == "log_file" and not where:
+        return _default_log(value)
+    if name == "offline" and config.is_offline and not value:
+        return True, _HUB_OFFLINE
+    if not where:
+        return setting.default, ""
+    if setting.adds_up:
+        return value, where
+    given, _ = next(config.given_as(name))
+    return given, where
 
-        with contextlib.suppress(UsageError):  # a user without a home folder has no log
-            value = places.state_dir() / DOWNLOADS
-            where = "the user state folder"
-    elif name == "offline" and config.is_offline and not value:
-        value = True
-        where = _HUB_OFFLINE
-    elif where and not settings_table()[name].adds_up:
-        value = next(config.given_as(name))[0]
-    else:
-        value = value if where else settings_table()[name].default
-    return SettingValue(name, _written(value), "config.toml" if where.startswith("[") else where or "the default")
+
+def _default_log(value: Any) -> tuple[Any, str]:
+    from mdl.jobs.log import DOWNLOADS
+
+    try:
+        return places.state_dir() / DOWNLOADS, "the user state folder"
+    except UsageError:  # a user without a home folder has no log
+        return value, ""
 
 
 def _written(value: Any) -> str | Sequence[str] | None:
-    if isinstance(value, bool):
-        return str(value).lower()
     if value is None or isinstance(value, str):
         return value
-    return [str(one) for one in value] if isinstance(value, Iterable) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Iterable):
+        return [str(part) for part in value]
+    return str(value)
 
 
 def set_value(path: Path, name: str, values: Sequence[str]) -> None:
@@ -98,14 +110,22 @@ def _kept_setting(name: str) -> Setting:
 def _kept(setting: Setting, values: Sequence[str]) -> Any:
     """The value as ``config.toml`` is to have it. Raises `UsageError`."""
     if setting.default == ():
-        found = setting.parse(values[0] if len(values) == 1 else values, setting.name)
-        return [str(one.absolute()) if isinstance(one, Path) else one for one in found]
+        parts = setting.parse(values[0] if len(values) == 1 else values, setting.name)
+        return [_independent(part) for part in parts]
     if len(values) != 1:
         raise UsageError(f"takes one value, not {len(values)}", item=setting.name)
     value = setting.parse(values[0], setting.name)
+    is_number = isinstance(value, int) and values[0].isdigit()
+    if is_number or isinstance(value, Path):
+        return _independent(value)
+    return values[0]
+
+
+def _independent(value: Any) -> Any:
+    """The value; a path made absolute, for a relative one would mean another folder in each folder."""
     if isinstance(value, Path):
-        return str(value.absolute())  # a relative one would mean another folder in each folder
-    return value if isinstance(value, int) and values[0].isdigit() else values[0]
+        return str(value.absolute())
+    return value
 
 
 def _change(path: Path, change: Callable[[str], str]) -> None:

@@ -41,15 +41,19 @@ def report_of(
     for item, row in kept_and_refused(plan):
         rows[item.wanted.model].append(row)
     for item in plan.linked:
-        row = _planned(item) if is_planned else _row(item.remote, "linked", item.remote.hash_algorithm)
-        rows[item.wanted.model].append(replace(row, elsewhere=is_planned, way=item.way))
-    for item in plan.fetch if is_planned else ():
-        rows[item.wanted.model].append(_planned(item))
-    for name, file in plan.unkept:
-        rows[name].append(FileReport(file.path, file.size, None, "failed", "none", url=file.url, error=file.error))
+        row = _row(item.remote, "linked", item.remote.hash_algorithm)
+        if is_planned:
+            row = replace(_planned(item), elsewhere=True)
+        rows[item.wanted.model].append(replace(row, way=item.way))
+    if is_planned:
+        for item in plan.fetch:
+            rows[item.wanted.model].append(_planned(item))
+    for name, refused in plan.unkept:
+        row = FileReport(refused.path, refused.size, None, "failed", "none", url=refused.url, error=refused.error)
+        rows[name].append(row)
     for result in results:
-        for one in result.files:
-            rows[one.item.wanted.model].append(_fetched(one))
+        for file in result.files:
+            rows[file.item.wanted.model].append(_fetched(file))
     return Report(
         tuple(model_report(model, store, rows[model.name], broken.get(model.name)) for model in models),
         bytes_fetched=sum(result.bytes_fetched for result in results),
@@ -71,8 +75,10 @@ def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: 
 
 def kept_and_refused(plan: Plan) -> Iterator[tuple[Item, FileReport]]:
     """The files of which nothing is fetched, and how they went."""
-    yield from ((item, _kept(item)) for item in plan.keep)
-    yield from ((item, _failed(item.remote, item.refused)) for item in plan.refuse)
+    for item in plan.keep:
+        yield item, _kept(item)
+    for item in plan.refuse:
+        yield item, _failed(item.remote, item.refused)
 
 
 def _status(row: FileReport) -> str:
@@ -89,9 +95,11 @@ def _row(remote: RemoteFile, action: str, verified: str = "none", **more: Any) -
 
 def _kept(item: Item) -> FileReport:
     stamp = item.local.stamp
-    receipt = item.local.receipt
-    sha256 = _sha256(item.remote.digest) or (_sha256(receipt.digest) if receipt else None)
-    return _row(item.remote, "kept", verified_by(item), size=stamp.size if stamp else None, sha256=sha256)
+    size = stamp.size if stamp else None
+    sha256 = _sha256(item.remote.digest)
+    if sha256 is None and item.local.receipt:
+        sha256 = _sha256(item.local.receipt.digest)
+    return _row(item.remote, "kept", verified_by(item), size=size, sha256=sha256)
 
 
 def _planned(item: Item) -> FileReport:
@@ -105,11 +113,11 @@ def _failed(remote: RemoteFile, error: MdlError | None, resumed_at: int = 0) -> 
     return _row(remote, "failed", error=error, resumed_at=resumed_at)
 
 
-def _fetched(one: FileResult) -> FileReport:
-    if one.error:
-        return _failed(one.remote, one.error, one.resumed_at)
-    known: dict[str, Any] = {"size": one.size, "sha256": _sha256(one.digest), "resumed_at": one.resumed_at}
-    return _row(one.remote, "fetched", one.verified, **known)
+def _fetched(file: FileResult) -> FileReport:
+    if file.error:
+        return _failed(file.remote, file.error, file.resumed_at)
+    known: dict[str, Any] = {"size": file.size, "sha256": _sha256(file.digest), "resumed_at": file.resumed_at}
+    return _row(file.remote, "fetched", file.verified, **known)
 
 
 def _sha256(digest: Digest | None) -> str | None:
