@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mdl.net.locators import Locate
     from mdl.net.network import Network
     from mdl.ops.configure import SettingValue
-    from mdl.ops.edit_toml import Entry
+    from mdl.ops.edit_catalog import Entry
     from mdl.ops.export import Export
     from mdl.ops.fetch import FetchReport
     from mdl.ops.get import GetRequest
@@ -947,7 +947,7 @@ class Client:
         """Begin a catalog of the user's own, with nothing in it; returns its path. ``place`` is
         a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
         if there is something."""
-        from mdl.ops.edit_toml import begin_catalog
+        from mdl.ops.edit_catalog import begin_catalog
 
         path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
         path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
@@ -970,7 +970,7 @@ class Client:
 
     def put_entry(self, name: str, entry: Entry, groups: Sequence[str] = (), *, replace: bool = False) -> Path:
         """Put an entry into the user's catalog, as `add` does, or in the place of the one of this name."""
-        from mdl.ops.edit_toml import BEGINNING, EMPTY, add_model
+        from mdl.ops.edit_catalog import BEGINNING, EMPTY, add_model
 
         has_none = self.catalogs.is_shipped
         path = add_model(
@@ -988,7 +988,7 @@ class Client:
     def remove(self, name: str) -> Path:
         """Take a model out of the catalog; its files stay on the disk. Returns the catalog's path. Raises `NotFound`,
         `UsageError`, `CatalogError`."""
-        from mdl.ops.edit_toml import remove_model
+        from mdl.ops.edit_catalog import remove_model
 
         path = remove_model(self.catalogs.paths, name, fetch=self.catalogs.web_base)
         self.catalogs.forget()

@@ -14,7 +14,7 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.config.places import CATALOG_NAME
 from mdl.errors import CatalogError, UsageError
-from mdl.ops.edit_toml import EMPTY, with_model
+from mdl.ops.edit_catalog import EMPTY, with_model
 from mdl.redact import open_url, redact
 from mdl.sources import Origin, parse
 from mdl.values import value_class

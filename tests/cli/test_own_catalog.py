@@ -9,7 +9,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, write_catalog
 
 from mdl.config.places import SHIPPED, SHIPPED_LOCK
-from mdl.ops.edit_toml import BEGINNING
+from mdl.ops.edit_catalog import BEGINNING
 
 OWN = """\
 schema = 1

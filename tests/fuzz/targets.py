@@ -54,7 +54,7 @@ from mdl.jobs.prefetch import last_success
 from mdl.jobs.records import Records
 from mdl.local.formats import Folder, of_ollama
 from mdl.net.client import HttpClient
-from mdl.ops.edit_toml import without_model
+from mdl.ops.edit_catalog import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact

@@ -34,7 +34,7 @@ ONLY = {
     "httpx": {"net"},
     "httpcore": {"net/connection", "net/tls", "net/transport"},
     "certifi": {"net/certificates"},
-    "tomlkit": {"ops/edit_toml"},
+    "tomlkit": {"ops/edit_toml", "ops/edit_catalog"},
     "isal": {"archive/zip_records"},
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},

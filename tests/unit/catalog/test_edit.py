@@ -19,7 +19,7 @@ from mdl.catalog.reader import parse_catalog
 from mdl.config.places import SHIPPED, find_catalogs
 from mdl.disk.mutex import folder_lock
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
-from mdl.ops.edit_toml import EMPTY, with_model, without_model
+from mdl.ops.edit_catalog import EMPTY, with_model, without_model
 
 HERE = Path("catalog.toml")
 TEXT = """\
@@ -139,7 +139,7 @@ def test_what_an_editor_saves_meanwhile(
     def refused(*_: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr("mdl.ops.edit_toml.with_model", slow)
+    monkeypatch.setattr("mdl.ops.edit_catalog.with_model", slow)
     if not locks:
         monkeypatch.setattr(fcntl, "flock", refused)
     done(mdl(Shell(tmp_path), "add", "bert", "hf:org/bert", "--catalog", str(book)))
