@@ -188,7 +188,7 @@ def _moment(value: object) -> float:
 
 def _fetched(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
     """Ask for what the URL has now."""
-    from mdl.net.http_errors import impostor
+    from mdl.net.server_messages import impostor
 
     now = time.time()
     with http.open("GET", url, copy.validator if copy else None) as opened:

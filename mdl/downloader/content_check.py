@@ -12,7 +12,7 @@ import re
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
-from mdl.net.http_errors import impostor, server_message
+from mdl.net.server_messages import impostor, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT

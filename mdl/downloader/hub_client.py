@@ -23,8 +23,8 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolErro
 from mdl.files import HubFile
 from mdl.net.allowlist import AllowList, OriginToken, host_of, port_of
 from mdl.net.certificates import Trust, empty_context
-from mdl.net.http_errors import safe_excerpt
 from mdl.net.proxies import Proxy, ProxySettings
+from mdl.net.server_messages import safe_excerpt
 from mdl.net.transport import system_settings
 from mdl.paths import shown
 

@@ -23,8 +23,8 @@ from mdl.errors import DigestMismatch, MdlError, Occupied
 from mdl.files import HalfFile
 from mdl.hashing import Digest, Fingerprint, fingerprint
 from mdl.net.allowlist import host_of
-from mdl.net.http_errors import impostor
 from mdl.net.ranges import ByteRange
+from mdl.net.server_messages import impostor
 from mdl.redact import Secrets, redact_error
 from mdl.weights.end_records import ReadableFile, read_at
 

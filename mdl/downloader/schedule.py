@@ -18,7 +18,7 @@ from typing import Literal
 from mdl.downloader.download import Download, FileResult
 from mdl.downloader.plan import too_large
 from mdl.downloader.segment import Segment
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.events import Event, Retrying, Rewound
 from mdl.net.allowlist import host_of
 from mdl.net.pacer import OriginRecord, Pacer
@@ -364,7 +364,7 @@ class Schedule:
             record.is_asked = False
         if segment.asked_range and ended.brought:
             record.serves_ranges = True
-        was_refused = isinstance(ended.error, ProtocolError) or ended.is_final_refusal
+        was_refused = ended.failure in ("lie", "refusal")
         if was_refused and not ended.brought and download.running:
             record.serves_parallel = False
         if isinstance(ended.error, AuthError) and segment.is_whole and download.attempts.is_plain and not ended.others:
@@ -380,7 +380,7 @@ class Schedule:
         elif download.attempts.is_first_refusal(ended):  # as the policy has just noted
             self._pacer.refused(origin, others, now)
             download.scaler.refused(now, len(download.running))
-        elif ended.is_temporary and not others and isinstance(ended.error, NetworkError):
+        elif isinstance(ended.error, NetworkError) and not ended.error.final and not others:
             delay = decision.delay if isinstance(decision, Again) else 0.0
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 

@@ -45,14 +45,22 @@ class Trust:
         self._contexts: dict[HostTls | None, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
-    def settings_of(self, host: str, port: int) -> HostTls | None:
+    def _settings_of(self, host: str, port: int) -> HostTls | None:
         """Return what the user's settings say of this host and port."""
-        return next((one for one in self._hosts if one.is_for(host, port)), None)
+        for settings in self._hosts:
+            if settings.is_for(host, port):
+                return settings
+        return None
+
+    def certificate_for(self, host: str, port: int) -> str:
+        """Return the file of the certificate that is shown to this host and port; '' if none is."""
+        settings = self._settings_of(host, port)
+        return str(settings.cert or "") if settings else ""
 
     def context(self, host: str, port: int) -> ssl.SSLContext:
         """Return the context for a connection to this host and port. Raises `TlsError`, and `UsageError` for a file of
         the settings that cannot be read."""
-        settings = self.settings_of(host, port)
+        settings = self._settings_of(host, port)
         with self._lock:
             if settings not in self._contexts:
                 self._contexts[settings] = self._make(settings)
@@ -68,7 +76,7 @@ class Trust:
     def _make(self, settings: HostTls | None) -> ssl.SSLContext:
         context = make_context(self._environ, self._warn)
         if settings and settings.ca:
-            _add_authorities(context, settings.ca, settings.place)
+            _add_authorities(context, settings.ca, settings)
         if settings and settings.cert:
             _show_certificate(context, settings.cert, settings)
         return context
@@ -90,17 +98,18 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambd
 def new_context(file: str, folder: str) -> ssl.SSLContext:
     """Return a context with the certificates of this file and folder; without both, with those of the system or
     certifi."""
-    if not file and not folder and has_system_store():
+    is_named = bool(file or folder)
+    if not is_named and has_system_store():
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if file:
-        _load(context, "SSL_CERT_FILE", file)
-    if folder:
-        _load(context, "SSL_CERT_DIR", folder)
-    if not file and not folder:
+    if not is_named:
         import certifi
 
-        _load(context, "certifi", certifi.where())
+        _load_authorities(context, Path(certifi.where()), "reinstall certifi")
+    if file:
+        _load_authorities(context, Path(file), "fix SSL_CERT_FILE, or unset it")
+    if folder:
+        context.load_verify_locations(capath=folder)
     return context
 
 
@@ -130,71 +139,71 @@ def has_system_store() -> bool:
         return False
 
 
-def _load(context: ssl.SSLContext, variable: str, place: str) -> None:
-    """Trust the certificates in a file or folder that a variable names. Raises `TlsError`."""
+def _load_authorities(context: ssl.SSLContext, file: Path, hint: str) -> None:
+    """Trust the certificates in a file. Raises `TlsError` with this ``hint`` if there are none."""
     try:
-        if variable == "SSL_CERT_DIR":
-            context.load_verify_locations(capath=place)
-        else:
-            read_whole(Path(place), LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
-            context.load_verify_locations(cafile=place)
+        read_whole(file, LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
+        context.load_verify_locations(cafile=file)
     except OSError as error:
-        hint = f"fix {variable}, or unset it" if variable.startswith("SSL") else "reinstall certifi"
-        raise TlsError(f"no CA certificates from {place}: {_reason(error)}", hint=hint) from error
+        raise TlsError(f"no CA certificates from {file}: {_reason(error)}", hint=hint) from error
 
 
-def _add_authorities(context: ssl.SSLContext, place: Path, host: str) -> None:
+def _add_authorities(context: ssl.SSLContext, place: Path, settings: HostTls) -> None:
     """Trust the authorities in a file or folder too. Raises `UsageError` if it cannot be read, `TlsError` if it holds
     no certificate."""
     if place.is_dir():
-        context.load_verify_locations(capath=str(place))
+        context.load_verify_locations(capath=place)
         return
-    _check_readable(place, "ca", host)
-    try:
-        context.load_verify_locations(cafile=str(place))
-    except OSError as error:
-        raise TlsError(
-            f"no CA certificates from {place}: {_reason(error)}", hint=f'it is ca of [hosts."{host}"], in PEM format'
-        ) from error
+    _check_readable(place, "ca", settings)
+    _load_authorities(context, place, f"it is ca of {_table(settings)}, in PEM format")
 
 
 def _show_certificate(context: ssl.SSLContext, cert: Path, settings: HostTls) -> None:
     """Have the context show a certificate to a host that asks for one. Raises `UsageError` if a file cannot be read,
     `TlsError` if certificate, key and password do not belong together."""
-    _check_readable(cert, "cert", settings.place)
+    _check_readable(cert, "cert", settings)
     if settings.key:
-        _check_readable(settings.key, "key", settings.place)
-    is_asked = False
+        _check_readable(settings.key, "key", settings)
+    was_asked = False
 
     def password() -> str:
-        nonlocal is_asked
-        is_asked = True
+        nonlocal was_asked
+        was_asked = True
         return settings.password
 
-    table = f'[hosts."{settings.place}"]'
     try:
         context.load_cert_chain(cert, settings.key, password)
     except (OSError, ValueError) as error:
-        place = settings.key or cert
-        if is_asked and not settings.password:
-            what = f"set {settings.password_variable}" if settings.password_variable else "key_password_env names it"
-            raise TlsError(f"the key in {place} has a password", hint=f"{what}: {table} in config.toml") from error
-        if is_asked:
-            hint = f"check {settings.password_variable}, which {table} of config.toml names"
-            raise TlsError(f"the key in {place} cannot be read with this password", hint=hint) from error
+        if was_asked:
+            raise _password_error(settings.key or cert, settings) from error
         why = "the key is not that of the certificate" if "MISMATCH" in str(error) else _reason(error)
-        hint = f"cert and key of {table} in config.toml must be a certificate and its key in PEM format"
+        hint = f"cert and key of {_table(settings)} must be a certificate and its key in PEM format"
         raise TlsError(f"no client certificate from {cert}: {why}", hint=hint) from error
     context.post_handshake_auth = True  # a server may ask for it only when it has read the request (RFC 8446, 4.6.2)
 
 
-def _check_readable(place: Path, key: str, host: str) -> None:
+def _password_error(key: Path, settings: HostTls) -> TlsError:
+    """Return the error of a key that has a password, if the settings have another one or none."""
+    variable = settings.password_variable
+    if not variable:
+        hint = f"key_password_env names the variable that has it: {_table(settings)}"
+        return TlsError(f"the key in {key} has a password", hint=hint)
+    hint = f"set {variable}, which {_table(settings)} names"
+    return TlsError(f"the key in {key} has a password, and {variable} does not have the right one", hint=hint)
+
+
+def _check_readable(place: Path, key: str, settings: HostTls) -> None:
     """Raises `UsageError` if a file of the settings cannot be read."""
     try:
         read_whole(place, LARGEST_RECORD)
     except OSError as error:
-        hint = f'it is {key} of [hosts."{host}"] in config.toml'
+        hint = f"it is {key} of {_table(settings)}"
         raise UsageError(f"it cannot be read: {_reason(error)}", item=str(place), hint=hint) from error
+
+
+def _table(settings: HostTls) -> str:
+    """Return where the settings stand."""
+    return f'[hosts."{settings.place}"] in config.toml'
 
 
 def _log_keys(context: ssl.SSLContext, place: str, warn: Callable[[str], None]) -> None:
@@ -210,5 +219,5 @@ def _log_keys(context: ssl.SSLContext, place: str, warn: Callable[[str], None]) 
 
 
 def _reason(error: Exception) -> str:
-    """Why, in the system's or OpenSSL's words."""
+    """Return why, in the system's or OpenSSL's words."""
     return getattr(error, "strerror", None) or str(error)

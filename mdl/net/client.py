@@ -15,20 +15,19 @@ import math
 import os
 import platform
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from mdl import __version__
 from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
-from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe
 from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.net.body import Block, BodyReader
@@ -37,20 +36,12 @@ from mdl.net.connection import Connection, Deadline, Interrupter, RequestLimits
 from mdl.net.connection_errors import PROXY, SILENCE, map_httpx_errors
 from mdl.net.credentials import HostCredential, HostTls
 from mdl.net.headers import parse_size
-from mdl.net.http_errors import (
-    Asker,
-    error_for_status,
-    is_not_yet,
-    loop_hint,
-    may_be_the_token,
-    page_of,
-    plain_http_hint,
-    server_message,
-)
+from mdl.net.http_errors import Asker, error_for_status, is_not_yet
 from mdl.net.locators import Body, Link, Locate
 from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import Again, Limits, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
+from mdl.net.redirects import loop_hint, redirect_target
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import LIMITS, PooledTransport, system_settings
 from mdl.paths import shown
@@ -109,7 +100,7 @@ class OpenResponse:
 
 @value_class
 class _Asked:
-    """What `HttpClient.open` was asked for. ``is_anonymous`` if the token of the origin is not sent."""
+    """What `HttpClient.open` was asked for."""
 
     method: str
     url: str
@@ -118,7 +109,6 @@ class _Asked:
     content: bytes | Iterable[bytes] | None = None
     bearer: str = field(default="", repr=False)
     interrupter: Interrupter | None = None
-    is_anonymous: bool = False
 
 
 class _QuietRequests(logging.Filter):
@@ -191,7 +181,6 @@ class HttpClient:
         self._proxies = ProxySettings.of(system_settings(environ))
         for problem in self._proxies.problems.values():
             warn(problem)
-        self._open_without: dict[str, bool] = {}
         self.is_closed = False
         self._quiet = _QuietRequests()
         self._transport = PooledTransport(limits.connections + 4, self.cancel, Trust(environ, tls, warn))
@@ -269,9 +258,6 @@ class HttpClient:
         with self._response_deadline(_deadline_of(opened.response)):
             words = self.beginning(opened, _SMALL)
         asker = self._asker(opened, asked, sent)
-        told = server_message(opened.headers, words, secrets)
-        if asked.method == "GET" and asker.is_hub and sent and not asked.bearer and may_be_the_token(told):
-            asker = replace(asker, is_open_without=self._is_open_without(asked.url, secrets))
         error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
         is_gone_for_good = opened.is_fresh and isinstance(error, NotFound)
         return error.but(
@@ -361,7 +347,7 @@ class HttpClient:
                 ended = RequestEnded(began, asked=1, error=error, has_answered=has_answered)
                 state, decision = decide(policy, state, ended, now, random.random())
                 delay = decision.delay if isinstance(decision, Again) else 0.0
-                if isinstance(error, NetworkError) and ended.is_temporary:
+                if isinstance(error, NetworkError) and not error.final:
                     with self._pacer_lock:
                         self.pacer.failed(origin, url, began, now, delay, error)
                 if not isinstance(decision, Again):
@@ -440,7 +426,7 @@ class HttpClient:
             url, proof, sent = self._authorized(
                 current,
                 asked.bearer if is_first else "",
-                may_send_token=at_home and not asked.is_anonymous,
+                may_send_token=at_home,
                 is_named=is_first and asked.url == start,
                 through_proxy=proxy is not None,
             )
@@ -464,9 +450,10 @@ class HttpClient:
                     location = None
                 is_fresh = link.is_fresh and not is_redirected
                 return OpenResponse(response, current, tuple(hops), location, is_fresh, first_byte), sent
-            hops.append({**_lower(response.headers), ":url": current})
+            redirect = {**_lower(response.headers), ":url": current}
+            hops.append(redirect)
             _drain(response)
-            current = _target_of(response, current)
+            current = redirect_target(redirect, current)
             if asked.content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {asked.method} is not sent on", hint=hint, final=True)
@@ -498,19 +485,6 @@ class HttpClient:
                 if own.may_go_to(url, through_proxy=through_proxy):
                     return own.url(url), own.headers(), own.source
         return url, {}, ""
-
-    def _is_open_without(self, url: str, secrets: Secrets) -> bool:
-        """Return whether a URL of the hub is served if it is asked once without the token. Each repository is asked
-        once."""
-        page = page_of(url)
-        if page not in self._open_without:
-            headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
-            self._open_without[page] = False
-            with contextlib.suppress(MdlError, httpx.HTTPError, httpx.InvalidURL, ValueError):
-                opened, _ = self._follow(_Asked("GET", url, url, headers, is_anonymous=True), secrets)
-                self._open_without[page] = opened.status < 400
-                opened.response.close()
-        return self._open_without[page]
 
     def _asker(self, opened: OpenResponse, asked: _Asked, sent: str) -> Asker:
         """Who asked for a response that is a refusal: its hint depends on that."""
@@ -577,33 +551,6 @@ class HttpClient:
 def _is_silence(error: Exception) -> bool:
     """Return whether an error means that a server accepted a connection and sent nothing in time."""
     return isinstance(error, httpx.ReadTimeout) or (isinstance(error, NetworkError) and error.is_silence)
-
-
-def _target_of(response: httpx.Response, current: str) -> str:
-    """Return the URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another
-    region: S3 names the region then, and no URL."""
-    location = str(response.headers.get("location", ""))
-    region = str(response.headers.get("x-amz-bucket-region", ""))
-    if region and not location:
-        raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
-    return redirect_target(location, current)
-
-
-def redirect_target(location: str, current: str) -> str:
-    """Return the URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
-    scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
-    if scheme and scheme[1].lower() not in ("http", "https"):
-        raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
-    if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
-        raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
-    if location.startswith("//") and not urlsplit(location).netloc:
-        raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
-    target = urljoin(current, location)
-    if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
-        why = f"refused: a redirect from https to http, to {host_of(target)}"
-        hint = plain_http_hint(current, target)
-        raise Unsafe(why, item=host_of(target), hint=hint)
-    return target.split("#")[0]
 
 
 def _drain(response: httpx.Response) -> None:

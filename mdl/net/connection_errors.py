@@ -17,8 +17,8 @@ from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsErro
 from mdl.net.allowlist import bracketed, host_of, port_of
 from mdl.net.certificates import Trust
 from mdl.net.credentials import certificate_wanted, place_of
-from mdl.net.http_errors import not_http_hint, proxy_login_hint, proxy_trouble_hint, safe_excerpt
-from mdl.net.proxies import Proxy
+from mdl.net.proxies import UNKNOWN_PROXY, Proxy
+from mdl.net.server_messages import safe_excerpt
 from mdl.redact import Secrets, redact_error
 
 PROXY = "mdl.proxy"
@@ -41,17 +41,28 @@ _OF_A_CERTIFICATE = (
 """How the names of alerts end by which a server refuses a client's certificate, or misses it."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 """How the names of errors end if the other side speaks something else."""
-_DATES = (9, 10)
-_NAMES = (62, 63, 64)
+_DATES = "check this machine's clock, its date and time zone; if it is right, the server's owner must renew it"
+_OTHER_NAME = "check the host in the URL, and the proxy: the certificate is another host's"
+_REFUSED_CERTIFICATES = {9: _DATES, 10: _DATES, 62: _OTHER_NAME, 63: _OTHER_NAME, 64: _OTHER_NAME}
+"""OpenSSL's numbers of why a certificate is refused, and what to do: its dates; another name or address."""
 _UNKNOWN_MAKER = (2, 18, 19, 20, 21)
-"""OpenSSL's numbers of why a certificate is refused: its dates; another name or address; nobody trusted signed it."""
+"""The numbers of certificates that nobody trusted signed."""
 _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
 _DROPPED = ("peer closed", "Server disconnected")
 """How errors begin that mean a connection that ended, not a server that breaks the protocol."""
 _REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
 """How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
-_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
+_OTHER_PROTOCOLS = (
+    (re.compile(r"\\x15\\x03"), "{place} speaks TLS on this port: write https://"),
+    (re.compile(r"SSH-"), "an SSH server answers there: check the port in the URL"),
+    (
+        re.compile(r"\\x00\\x00.{1,4}\\x04\\x00"),
+        "{place} speaks HTTP/2 alone on this port, and mdl speaks HTTP/1.1: use another port or URL of it",
+    ),
+)
+"""How an answer begins, as the parser quotes it, if what answers speaks something else than HTTP/1.1."""
+_ERRNO = re.compile(r"\[Errno (?P<number>-?\d+)\] (?P<reason>.*)")
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
 
 
@@ -74,39 +85,37 @@ def tls_error(
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         when = "within the TLS connection" if is_open else "during the TLS handshake"
         return NetworkError(f"{host} hung up {when}", hint=AGAIN)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return TlsError(f"{host}: {cause}", hint=_advice(getattr(cause, "verify_code", 0), place, unread))
     is_alert = "ALERT" in reason or reason.startswith("TLSV1_")
     if reason.endswith(_PASSING) or (is_open and not is_alert):
         return NetworkError(f"{host}: {cause}", hint=AGAIN)
-    if certificate and (reason.endswith(_OF_A_CERTIFICATE) or isinstance(cause, CertificateWanted)):
+    is_of_certificate = reason.endswith(_OF_A_CERTIFICATE)
+    is_wanted = isinstance(cause, CertificateWanted) or (is_open and is_of_certificate)
+    if certificate and (is_wanted or is_of_certificate):
         hint = f'check cert and key of [hosts."{place}"] in config.toml: the host may want another one'
         return TlsError(f"{host} does not accept the client certificate {certificate}: {cause}", hint=hint)
-    if isinstance(cause, CertificateWanted) or (is_open and reason.endswith(_OF_A_CERTIFICATE)):
+    if is_wanted:
         return certificate_wanted(url, str(cause))
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return TlsError(f"{host}: {cause}", hint=_advice(getattr(cause, "verify_code", 0), place, unread))
     if is_alert:
         hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
         return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)
+    hint = "check the URL and the proxy; mdl doctor tells more"
     if reason.endswith(_NO_TLS):
         hint = f"what answers at {place} speaks no TLS: check the port; write http:// only if that is what you mean"
-        return TlsError(f"{host}: {cause}", hint=hint)
-    return TlsError(f"{host}: {cause}", hint="check the URL and the proxy; mdl doctor tells more")
+    return TlsError(f"{host}: {cause}", hint=hint)
 
 
 def _advice(code: int, place: str, unread: Sequence[str]) -> str:
     """Return what to do about a certificate that is refused for the reason with this number."""
-    if code in _DATES:
-        return "check this machine's clock, its date and time zone; if it is right, the server's owner must renew it"
-    if code in _NAMES:
-        return "check the host in the URL, and the proxy: the certificate is another host's"
-    if code in _UNKNOWN_MAKER and unread:
+    if code not in _UNKNOWN_MAKER:
+        return _REFUSED_CERTIFICATES.get(code, "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
+    if unread:
         return f"mdl does not read {' and '.join(unread)}: set SSL_CERT_FILE to that file"
-    if code in _UNKNOWN_MAKER:
-        return (
-            "if a company's proxy or its own authority signs here, set SSL_CERT_FILE to the certificate of that "
-            f'authority, or ca of [hosts."{place}"] in config.toml; mdl doctor tells more'
-        )
-    return "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more"
+    return (
+        "if a company's proxy or its own authority signs here, set SSL_CERT_FILE to the certificate of that "
+        f'authority, or ca of [hosts."{place}"] in config.toml; mdl doctor tells more'
+    )
 
 
 def asks_for_certificate(received: bytes) -> bool:
@@ -152,32 +161,40 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
         url = str(error.request.url)
         proxy = error.request.extensions.get(PROXY)
     host = host_of(url)
-    words = safe_excerpt(str(error), secrets) or type(error).__name__
-    if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):
-        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return _map_connect_error(error, url, proxy, words)
     where = f"{host} (through the proxy {proxy.shown})" if proxy else host
-    if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Unsafe(f"refused: {words}", item=host)
-    if isinstance(error, httpx.RemoteProtocolError):
-        if "location header" in words:
-            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
-        if words.startswith(_DROPPED):
+    words = safe_excerpt(str(error), secrets) or type(error).__name__
+    match error:
+        case httpx.ConnectTimeout():
+            message = f"{_place_in_words(url, proxy)} did not accept the connection in time"
+            return NetworkError(message, hint=AGAIN)
+        case httpx.TimeoutException():
+            return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
+        case httpx.UnsupportedProtocol():
+            return Unsafe(f"refused: {words}", item=host)
+    broken = _tls_cause(error)
+    if broken:
+        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
+    match error:
+        case httpx.ProxyError():
+            return _proxy_error(error, url, proxy or UNKNOWN_PROXY, words)
+        case httpx.ConnectError():
+            return _connect_error(url, proxy, words)
+        case httpx.RemoteProtocolError() if words.startswith(_DROPPED):
             return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
-        message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
-        return ProtocolError(message, hint=not_http_hint(words, url))
+        case httpx.RemoteProtocolError():
+            message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
+            return ProtocolError(message, hint=not_http_hint(words, url))
     return NetworkError(f"{where}: {words}", hint=AGAIN)
 
 
 def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
     """Return the error of TLS that an error of httpx comes from."""
     cause: BaseException | None = error
-    while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLWantReadError):
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return cause
+    return None
 
 
 def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
@@ -185,32 +202,46 @@ def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) ->
     trust: Trust = request.extensions[TRUST]
     proxy: Proxy | None = request.extensions.get(PROXY)
     url = str(request.url)
-    settings = trust.settings_of(host_of(url), port_of(url))
-    shown = settings.cert if settings else None
-    error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
+    certificate = trust.certificate_for(host_of(url), port_of(url))
+    error = tls_error(cause, url, certificate=certificate, unread=trust.unread, is_open=is_open)
     if proxy and proxy.url.startswith("https:"):
         of_proxy = f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
         return error.but(message=error.message + of_proxy)
     return error
 
 
-def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
-    """Return the error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+def _proxy_error(error: httpx.ProxyError, url: str, proxy: Proxy, words: str) -> MdlError:
+    """Return the error for a proxy that refuses a tunnel, or wants to know who asks."""
     host = host_of(url)
-    if isinstance(error, httpx.ProxyError):
-        if words.startswith(_REFUSED_BY_PROXY):
-            hint = proxy_login_hint(proxy, error.request.extensions.get(PROXY_OFFERS, ""))
-            return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
-        hint = proxy_trouble_hint(url, proxy) if proxy else "check the proxy; mdl doctor shows the variables"
-        return NetworkError(f"the proxy for {host}: {words}", hint=hint)
+    if words.startswith(_REFUSED_BY_PROXY):
+        hint = proxy.login_hint(error.request.extensions.get(PROXY_OFFERS, ""))
+        return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
+    return NetworkError(f"the proxy for {host}: {words}", hint=proxy.trouble_hint(url))
+
+
+def _connect_error(url: str, proxy: Proxy | None, words: str) -> NetworkError:
+    """Return the error for a host, or its proxy, whose name has no address or that cannot be reached."""
     numbered = _ERRNO.fullmatch(words)
-    has_address = not numbered or numbered[1] >= "0"
-    port = urlsplit(url).port if has_address else None  # a name has none
-    place = f"{bracketed(host)}:{port}" if port else host
-    where = f"the proxy {proxy.shown} for {place}" if proxy else place
-    if isinstance(error, httpx.ConnectTimeout):
-        return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
-    problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
-    reason = numbered[2] if numbered else words
-    hint = proxy_trouble_hint(url, proxy) if proxy else "check the network and the host's name"
-    return NetworkError(f"{problem}: {reason}", hint=hint)
+    reason = numbered["reason"] if numbered else words
+    is_unresolved = numbered is not None and numbered["number"].startswith("-")
+    problem = "cannot resolve" if is_unresolved else "no connection to"
+    hint = proxy.trouble_hint(url) if proxy else "check the network and the host's name"
+    return NetworkError(f"{problem} {_place_in_words(url, proxy)}: {reason}", hint=hint)
+
+
+def _place_in_words(url: str, proxy: Proxy | None) -> str:
+    """Return the host that a request is for, with the port if the URL has one, and its proxy."""
+    place = bracketed(host_of(url))
+    port = urlsplit(url).port
+    if port:
+        place += f":{port}"
+    return f"the proxy {proxy.shown} for {place}" if proxy else place
+
+
+def not_http_hint(words: str, url: str) -> str:
+    """Return what to do about a server whose answer is no HTTP/1.1. ``words`` quote how it begins."""
+    place = bracketed(host_of(url))
+    for begins, speaks in _OTHER_PROTOCOLS:
+        if begins.search(words):
+            return speaks.format(place=place)
+    return f"what answers at {place} on this port is no web server: check host and port in the URL, and the proxy"

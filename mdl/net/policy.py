@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
 from mdl.values import value_class
@@ -37,9 +38,6 @@ LONGEST_RETRY_AFTER = 600.0
 
 STATUSES_OF_A_RANGE = 3
 """So many temporary refusals in a row of a server that has served no range yet may be about the range."""
-
-_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
-"""Statuses that may be followed by a better one."""
 
 
 @value_class
@@ -97,8 +95,10 @@ class Limits:
 def shortened(delay: float, idle: float, patience: float) -> float:
     """Return a wait that does not go beyond the end of the patience, nor beyond the moment at which an outage is long,
     if nothing has moved for ``idle`` seconds."""
-    left = [moment - idle for moment in (LONG_OUTAGE, patience) if moment > idle]
-    return max(0.0, min([delay, *left]))
+    for moment in (LONG_OUTAGE, patience):
+        if moment > idle:
+            delay = min(delay, moment - idle)
+    return max(0.0, delay)
 
 
 @value_class
@@ -138,6 +138,12 @@ class State:
         return outcome.is_refused and outcome.began < self.refused_at
 
 
+Failure = Literal["none", "trouble", "lie", "link", "refusal", "final"]
+"""How a request failed: not at all; by trouble of the network or the server, which may pass; by an answer that breaks
+the protocol; because a URL that a redirect just named was refused, which may have expired; by a refusal for good that
+may be about the range, or about one connection too many; or for good."""
+
+
 @value_class
 class RequestEnded:
     """A request ended, in order or with ``error``.
@@ -166,14 +172,25 @@ class RequestEnded:
     has_answered: bool = True
 
     @property
-    def is_temporary(self) -> bool:
-        """Whether the request failed with an error that may not happen again."""
-        return isinstance(self.error, NetworkError) and not self.error.final
-
-    @property
-    def is_refused_link(self) -> bool:
-        """Whether a URL that a redirect just named was refused; it may have expired."""
-        return self.by_link and isinstance(self.error, (AuthError, NotFound))
+    def failure(self) -> Failure:
+        """What the error means for the next request."""
+        match self.error:
+            case None:
+                return "none"
+            case ProtocolError():
+                return "lie"
+            case NetworkError(final=False):
+                return "trouble"
+            case AuthError() | NotFound() if self.by_link:
+                return "link"
+            case _ if self.is_hopeless:
+                return "final"
+            case NotFound():
+                is_served_to_others = self.is_ranged and self.is_serving and self.others > 0
+                return "refusal" if is_served_to_others else "final"
+            case AuthError() | NetworkError(is_answer=True):
+                return "refusal"
+        return "final"
 
     @property
     def made_progress(self) -> bool:
@@ -184,31 +201,20 @@ class RequestEnded:
     @property
     def is_refused(self) -> bool:
         """Whether it brought nothing while other requests to the same origin run."""
-        return (self.is_temporary or self.is_final_refusal) and self.others > 0 and not self.brought
-
-    @property
-    def is_final_refusal(self) -> bool:
-        """Whether the origin has refused the request for good, by a status that may be about the range, or about one
-        connection too many."""
-        if self.is_hopeless or self.is_refused_link:
-            return False
-        if isinstance(self.error, NotFound):  # of a file that others bring
-            return self.is_ranged and self.is_serving and self.others > 0
-        return isinstance(self.error, AuthError) or (self.is_answer and not self.is_temporary)
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether the server answered with a status that means trouble."""
-        return isinstance(self.error, NetworkError) and self.error.is_answer
+        return self.failure in ("trouble", "refusal") and self.others > 0 and not self.brought
 
     @property
     def may_be_the_range(self) -> bool:
         """Whether a plain request for the whole file may be served where this one was not."""
-        if isinstance(self.error, ProtocolError):
-            return self.is_ranged
-        if self.is_temporary:
-            return self.is_answer and self.is_ranged and not self.serves_ranges
-        return (self.is_ranged or self.others > 0) and (self.is_final_refusal or self.is_refused_link)
+        match self.failure:
+            case "lie":
+                return self.is_ranged
+            case "trouble":
+                is_answer = isinstance(self.error, NetworkError) and self.error.is_answer
+                return is_answer and self.is_ranged and not self.serves_ranges
+            case "refusal" | "link":
+                return self.is_ranged or self.others > 0
+        return False
 
 
 @value_class
@@ -311,12 +317,12 @@ def _after_verification(state: State, outcome: Verified) -> tuple[State, Decisio
 def _after_change(state: State, outcome: VersionChanged) -> tuple[State, Decision]:
     """The server has another version: it is downloaded from its start, once; then in one answer, once."""
     is_first = state.changes == 0
-    is_plain = state.is_plain or (not is_first and outcome.is_same_size)
-    may_rewind = is_first or (is_plain and not state.is_plain)
     state = replace(state, changes=state.changes + 1)
-    if not may_rewind:
-        return _given_up(state, outcome.error)
-    return replace(state, is_plain=is_plain, done=0), Rewind(outcome.error.message)
+    if is_first:
+        return replace(state, done=0), Rewind(outcome.error.message)
+    if outcome.is_same_size and not state.is_plain:
+        return replace(state, done=0, is_plain=True), Rewind(outcome.error.message)
+    return _given_up(state, outcome.error)
 
 
 def _after_request(
@@ -334,21 +340,27 @@ def _after_request(
         state = replace(state, refused_at=min(state.refused_at, now))
         if outcome.is_serving:
             return _free(state, error, now)
-    is_lie = isinstance(error, ProtocolError)
-    if is_lie and outcome.may_be_the_range and not (state.is_plain or outcome.serves_ranges):
-        return _asked_plainly(state, error, now)
-    may_pass = isinstance(error, ProtocolError) and not error.final
-    if not (outcome.is_temporary or may_pass or outcome.is_refused_link):
+    if outcome.failure in ("refusal", "final"):
         return _ended(state, outcome, error, now)
-    if outcome.began < state.charged_at:
+    if isinstance(error, ProtocolError):
+        is_about_the_range = outcome.is_ranged and not outcome.serves_ranges and not state.is_plain
+        if error.final or is_about_the_range:
+            return _ended(state, outcome, error, now)
+    if outcome.began < state.charged_at:  # it overlapped with a failure that was counted
         return state, Again(max(0.0, state.retry_at - now))
-    return _charged(policy, state, outcome, error, now, jitter)
+    if isinstance(error, NetworkError):
+        return _after_trouble(policy, state, outcome, error, now, jitter)
+    if isinstance(error, ProtocolError):
+        return _after_lie(policy, state, outcome, error, now, jitter)
+    return _after_refused_link(policy, state, outcome, error, now, jitter)
 
 
 def _free(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
     """Return a refusal that spends no budget. It is followed by a wait only if the server asks for one."""
-    delay = (isinstance(error, NetworkError) and error.retry_after) or 0.0
-    return replace(state, retry_at=max(state.retry_at, now + delay)), Again(delay, why=error.message if delay else "")
+    if not isinstance(error, NetworkError) or not error.retry_after:
+        return state, Again()
+    delay = error.retry_after
+    return replace(state, retry_at=max(state.retry_at, now + delay)), Again(delay, why=error.message)
 
 
 def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
@@ -357,8 +369,6 @@ def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
     enough = PROGRESS if outcome.size is None else min(PROGRESS, outcome.size - state.done)
     if new <= 0 or new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
         return state
-    done = outcome.done
-    received = outcome.received
     return replace(
         state,
         network_errors=0,
@@ -366,34 +376,12 @@ def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
         refused_links=0,
         idle_since=now,
         refused_at=math.inf,
-        done=done,
-        received=received,
+        done=outcome.done,
+        received=outcome.received,
     )
 
 
-def _charged(
-    policy: RetryPolicy, state: State, outcome: RequestEnded, error: MdlError, now: float, jitter: float
-) -> tuple[State, Decision]:
-    """One more failure. The first time that a link is refused, a new one is requested at once: most have expired."""
-    if isinstance(error, NetworkError):
-        return _waited(policy, state, outcome, error, now, jitter)
-    if isinstance(error, ProtocolError):
-        failure = state.protocol_errors + 1
-        most = policy.protocol_errors
-        state = replace(state, protocol_errors=failure)
-    else:
-        failure = state.refused_links + 1
-        most = policy.refused_links
-        state = replace(state, refused_links=failure)
-    if failure > most or (isinstance(error, ProtocolError) and policy.is_last(failure)):
-        return _ended(state, outcome, error, now)
-    is_first_link = outcome.is_refused_link and failure == 1
-    delay = 0.0 if is_first_link else policy.delay(failure, jitter)
-    state = replace(state, charged_at=now, retry_at=now + delay)
-    return state, Again() if is_first_link else Again(delay, failure, error.message, most)
-
-
-def _waited(
+def _after_trouble(
     policy: RetryPolicy, state: State, outcome: RequestEnded, error: NetworkError, now: float, jitter: float
 ) -> tuple[State, Decision]:
     """One more failure of the network or the server, which time may mend. The last try is made when the patience is
@@ -402,9 +390,9 @@ def _waited(
     idle_since = min(state.idle_since, outcome.began)
     state = replace(state, network_errors=failure, idle_since=idle_since)
     patience = policy.limit(has_answered=outcome.has_answered or error.is_silence)
-    left = idle_since + patience - now
+    is_over = now >= idle_since + patience or policy.is_last(failure)
     may_be_the_range = failure >= STATUSES_OF_A_RANGE and outcome.may_be_the_range and not state.is_plain
-    if left <= 0 or policy.is_last(failure) or may_be_the_range:
+    if is_over or may_be_the_range:
         return _ended(state, outcome, error, now)
     delay = policy.delay(failure, jitter, error.retry_after)
     if error.retry_after is None:
@@ -412,6 +400,34 @@ def _waited(
     state = replace(state, charged_at=now, retry_at=now + delay)
     most = 0 if policy.tries is None else policy.tries - 1
     return state, Again(delay, failure, error.message, most, now - idle_since, patience)
+
+
+def _after_lie(
+    policy: RetryPolicy, state: State, outcome: RequestEnded, error: ProtocolError, now: float, jitter: float
+) -> tuple[State, Decision]:
+    """One more answer that breaks the protocol."""
+    failure = state.protocol_errors + 1
+    state = replace(state, protocol_errors=failure)
+    if failure > policy.protocol_errors or policy.is_last(failure):
+        return _ended(state, outcome, error, now)
+    delay = policy.delay(failure, jitter)
+    state = replace(state, charged_at=now, retry_at=now + delay)
+    return state, Again(delay, failure, error.message, policy.protocol_errors)
+
+
+def _after_refused_link(
+    policy: RetryPolicy, state: State, outcome: RequestEnded, error: MdlError, now: float, jitter: float
+) -> tuple[State, Decision]:
+    """One more link that is refused. The first time a new one is requested at once: most have expired."""
+    failure = state.refused_links + 1
+    state = replace(state, refused_links=failure)
+    if failure == 1:
+        return replace(state, charged_at=now, retry_at=now), Again()
+    if failure > policy.refused_links:
+        return _ended(state, outcome, error, now)
+    delay = policy.delay(failure, jitter)
+    state = replace(state, charged_at=now, retry_at=now + delay)
+    return state, Again(delay, failure, error.message, policy.refused_links)
 
 
 def _ended(state: State, outcome: RequestEnded, error: MdlError, now: float) -> tuple[State, Decision]:
@@ -438,9 +454,3 @@ def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[S
         is_clean_retry=state.is_clean_retry,
     )
     return fresh, NextMirror(error, rewind)
-
-
-def is_temporary(status: int, asked: float | None) -> bool:
-    """Return whether another try is worth it after this HTTP status. ``asked``: the seconds that the server asks to
-    wait."""
-    return status in _TEMPORARY and (asked is None or asked <= LONGEST_RETRY_AFTER)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from urllib.parse import urlsplit
 
-from mdl.net.allowlist import address_of, bracketed, host_of, port_of
+from mdl.net.allowlist import address_of, bracketed, host_of, is_public, port_of
 from mdl.units import as_meant
 from mdl.values import value_class
 
@@ -24,7 +24,11 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 _SAME = {"socks": "socks5h"}
 _HOW = "write it as http://host:port, and / in a password as %2F, : as %3A, @ as %40"
 _NAMES = ("http", "https", "all")
-_IPV4_IN_IPV6 = ipaddress.ip_network("::ffff:0:0/96")
+_WAYS_TO_SIGN_IN = re.compile(r"(?:^|,)\s*([\w-]+)(?![\w-]|\s*=)")
+"""The schemes in a Proxy-Authenticate header, without their parameters."""
+_WITH_PORT = re.compile(r"(\[[^\]]*\](?:/\d+)?|[^:]*|[0-9a-f:.]*/\d+):(\d{1,5})")
+"""An entry of NO_PROXY with a port. An IPv6 address has one only if it stands in brackets, or before its prefix."""
+_BRACKETS = re.compile(r"\[([^\]]*)\]")
 
 
 @value_class
@@ -43,6 +47,29 @@ class Proxy:
     def is_socks(self) -> bool:
         """Whether it speaks SOCKS5, and so only sees host and port of a request."""
         return self.url.startswith("socks5")
+
+    def login_hint(self, offers: str) -> str:
+        """Return what to do if it wants another login. ``offers`` are its Proxy-Authenticate headers."""
+        ways = _WAYS_TO_SIGN_IN.findall(offers)
+        if ways and "basic" not in offers.lower():
+            return (
+                f"the proxy takes {', '.join(ways)} alone, and mdl speaks Basic: a password in {self.variable} cannot "
+                "help; run a local helper that signs in, such as px or cntlm, and name that"
+            )
+        if "@" in self.url:
+            return f"check the user name and password of {self.variable}; in a password / is %2F, : is %3A and @ is %40"
+        return f"write user name and password into {self.variable}: http://USER:PASSWORD@HOST:PORT"
+
+    def trouble_hint(self, url: str) -> str:
+        """Return what to do if it cannot be reached, or cannot reach the host of ``url``."""
+        host = host_of(url)
+        if not is_public(host):
+            return f"{host} is of your own network: NO_PROXY={host} has it asked directly; else check {self.variable}"
+        return f"check {self.variable}; if {host} needs no proxy, add it to NO_PROXY"
+
+
+UNKNOWN_PROXY = Proxy("", "the proxy variable")
+"""A proxy that no variable names, and that answers all the same."""
 
 
 @value_class
@@ -130,57 +157,27 @@ def covers(entry: str, url: str) -> bool:
     """Return whether an entry of NO_PROXY exempts ``url``.
 
     An entry is ``*``, a name (with its subdomains), ``.suffix`` or ``*.suffix`` (its subdomains alone), an address, or
-    a block of addresses, each with or without a port, and with or without a scheme before it. A port is compared with
-    the one really used. What cannot be read exempts nothing.
+    a block of addresses, each with or without a port. A port is compared with the one really used. What cannot be read
+    exempts nothing.
     """
-    scheme, _, rest = entry.strip().lower().rpartition("://")
-    if scheme not in ("", "all", urlsplit(url).scheme):
-        return False
-    pattern, port = _split_port(rest.rstrip("/") if scheme else rest)
-    try:
-        if port is not None and port != str(port_of(url)):
+    pattern = entry.lower()
+    with_port = _WITH_PORT.fullmatch(pattern)
+    if with_port:
+        pattern = with_port[1]
+        if int(with_port[2]) != port_of(url):
             return False
-    except ValueError:
-        return False
-    return any(_matches(pattern, host) for host in _names_of(host_of(url)))
-
-
-def _split_port(entry: str) -> tuple[str, str | None]:
-    """Return an entry without its port, and the port; without brackets around an address. The port has no leading
-    zeros."""
-    if found := re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", entry):
-        pattern = f"{found[1]}{found[2] or ''}"
-        port = found[3]
-    elif found := re.fullmatch(r"([^:]*|[0-9a-f:.]*/\d+):(\d+)", entry):
-        pattern = found[1]
-        port = found[2]
-    else:
-        return entry, None
-    return pattern, None if port is None else port.lstrip("0")
-
-
-def _names_of(host: str) -> Iterator[str]:
-    """Yield a host, and the IPv4 address in it if it is one that IPv6 carries."""
-    yield host
-    address = address_of(host)
-    if isinstance(address, ipaddress.IPv6Address) and address in _IPV4_IN_IPV6:
-        yield str(address.ipv4_mapped)
+    return pattern == "*" or _matches(_BRACKETS.sub(r"\1", pattern), host_of(url))
 
 
 def _matches(pattern: str, host: str) -> bool:
     """Return whether a pattern without a port covers a host, which is a name or an address."""
-    if pattern == "*":
-        return True
-    address = address_of(host.partition("%")[0])
+    address = address_of(host)
     if address is not None:
         try:
-            block = ipaddress.ip_network(pattern.partition("%")[0], strict=False)
+            return address in ipaddress.ip_network(pattern, strict=False)
         except ValueError:
             return False
-        return address in block
     name = pattern.removeprefix("*").rstrip(".")
-    if not name.strip("."):
-        return False
     if name.startswith("."):
         return host.endswith(name)
     return host == name or host.endswith(f".{name}")

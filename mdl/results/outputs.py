@@ -17,7 +17,7 @@ from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest
-from mdl.net.http_errors import safe_excerpt, server_message
+from mdl.net.server_messages import safe_excerpt, server_message
 from mdl.paths import RelPath, names_for_a_hint, shown
 from mdl.results.answer_keys import DIGESTS, ERRORS, MEDIA_TYPE, SIZES, first_text, told_name
 from mdl.values import value_class

@@ -38,9 +38,8 @@ from mdl.extras import require
 from mdl.net.allowlist import host_of
 from mdl.net.certificates import make_context
 from mdl.net.client import HttpClient, OnRetry
-from mdl.net.headers import retry_after
-from mdl.net.http_errors import impostor, request_id, safe_excerpt
-from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary
+from mdl.net.http_errors import request_named, server_trouble
+from mdl.net.server_messages import impostor, safe_excerpt
 from mdl.paths import shown
 from mdl.sources import SourceContext
 from mdl.units import as_meant
@@ -384,14 +383,8 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
     if code in _REFUSED or status in (401, 403):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
         return AuthError(told if is_named else "the bucket refuses these keys", item=item, hint=hint)
-    asked = retry_after(headers)
-    ident = request_id(headers)
-    told = (told or f"the store answered {status}") + (f" (request {ident})" if ident else "")
-    is_final = code not in _PASSING and not is_temporary(status, asked)
-    if asked is not None and asked > LONGEST_RETRY_AFTER:
-        is_final = True
-        told += f"; it asks to wait {asked:.0f} s"
-    return NetworkError(told, item=item, retry_after=asked, final=is_final, is_answer=True)
+    told = (told or f"the store answered {status}") + request_named(headers)
+    return server_trouble(told, status, headers, may_pass=code in _PASSING).on(item)
 
 
 def _in_other_region(told: str, item: str) -> UsageError:

@@ -13,9 +13,10 @@ from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList, OriginToken, host_of
 from mdl.net.client import HttpClient
 from mdl.net.headers import parse_content_range, parse_size, retry_after, validator_of
-from mdl.net.http_errors import Asker, error_for_status, server_message
+from mdl.net.http_errors import Asker, error_for_status
 from mdl.net.ranges import ByteRange
 from mdl.net.responses import Accept, RangeIgnored, announced_size, judge
+from mdl.net.server_messages import server_message
 from mdl.paths import RelPath
 from mdl.sources.hub_api import next_page
 from mdl.sources.hub_origin import parse_page, parse_reference

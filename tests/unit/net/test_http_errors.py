@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.net.http_errors import Asker, error_for_status, impostor, request_id, safe_excerpt, server_message
+from mdl.net.http_errors import Asker, error_for_status
+from mdl.net.server_messages import impostor, request_id, safe_excerpt, server_message
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
@@ -22,7 +23,7 @@ def refused(
 ) -> MdlError:
     """The error for a status with the hub's own headers."""
     headers = {"x-error-code": code, "x-error-message": words, **{k.replace("_", "-"): v for k, v in more.items()}}
-    return error_for_status(status, headers, b"", url, Asker("HF_TOKEN" if token else ""))
+    return error_for_status(status, headers, b"", url, Asker("HF_TOKEN" if token else "", is_hub=True))
 
 
 @each(

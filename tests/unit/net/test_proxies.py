@@ -31,7 +31,7 @@ EXEMPT = {
     "*.hub.example:8443": ["https://cdn.hub.example:8443"],
     "*:8080": ["http://any.example:8080"],
     "localhost": ["http://localhost:9"],
-    "10.0.0.0/8": ["http://10.1.2.3", "https://10.255.0.1:8443", "http://[::ffff:10.0.0.1]"],
+    "10.0.0.0/8": ["http://10.1.2.3", "https://10.255.0.1:8443"],
     "10.9.9.9/8": ["http://10.1.2.3"],
     "10.0.0.0/255.0.0.0": ["http://10.1.2.3"],
     "10.0.0.0/8:8443": ["https://10.1.2.3:8443"],
@@ -44,8 +44,6 @@ EXEMPT = {
     "[fd00::]/8": ["https://[fd12::1]"],
     "[fd00::/8]:443": ["https://[fd12::1]"],
     "fd00::/8:443": ["https://[fd12::1]"],
-    "https://hub.example": ["https://hub.example:8443"],
-    "all://hub.example/": ["http://hub.example", "https://hub.example"],
 }
 NOT_EXEMPT = {
     "hub.example": ["http://ahub.example", "http://hub.example.org", "http://example"],
@@ -57,7 +55,7 @@ NOT_EXEMPT = {
     "10.0.0.0/8": ["http://11.0.0.1", "http://10.example", "http://[fd00::1]"],
     "10.0.0.0/8:8443": ["https://10.1.2.3"],
     "fd00::/8": ["http://10.0.0.1", "http://[fe80::1]"],
-    "https://hub.example": ["http://hub.example"],
+    "https://hub.example": ["http://hub.example", "https://hub.example"],
     **{
         unreadable: ["http://hub.example", "http://10.0.0.1", "http://[::1]"]
         for unreadable in ("10.0.0.0/99", "hub.example:x", "[::1", "/", ":80", ".", "*.", "10.0.0.0/8/8", "://", "[]")
