@@ -96,14 +96,15 @@ def choose(found: Found) -> Found:
 
     If several have one name, the newest keeps it, and the others are named after their whole path.
     """
-    rows = _named_apart(found.checkpoints)
+    rows = named_apart(found.checkpoints)
     latest, latest_note = latest_of(rows)
     best, best_note = best_of(rows, found.recorded_best)
     marked = tuple(replace(row, latest=row is latest, best=row is best) for row in rows)
     return replace(found, checkpoints=marked, latest_note=latest_note, best_note=best_note)
 
 
-def _named_apart(rows: Sequence[Checkpoint]) -> list[Checkpoint]:
+def named_apart(rows: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Return the rows under names that differ. Of one name the last row keeps it; others are named after their path."""
     named: dict[str, Checkpoint] = {}
     for row in reversed(rows):
         names = _possible_names(row)
