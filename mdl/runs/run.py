@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import field, replace
 
 from mdl.errors import NotFound, Unsafe
-from mdl.formatting import counted, listed
 from mdl.paths import RelPath, shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checkpoint, parse_count
 from mdl.runs.choice import UNRECORDED, candidates_text, newer_incomplete
@@ -13,8 +13,7 @@ from mdl.runs.tree import Tree, join
 from mdl.values import value_class
 from mdl.weights.known_formats import is_weights, stem_of
 
-_MOST_RUNS = 10
-"""How many runs in one folder a message names."""
+UNRECOGNISED = "no model is recognised in this folder"
 
 
 @value_class
@@ -77,31 +76,42 @@ class Run:
         Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
         """
         self._check_name(name)
-        marked = {"latest": self.latest, "best": self.best}.get(name)
-        if marked:
-            return marked
+        marked = {"latest": self.latest, "best": self.best}
         matching = self._called(name)
-        if len(matching) == 1:
-            return matching[0]
-        raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._advice())
+        chosen = marked.get(name)
+        if chosen is None and len(matching) == 1:
+            chosen = matching[0]
+        if chosen is None and not matching and name not in marked:
+            chosen = self._folder_of_weights(name)
+        if chosen is None:
+            raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._advice())
+        return chosen
 
     def _check_name(self, name: str) -> None:
         try:
-            if "/" in RelPath.parse(name).text:
-                hint = f"give its name, not its path; {self._there_are()}"
-                raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
+            path = RelPath.parse(name)
         except Unsafe as error:
             raise error.but(message=error.message.replace("path", "checkpoint name", 1)) from error
+        if "/" in path.text:
+            hint = f"give its name, not its path; {self._there_are()}"
+            raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
 
     def _called(self, name: str) -> list[Checkpoint]:
         """The checkpoints that ``name`` may mean: those that it fits best."""
-        fits = [_fit(row, name) for row in self.checkpoints]
-        best = max(fits, default=0)
-        if best:
-            return [row for row, fit in zip(self.checkpoints, fits, strict=True) if fit == best]
-        if name in ("latest", "best"):
-            return []
-        return self._folder_of_weights(name)
+        by_fit: defaultdict[int, list[Checkpoint]] = defaultdict(list)
+        for row in self.checkpoints:
+            by_fit[_fit(row, name)].append(row)
+        by_fit.pop(0, None)
+        return by_fit[max(by_fit, default=0)]
+
+    def _folder_of_weights(self, name: str) -> Checkpoint | None:
+        """The folder of this name if it holds weights, whatever wrote it."""
+        for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
+            path = join(above, name)
+            entries = self.tree.below(path) if self.tree.is_folder(path) else ()
+            if any(is_weights(entry.name) for entry in entries):
+                return replace(checkpoint(self.tree, name, path, entries), layout="plain")
+        return None
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
         """The incomplete checkpoints that are newer than ``chosen``."""
@@ -110,70 +120,41 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints, or if none is recognised."""
         self.check_recognised()
-        model = self.finished_or_only
-        if model:
-            return model
+        if self.finished_or_only:
+            return self.finished_or_only
         raise NotFound("no finished model in this run, only checkpoints", item=str(self.tree.root), hint=self._advice())
 
     def check_recognised(self) -> None:
         """Raises `NotFound` with the candidates if nobody can say what the model of this folder is."""
-        if self.is_recognised and self.checkpoints:
-            return
-        raise NotFound(self._why_unrecognised(), item=str(self.tree.root), hint=self._advice())
-
-    def _why_unrecognised(self) -> str:
-        if self.runs_below:
-            return f"this folder holds several runs: {self._runs()}"
-        if self.checkpoints:
-            return f"no model is recognised in this folder; it holds {candidates_text(self.checkpoints)}"
-        return "no model is recognised in this folder"
-
-    def _runs(self) -> str:
-        """The runs in this folder with the number of their checkpoints."""
-        runs = list(self.runs_below)
         if not self.is_recognised:
-            runs += [(row.base, 1) for row in self.checkpoints]
-        named = [f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs]
-        return listed(named, most=_MOST_RUNS)
-
-    def _folder_of_weights(self, name: str) -> list[Checkpoint]:
-        """The folder of this name if it holds weights, whatever wrote it."""
-        for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
-            path = join(above, name)
-            if not self.tree.is_folder(path):
-                continue
-            entries = self.tree.below(path)
-            if any(is_weights(entry.name) for entry in entries):
-                return [replace(checkpoint(self.tree, name, path, entries), layout="plain")]
-        return []
+            raise NotFound(self.latest_note, item=str(self.tree.root), hint=self._advice())
+        if not self.checkpoints:
+            raise NotFound(UNRECOGNISED, item=str(self.tree.root), hint=self._advice())
 
     def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:
         if matching:
             return f"several checkpoints are called {name}: {', '.join(row.name for row in matching)}"
-        if name in ("latest", "best") and not self.is_recognised:
-            return self._why_unrecognised()
         if name == "best":
             return f"no best checkpoint: {self.best_note or UNRECORDED}"
         if name == "latest":
-            return f"no latest checkpoint: {self.latest_note}" if self.latest_note else "no checkpoint"
+            return f"no latest checkpoint: {self.latest_note or UNRECOGNISED}"
         return f"no checkpoint {shown(name)}"
 
     def _advice(self) -> str:
         """Return what to do if nobody can say what is meant."""
-        all_of_it = "--all packs the folder as it is"
+        if self.latest:
+            return f"--checkpoint {self.latest.name} is the latest; {self._there_are()}"
+        way = self._there_are()
         if self.runs_below and not self.is_recognised:
-            first = shown(str(self.tree.root / self.runs_below[0][0]))
-            return f"pack one of them: mdl pack {first}; {all_of_it}"
-        if not self.checkpoints:
-            return f"{self._there_are()}; {all_of_it}"
-        if not self.is_recognised:
-            return f"name one with --checkpoint NAME; {self._there_are()}; {all_of_it}"
-        way = f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint NAME"
-        return f"{way}; {self._there_are()}"
+            way = f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
+        elif self.checkpoints:
+            way = f"name one with --checkpoint NAME; {way}"
+        return f"{way}; --all packs the folder as it is"
 
     def _there_are(self) -> str:
-        rows = self.checkpoints
-        return f"there are: {candidates_text(rows, with_numbers=False)}" if rows else "this run holds no checkpoint"
+        if not self.checkpoints:
+            return "this run holds no checkpoint"
+        return f"there are: {candidates_text(self.checkpoints, with_numbers=False)}"
 
 
 def _fit(row: Checkpoint, name: str) -> int:

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
+from mdl.formatting import counted, listed
+from mdl.paths import shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, paths_of
-from mdl.runs.choice import choose, named_apart
+from mdl.runs.choice import candidates_text, choose, named_apart
 from mdl.runs.completeness import is_model
 from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.layout import Layout
-from mdl.runs.run import Run
+from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
 from mdl.weights.known_formats import TENSORFLOW_SHARD, is_weights, stem_of
@@ -29,8 +31,8 @@ _OF_LAYOUTS = re.compile(
 """Names that have no suffix of weights, by which a layout of the table knows a model."""
 _OF_TRAINERS = LAYOUTS[:-1]
 """All layouts but the plain one, which has whatever the others do not know."""
-SEVERAL_RUNS = "this folder holds several runs"
-UNRECOGNISED = "no model is recognised in this folder"
+_MOST_RUNS = 10
+"""How many runs in one folder a message names."""
 SetKey = tuple[str, str]
 """What tells apart sets of weights: their folder, and their name without a suffix and the number of a part."""
 
@@ -226,7 +228,11 @@ def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[list[Entr
     layout = PLAIN.name
     if len(layouts) == 1 and not loose:
         layout = layouts.pop()
-    note = SEVERAL_RUNS if runs else UNRECOGNISED
+    note = f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
+    if runs:
+        small = [(path, 1) for path in sorted(candidates)]
+        named = [f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in (*_counted(large), *small)]
+        note = f"this folder holds several runs: {listed(named, most=_MOST_RUNS)}"
     return Run(name, tree, layout, rows, note, _counted(large), note, is_recognised=False)
 
 

@@ -100,7 +100,9 @@ def test_a_sweep_is_listed_with_its_checkpoints(tmp_path: Path) -> None:
     assert run.runs_below == (("lr1", 2), ("lr2", 2))
     assert run.checkpoints == ()
     error = refusal(tmp_path, "latest")
-    assert error.message == "this folder holds several runs: lr1 (2 checkpoints), lr2 (2 checkpoints)"
+    why = "this folder holds several runs: lr1 (2 checkpoints), lr2 (2 checkpoints)"
+    assert error.message == f"no latest checkpoint: {why}"
+    assert run.latest_note == why
     assert f"mdl pack {tmp_path / 'lr1'}" in (error.hint or "")
 
 
