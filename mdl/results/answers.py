@@ -96,8 +96,8 @@ class Judged:
         file's error if none can be had."""
         if not self.outputs:
             raise NotFound(self._why_nothing(secrets), item=job, hint="'mdl remote status' shows its status")
-        errors = [output.error for output in self.outputs]
-        if errors[0] is not None and None not in errors:
+        errors = [output.error for output in self.outputs if output.error]
+        if len(errors) == len(self.outputs):
             raise errors[0].on(job)
 
     def _why_nothing(self, secrets: Iterable[str]) -> str:
@@ -144,13 +144,16 @@ def judge(answer: Any, job: str, base: str = "") -> Judged:
 
 
 @value_class
-class _Field:
-    """One text of an answer. ``keys`` are those on the way to it, the innermost last, "" for an item of a list.
-    ``facts`` is the object that describes the file which the text is or links to; it is empty if none does."""
+class _Told:
+    """One text of an answer, and what is told of it. ``keys`` are those on the way to it, the innermost last, "" for an
+    item of a list. ``facts`` is the object that describes the file which the text is or links to, empty if none does;
+    ``name`` and ``kind`` are what it says of the file: its name and its media type."""
 
     text: str = field(repr=False)
     keys: tuple[str, ...]
-    facts: Mapping[str, Any] = field(repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    name: str = ""
+    kind: str = ""
 
     @property
     def key(self) -> str:
@@ -183,35 +186,32 @@ class _Reader:
             self._read_object(value, keys, depth)
 
     def _read_text(self, text: str, keys: tuple[str, ...], depth: int) -> None:
-        bare = _Field(text.strip(), keys, {})
-        form = _form_of(bare)
+        told = _Told(text.strip(), keys)
+        form = _form_of(told)
         if form != "nothing":
-            self._add(bare, form)
-        elif may_hold_an_answer(bare.key):
-            self.read(_json_in(text), (), depth + 1)
+            self._add(told, form)
+        elif may_hold_an_answer(told.key):
+            self.read(_json_in(told.text), (), depth + 1)
 
     def _read_object(self, facts: Mapping[str, Any], keys: tuple[str, ...], depth: int) -> None:
         self.objects.append(facts)
         self._note_keys(facts, keys)
-        done: set[str] = set()
+        done = {key for key, repeated in REPEATS.items() if facts.get(repeated)}
         file_key = _file_key(facts)
         if file_key:
-            described = _Field(facts[file_key], (*keys, file_key), facts)
-            self._add(described, _form_of(described))
-            done = {file_key, *LINKS, *NAMES, *PATHS}
-        for key, repeated in REPEATS.items():
-            if facts.get(repeated):
-                done.add(key)
+            told = _Told(facts[file_key], (*keys, file_key), facts, told_name(facts), told_kind(facts))
+            self._add(told, _form_of(told))
+            done |= {file_key, *LINKS, *NAMES, *PATHS}
         for key, value in facts.items():
             if key not in done:
                 self.read(value, (*keys, key), depth + 1)
 
     def _note_keys(self, facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-        around = [key for key in keys if key]
+        around = list(filter(None, keys))
         if len(around) < _DEEPEST_NAMED:
             self.keys.update(dict.fromkeys(".".join((*around, key)) for key in facts))
 
-    def _add(self, told: _Field, form: Form) -> None:
+    def _add(self, told: _Told, form: Form) -> None:
         """Add the file that a text is or links to."""
         if form == "link":
             self._add_link(told)
@@ -220,49 +220,49 @@ class _Reader:
         elif form == "text":
             self._add_text(told)
 
-    def _add_link(self, told: _Field) -> None:
+    def _add_link(self, told: _Told) -> None:
         url = told.text
         if self._base and url.startswith("/"):
             url = urljoin(self._base, url)
-        title = told_name(told.facts)
-        is_file = is_output(url, told.keys) or is_file_name(title)
-        if is_file and is_web_url(url):
-            name = name_of_link(url, told.facts, told.keys)
-            self._put(told, name, Output(_UNNAMED, url, content_type=told_kind(told.facts)))
-        elif is_file:
-            why = f"{shown(bare_url(url))[:80]!r} is not a URL, so it cannot be downloaded"
-            error = NoDownload(why, item=self._job, hint=ASK_FOR_URL)
-            self._put(told, title or path_of(url), Output(_UNNAMED, error=error))
-        elif is_web_url(url):
-            key = ".".join(key for key in told.keys if key)
-            self.ignored.append(Ignored(shown(key)[:60], shown(bare_url(url))[:200]))
+        place = shown(bare_url(url))
+        is_url = is_web_url(url)
+        if not is_output(url, told.keys) and not is_file_name(told.name):
+            if is_url:
+                key = ".".join(filter(None, told.keys))
+                self.ignored.append(Ignored(shown(key)[:60], place[:200]))
+            return
+        if is_url:
+            output = Output(_UNNAMED, url, content_type=told.kind)
+            self._put(told, name_of_link(url, told.facts, told.keys), output)
+            return
+        why = f"{place[:80]!r} is not a URL, so it cannot be downloaded"
+        error = NoDownload(why, item=self._job, hint=ASK_FOR_URL)
+        self._put(told, told.name or path_of(url), Output(_UNNAMED, error=error))
 
-    def _add_base64(self, told: _Field) -> None:
-        kind = told_kind(told.facts)
+    def _add_base64(self, told: _Told) -> None:
+        kind = told.kind
         text = told.text
         head = _DATA_URL.match(text)
         if head:
             kind = kind or (head["kind"] or "").lower()
             text = text[head.end() :]
-        data = b""
-        error = None
+        output = Output(_UNNAMED, data=b"", content_type=kind)
         try:
-            data = _decoded(text)
+            output = replace(output, data=_decoded(text))
         except (ValueError, binascii.Error) as wrong:
             error = ProtocolError(f"the data is not base64: {wrong}", hint=ASK_FOR_URL)
-        name = told_name(told.facts) or name_of_data(data, kind, told.keys, self._job)
-        self._put(told, name, Output(_UNNAMED, data=data, content_type=kind, error=error))
+            output = replace(output, error=error)
+        self._put(told, told.name or name_of_data(output.data or b"", kind, told.keys, self._job), output)
 
-    def _add_text(self, told: _Field) -> None:
-        name = told_name(told.facts)
-        error = None
-        if holds_no_text(name):
+    def _add_text(self, told: _Told) -> None:
+        output = Output(_UNNAMED, data=told.text.encode("utf-8", "replace"), content_type=told.kind)
+        if holds_no_text(told.name):
             hint = 'have the worker add "encoding": "base64" to the file'
             error = ProtocolError("the answer has a text where such a file holds none", hint=hint)
-        data = told.text.encode("utf-8", "replace")
-        self._put(told, name, Output(_UNNAMED, data=data, content_type=told_kind(told.facts), error=error))
+            output = replace(output, error=error)
+        self._put(told, told.name, output)
 
-    def _put(self, told: _Field, name: str, output: Output) -> None:
+    def _put(self, told: _Told, name: str, output: Output) -> None:
         """Add a file under its name. What is wrong with the name, the size or the content is the error of this file
         alone."""
         path = RelPath.parse(str(len(self.files) + 1))
@@ -276,13 +276,13 @@ class _Reader:
             if isinstance(error, ProtocolError):
                 error = error.but(final=True)  # the same answer would come again
             output = Output(path, error=error.on(path.text))
-        self.files.append((output, bool(told_name(told.facts))))
+        self.files.append((output, bool(told.name)))
 
 
 # What one text is
 
 
-def _form_of(told: _Field) -> Form:
+def _form_of(told: _Told) -> Form:
     """Return what a text is. A text that no object describes is a file only if it says so itself, or its key does."""
     if is_web_url(told.text):
         return "link"
@@ -300,21 +300,21 @@ def _form_of(told: _Field) -> Form:
 
 def _file_key(facts: Mapping[str, Any]) -> str:
     """Return the key of the text that is, or links to, the file which an object describes; '' if it describes none."""
-    link = key_of_text(facts, LINKS)
-    if link and _is_place(facts[link]):
+    texts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    link = key_of_text(texts, LINKS)
+    if _is_place(texts.get(link, "")):
         return link
-    if is_said_to_be_base64(facts):
+    if is_said_to_be_base64(texts):
         for key in TEXTS:
-            if isinstance(facts.get(key), str):  # also an empty one: a file of no bytes
+            if key in texts:  # also an empty one: a file of no bytes
                 return key
-    coded = [key for key in facts if BASE64_KEY.fullmatch(key) and isinstance(facts[key], str)]
+    coded = [key for key in texts if BASE64_KEY.fullmatch(key)]
     if coded:
         return coded[0] if len(coded) == 1 else ""  # several are a file each
-    name = told_name(facts)
-    if not name:
-        return ""
-    is_certain = is_file_name(name) or bool(first_text(facts, FILE_NAMES))
-    return key_of_text(facts, (*BASE64, CONTENT) if is_certain else BASE64)
+    name = told_name(texts)
+    if is_file_name(name) or key_of_text(texts, FILE_NAMES):
+        return key_of_text(texts, (*BASE64, CONTENT))
+    return key_of_text(texts, BASE64) if name else ""
 
 
 def _is_place(text: str) -> bool:
@@ -345,11 +345,10 @@ def _size_of(output: Output, told: int | None) -> int | None:
 
 def _json_in(text: str) -> Any:
     """Return the object or the list that a text holds as JSON; None if it holds none."""
-    stripped = text.strip()
-    if not stripped.startswith(("{", "[")):
+    if not text.startswith(("{", "[")):
         return None
     try:
-        return parse_json(stripped, allow_nan=True)
+        return parse_json(text, allow_nan=True)
     except ValueError:
         return None
 
@@ -365,12 +364,10 @@ def _failure_in(objects: Iterable[Mapping[str, Any]]) -> str:
 
 def _each_once(files: Iterable[tuple[Output, bool]]) -> list[Output]:
     """Return the files, those of one link once: under the name that the answer says, if it says one."""
-    by_link: dict[object, Output] = {}
-    named: set[object] = set()
+    by_link: dict[object, tuple[Output, bool]] = {}
     for output, is_named in files:
         link = output.url or output
-        by_link.setdefault(link, output)
-        if is_named and link not in named:
-            by_link[link] = output
-            named.add(link)
-    return list(by_link.values())
+        _, is_first_named = by_link.setdefault(link, (output, is_named))
+        if is_named and not is_first_named:
+            by_link[link] = (output, is_named)
+    return [output for output, _ in by_link.values()]
