@@ -542,10 +542,10 @@ class Client:
                     errors.append(error.on(typed if len(models) == 1 else model.label))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 
-    def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
+    def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
-        ``remove``, and never what `Waste.kept` says must stay. Models that the catalog does not name must stay too,
-        unless ``unlisted`` is set."""
+        ``remove``, and never what `Waste.kept` says must stay. Models stay, named by a catalog or not: `delete` takes
+        them."""
         from mdl.local import clean
 
         store = self.stores.open()
@@ -564,8 +564,6 @@ class Client:
                 return None
 
         found = clean.find_waste(store, known, clean.wanted_by_jobs(known, state))
-        with contextlib.suppress(UsageError):  # without a catalog nobody knows what it names
-            found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
     def move(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +9,9 @@ from mdl import Settings
 from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument, bare_flag, flag
+from mdl.cli.model_table import age_since
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_age, human_bytes, utc_time
+from mdl.formatting import counted, human_bytes, utc_time
 
 if TYPE_CHECKING:
     from mdl import DeletedModel, DeleteReport, KeptFile, MovedModel, MoveReport, Waste
@@ -44,34 +44,42 @@ def rm(
     What another model or program has too stays, and so do files that you changed or added.
     """
     client = session.client(settings)
-    console = session.console
     if session.common.yes:
-        report = client.delete(names, force=force)
-        return _show_deleted(session, report, is_done=True)
+        return _end_deletion(session, client.delete(names, force=force), is_done=True)
     report = client.delete(names, dry_run=True, force=force)
     if not session.common.json:
         _show_models(session, report, is_done=False)
-    going = [model for model in report.models if _action(model, False) != "kept"]
+    if not _is_wanted(session, report):
+        return _end_deletion(session, report, is_done=False)
+    return _end_deletion(session, client.delete(names, force=force), is_done=True)
+
+
+def _is_wanted(session: Session, report: DeleteReport) -> bool:
+    """Ask whether to delete what was shown, if there is anything."""
+    going = [model for model in report.models if _action(model, is_done=False) != "kept"]
     if not going:
-        return _show_deleted(session, report, is_done=False)
+        return False
     what = f"{len(going)} models"
     if len(going) == 1:
         what = f"{going[0].label} ({counted(going[0].files, 'file')})"  # which may be a part of it
     size = human_bytes(report.bytes_freed)
     answer = session.confirm(f"Delete {what} and free {size}?")
-    if answer:
-        report = client.delete(names, force=force)
-    elif not session.common.json:
-        console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
-    return _show_deleted(session, report, is_done=bool(answer))
+    if not answer and not session.common.json:
+        session.console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
+    return bool(answer)
 
 
-def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool) -> int:
+def _end_deletion(session: Session, report: DeleteReport, *, is_done: bool) -> int:
     """Say how it went; what was only planned has been shown before the question."""
-    session.errors([*report.errors, *(model.error for model in report.models if model.error)])
-    models = [_facts(model) | {"action": _action(model, is_done)} for model in report.models]
+    session.errors(report.all_errors)
+    models = [_facts(model) | {"action": _action(model, is_done=is_done)} for model in report.models]
     facts = {"models": models, "bytes_freed": report.bytes_freed}
-    return session.show(facts, lambda: _show_models(session, report) if is_done else None, error=report.error)
+
+    def show_done() -> None:
+        if is_done:
+            _show_models(session, report, is_done=True)
+
+    return session.show(facts, show_done, error=report.error)
 
 
 def _facts(model: DeletedModel | MovedModel) -> dict[str, Any]:
@@ -81,19 +89,18 @@ def _facts(model: DeletedModel | MovedModel) -> dict[str, Any]:
     return facts
 
 
-def _action(model: DeletedModel, is_done: bool) -> str:
-    has_only_kept = bool(model.kept) and not (model.files or model.bytes_freed)
-    if model.error or has_only_kept:
+def _action(model: DeletedModel, *, is_done: bool) -> str:
+    if model.error or model.has_only_kept:
         return "kept"
     return "deleted" if is_done else "would delete"
 
 
-def _show_models(session: Session, report: DeleteReport, *, is_done: bool = True) -> None:
+def _show_models(session: Session, report: DeleteReport, *, is_done: bool) -> None:
     console = session.console
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for model in report.models:
         size = human_bytes(model.bytes_freed)
-        rows.append((_action(model, is_done), model.label, str(model.files), size, str(model.path)))
+        rows.append((_action(model, is_done=is_done), model.label, str(model.files), size, str(model.path)))
     if rows:
         console.table(("ACTION", "NAME", "FILES", "FREES", "FOLDER"), rows, cut=("FOLDER",), drop=("FOLDER",))
     for model in report.models:
@@ -128,7 +135,7 @@ def mv(
     with session.console.watch() as on_event:
         report = session.client(settings).move(names, to, on_event=on_event)
         on_event.end_with(report.error)
-    session.errors([*report.errors, *(model.error for model in report.models if model.error)])
+    session.errors(report.all_errors)
     models = [_facts(model) for model in report.models]
     return session.show({"models": models}, lambda: _show_moved(session, report), error=report.error)
 
@@ -139,12 +146,12 @@ def _show_moved(session: Session, report: MoveReport) -> None:
         _name_kept(session, model.label, model.kept)
         if model.error:
             continue
+        moved = "nothing was left to move"
         if model.files:
-            copied = f", {human_bytes(model.bytes_copied)} of it copied" if model.bytes_copied else ""
-            size = human_bytes(model.bytes)
-            console.note(f"{model.label}: {counted(model.files, 'file')}, {size}{copied} moved")
-        else:
-            console.note(f"{model.label}: nothing was left to move")
+            moved = f"{counted(model.files, 'file')}, {human_bytes(model.bytes)} moved"
+        if model.bytes_copied:
+            moved += f", {human_bytes(model.bytes_copied)} of it copied"
+        console.note(f"{model.label}: {moved}")
     for model in report.models:
         if not model.error:
             console.data(str(model.path))
@@ -163,78 +170,63 @@ def _name_kept(session: Session, name: str, kept: Sequence[KeptFile]) -> None:
     "clean",
     "mdl clean  # what would be removed, and why",
     "mdl clean --yes  # remove it",
-    "mdl clean --unlisted  # also models that no catalog names",
     asks=True,
 )
-def clean(
-    session: Session,
-    settings: LookSettings,
-    unlisted: Annotated[
-        bool, flag("--unlisted", "Also models that mdl fetched and the catalog does not name.")
-    ] = False,
-) -> int:
+def clean(session: Session, settings: LookSettings) -> int:
     """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
     them. Models stay: 'mdl rm' deletes them."""
     is_asked = session.common.yes
-    found = session.client(settings).clean(remove=is_asked, unlisted=unlisted)
-    rows = [_waste(waste, is_removed, is_asked) for waste, is_removed in found]
-    total = sum(row["bytes"] for row in rows if row["action"] != "kept")
-    items = [row | {"modified_at": utc_time(row["modified_at"])} for row in rows]
-    return session.show({"items": items, "bytes": total}, lambda: _show_waste(session, rows, total, unlisted=unlisted))
+    rows: list[tuple[Waste, str]] = []
+    total = 0
+    for waste, is_removed in session.client(settings).clean(remove=is_asked):
+        action = "would delete"
+        if is_removed:
+            action = "deleted"
+        elif waste.kept or is_asked:
+            action = "kept"
+        if action != "kept":
+            total += waste.bytes
+        rows.append((waste, action))
+    items = [_waste_facts(waste, action) for waste, action in rows]
+    return session.show({"items": items, "bytes": total}, lambda: _show_waste(session, rows, total))
 
 
-def _show_waste(session: Session, rows: Sequence[dict[str, Any]], total: int, *, unlisted: bool) -> None:
-    """Show what goes, and why; models that no catalog names only if they were asked for."""
-    console = session.console
-    table: list[dict[str, Any]] = []
-    models: list[dict[str, Any]] = []
-    is_any_going = False
-    for row in rows:
-        if row["kind"] == "unlisted" and not unlisted:
-            models.append(row)
-        else:
-            table.append(row)
-        is_any_going = is_any_going or row["action"] != "kept"
-    if table:
-        headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
-        console.table(headers, [_waste_row(row) for row in table], cut=("FILE",), drop=("AGE",), below="WHY")
-    if console.verbose:
-        for row in table:
-            console.note(f"{row['kind']}: {row['path']}")
-    size = human_bytes(total)
-    if is_any_going:
-        console.note(f"{size} freed" if session.common.yes else _NOT_YET.format(size))
-    elif table:
-        console.note("nothing to clean: what is listed is kept for its job; 'mdl jobs' shows it")
-    else:
-        console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
-    if models:
-        size = human_bytes(sum(row["bytes"] for row in models))
-        count = counted(len(models), "model")
-        console.note(f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free")
-
-
-def _waste_row(row: dict[str, Any]) -> tuple[str, ...]:
-    file = row["file"]
-    if not (file or row["model"]):
-        file = row["path"]
-    age = "-" if row["modified_at"] is None else human_age(time.time() - row["modified_at"])
-    return row["action"], row["kind"], row["model"] or "-", file or "-", human_bytes(row["bytes"]), age, row["why"]
-
-
-def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
-    action = "would delete"
-    if is_removed:
-        action = "deleted"
-    elif waste.kept or is_asked:
-        action = "kept"
+def _waste_facts(waste: Waste, action: str) -> dict[str, Any]:
     return {
         "kind": waste.kind,
         "path": str(waste.path),
         "model": waste.model or None,
         "file": waste.file or None,
         "bytes": waste.bytes,
-        "modified_at": waste.since,
-        "why": f"{waste.why}: {waste.kept}" if waste.kept else waste.why,
+        "modified_at": utc_time(waste.since),
+        "why": waste.reason,
         "action": action,
     }
+
+
+def _show_waste(session: Session, rows: Sequence[tuple[Waste, str]], total: int) -> None:
+    """Show what goes, and why."""
+    console = session.console
+    if not rows:
+        console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
+        return
+    headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
+    console.table(headers, [_waste_row(*row) for row in rows], cut=("FILE",), drop=("AGE",), below="WHY")
+    if console.verbose:
+        for waste, _ in rows:
+            console.note(f"{waste.kind}: {waste.path}")
+    is_any_going = any(action != "kept" for _, action in rows)
+    if not is_any_going:
+        console.note("nothing to clean: what is listed is kept for its job; 'mdl jobs' shows it")
+    elif session.common.yes:
+        console.note(f"{human_bytes(total)} freed")
+    else:
+        console.note(_NOT_YET.format(human_bytes(total)))
+
+
+def _waste_row(waste: Waste, action: str) -> tuple[str, ...]:
+    file = waste.file
+    if not waste.model:
+        file = file or str(waste.path)
+    age = age_since(waste.since) or "-"
+    return action, waste.kind, waste.model or "-", file or "-", human_bytes(waste.bytes), age, waste.reason

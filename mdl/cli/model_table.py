@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes, utc_time
+from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _SHORT = 7
 """Digits of a commit in a table."""
 _ORDER = ("present", "unverified", "partial", "missing")
+
+
+def age_since(moment: float | None) -> str:
+    """How long ago a moment was, in seconds since 1970; '' if it is not known."""
+    return "" if moment is None else human_age(time.time() - moment)
 
 
 @value_class
@@ -54,9 +59,10 @@ class Row:
             return "gone"
         if found.brought_by == "other" and not found.rows:
             return "not mdl's"
-        if found.status == "partial" and found.files != found.files_present:
-            return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
-        return found.status
+        if found.status != "partial" or found.files == found.files_present:
+            return found.status
+        files = "?" if found.files is None else str(found.files)
+        return f"partial {found.files_present}/{files}"
 
     @property
     def texts(self) -> dict[str, str]:
@@ -69,25 +75,13 @@ class Row:
             "status": self.status,
             "size": "" if self.size is None else human_bytes(self.size),
             "files": str(found.files_present),
-            "since": "" if found.since is None else human_age(time.time() - found.since),
+            "since": age_since(found.since),
             "commit": ", ".join(commit[:_SHORT] for commit in found.commits),
             "license": model.license,
             "tags": ", ".join(model.tags),
             "title": model.title,
             "source": model.source_text,
             "folder": str(found.path),
-        }
-
-    @property
-    def exact_texts(self) -> dict[str, str]:
-        """The texts of all columns for a program: bytes, UTC times, whole commits; what is not known is empty."""
-        return self.texts | {
-            "name": self.model.name,
-            "status": "gone" if self.model.gone else self.found.status,
-            "size": "" if self.size is None else str(self.size),
-            "since": utc_time(self.found.since) or "",
-            "commit": ",".join(self.found.commits),
-            "tags": ",".join(self.model.tags),
         }
 
     @property
@@ -152,15 +146,6 @@ def table_of(rows: Iterable[Row], columns: Sequence[str], *, keeps_all: bool = F
     return {
         "headers": [name.upper() for name in columns],
         "rows": cells,
-        "cut": [name.upper() for name in _CUT if name in columns],
-        "drop": [name.upper() for name in _DROP if name in columns and not keeps_all],
+        "cut": [name.upper() for name in _CUT],
+        "drop": [] if keeps_all else [name.upper() for name in _DROP],
     }
-
-
-def exact_rows(rows: Iterable[Row], columns: Sequence[str]) -> list[list[str]]:
-    """The rows for a program, as `Row.exact_texts` has them."""
-    cells: list[list[str]] = []
-    for row in rows:
-        texts = row.exact_texts
-        cells.append([texts[name] for name in columns])
-    return cells

@@ -208,11 +208,6 @@ class Console:
 
             self._out(table(body, heads))
 
-    def tab_separated(self, rows: Iterable[Sequence[str]]) -> None:
-        """Write rows to stdout with tabs between the cells, for a program. A tab within a cell is escaped."""
-        for row in rows:
-            self._out("\t".join(self._cells(row)) + "\n")
-
     def document(
         self,
         command: str,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,7 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.jobs.records import Records
-from mdl.local.delete import delete, prune, remove_unlinked
-from mdl.local.delete_plan import Deletion, of_model
+from mdl.local.delete import prune, remove_unlinked
 from mdl.local.on_disk import entries
 from mdl.net.allowlist import host_of
 from mdl.paths import RelPath
@@ -38,10 +37,9 @@ _LEFT = "left by a process that is gone"
 
 @value_class
 class Waste:
-    """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, ``shared`` for a file that the hub's client
-    kept for several repositories and none has any more, or ``unlisted`` for a model that no catalog names; ``bytes`` on
-    the disk. ``path`` goes, unless it is the record in which a ``receipt`` is. An unlisted model is removed as
-    `mdl.Client.delete` does it.
+    """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, or ``shared`` for a file that the hub's client
+    kept for several repositories and none has any more; ``bytes`` on the disk. ``path`` goes, unless it is the record
+    in which a ``receipt`` is.
 
     ``kept`` says why it stays all the same. ``model`` and ``file`` say what it is of, if that is known; ``since`` is
     when it was last written, in seconds since 1970. ``on_remove`` removes it, or, if ``path`` is removed for it, what
@@ -57,6 +55,11 @@ class Waste:
     file: str = ""
     since: float | None = None
     on_remove: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def reason(self) -> str:
+        """Why it could go, and why it stays all the same."""
+        return f"{self.why}: {self.kept}" if self.kept else self.why
 
 
 def remove(waste: Waste) -> bool:
@@ -277,66 +280,3 @@ def _size(path: Path) -> int:
         for name in names:
             size += os.lstat(os.path.join(at, name)).st_blocks * 512
     return size
-
-
-# Models that no catalog names.
-
-
-def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> list[Waste]:
-    """The models in ``store`` that the ``catalog`` does not name; not those that another catalog brought. With ``keep``
-    they stay, and in any case those with a file that mdl did not fetch itself: it may be the only copy. What several of
-    them have in common is freed with the last of these."""
-    going: dict[str, list[Deletion]] = {}
-    staying: dict[str, list[Deletion]] = {}
-    why_kept: dict[str, str] = {}
-    for name in store.receipts.models():
-        receipts = store.receipts.in_order(name)
-        catalogs = {receipt.catalog for receipt in receipts}
-        if name in catalog or not catalogs <= {None, store.catalog}:
-            continue
-        with contextlib.suppress(MdlError):
-            deletions = of_model(store, name)
-            if not any(deletion.files for deletion in deletions):
-                continue
-            why_kept[name] = _why_unlisted_is_kept(store, name, receipts, deletions, keep=keep)
-            (staying if why_kept[name] else going)[name] = deletions
-    by_name = going | staying  # what goes is counted first: what stays has no part in what that frees
-    in_this_order: list[Deletion] = []
-    for deletions in by_name.values():
-        in_this_order += deletions
-    sizes: Counter[str] = Counter()
-    for row in delete(store, in_this_order, dry_run=True).models:
-        sizes[row.name] += row.bytes_freed
-    waste = []
-    for name in sorted(by_name):
-        deletions = by_name[name]
-        waste.append(
-            Waste(
-                "unlisted",
-                deletions[0].path,
-                sizes[name],
-                "no catalog names it",
-                why_kept[name],
-                model=name,
-                on_remove=partial(_delete, store, deletions),
-            )
-        )
-    return waste
-
-
-def _why_unlisted_is_kept(
-    store: Store, name: str, receipts: Sequence[Receipt], deletions: Sequence[Deletion], *, keep: bool
-) -> str:
-    error = delete(store, deletions, dry_run=True).error
-    if error is not None:
-        return error.message
-    if keep:
-        return f"'mdl rm {name}' deletes it, --unlisted all of these"
-    for receipt in receipts:
-        if receipt.adopted or receipt.url.startswith("file:"):
-            return f"'mdl rm {name}' deletes it"
-    return ""
-
-
-def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
-    delete(store, deletions).raise_for_errors()

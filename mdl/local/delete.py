@@ -45,6 +45,11 @@ class DeletedModel:
     kept: tuple[KeptFile, ...] = ()
     error: MdlError | None = None
 
+    @property
+    def has_only_kept(self) -> bool:
+        """Tell whether nothing of it goes."""
+        return bool(self.kept) and not (self.files or self.bytes_freed)
+
 
 @value_class
 class DeleteReport(BaseReport):
@@ -58,9 +63,14 @@ class DeleteReport(BaseReport):
         return sum(model.bytes_freed for model in self.models if not model.error)
 
     @property
+    def all_errors(self) -> list[MdlError]:
+        """The errors of targets that are not here, then those of models."""
+        return [*self.errors, *(model.error for model in self.models if model.error)]
+
+    @property
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
-        return joint_error([*self.errors, *(model.error for model in self.models if model.error)])
+        return joint_error(self.all_errors)
 
 
 def delete(

@@ -5,26 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.disk import publish, user_name
+from mdl.disk import user_name
 from mdl.disk.safe_open import is_own_folder
-from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, part_of, repo_in, shared_links
+from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, repo_in, shared_links
 from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
-from mdl.files import Receipt
 from mdl.formatting import spelled
 from mdl.local.on_disk import (
     SHORT_COMMIT,
     CacheEntry,
     Known,
-    ModelOnDisk,
     hub_origins,
-    meant_of,
+    meant_paths,
     model_on_disk,
     of_hubs,
     partials_of,
@@ -82,7 +80,7 @@ class Deletion:
     @property
     def unfinished(self) -> int:
         """Bytes of the unfinished downloads that go."""
-        return sum(size_of_partial(folder) for folder in self.partials)
+        return sum(map(size_of_partial, self.partials))
 
     def count(self, path: Path) -> None:
         """Note the size of a file that goes, if it is there and no link."""
@@ -90,10 +88,6 @@ class Deletion:
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 self.sizes.append(status)
-
-    def add_partials(self, folders: Iterable[Path]) -> None:
-        """Unfinished downloads that go, each once."""
-        self.partials = list(dict.fromkeys([*self.partials, *folders]))
 
 
 def plan(
@@ -110,51 +104,45 @@ def plan(
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
     store = stores[0]
-    paths = {remote.path.text for remote in known(store, model)}
+    origins = hub_origins(model)
     if not store.layout.is_by_digest:
         deletions = [of_folder(store, model, force=force)]
+    elif model.origin == COMMAND_LINE and origins:
+        deletions = [of_repo(store, origin) for origin in origins]
     else:
-        paths.update(receipt.path.text for receipt in store.receipts.of_model(model.name))
-        origins = hub_origins(model)
-        if model.origin == COMMAND_LINE and origins:
-            deletions = [of_repo(store, origin) for origin in origins]
-        else:
-            deletions = of_cached_model(store, model.name, force=force)
+        deletions = of_cached_model(store, model.name, force=force)
     deletions = [deletion for deletion in deletions if not deletion.is_empty]
+
+    paths = {remote.path.text for remote in known(store, model)}
+    if store.layout.is_by_digest:
+        paths.update(receipt.path.text for receipt in store.receipts.of_model(model.name))
     unfinished = partials_of(store, model.name, sorted(paths))
     if unfinished and not deletions:
         deletions = [Deletion(store, model.name, model.label, store.folder(model.name), [model.name])]
     if not deletions:
         raise _not_in_cache(model, store) if store.layout.is_by_digest else _not_in_folder(model, stores[1:])
-    deletions[0].add_partials(unfinished)
+    first = deletions[0]
+    first.partials = list(dict.fromkeys([*first.partials, *unfinished]))
     return deletions
-
-
-def of_model(store: Store, name: str) -> list[Deletion]:
-    """Plan the deletion of what mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
-    if store.layout.is_by_digest:
-        return of_cached_model(store, name)
-    return [of_folder(store, Model(name))]
 
 
 def _not_in_folder(model: Model, others: Sequence[Store]) -> NotFound:
     """The error for a model of which nothing is in the plain models folder. Its hint says if the cache has it."""
     hint = _LIST
-    for store in others:
-        for origin in hub_origins(model):
-            if store.layout.is_by_digest and repo_in(store.root, origin).is_there:
-                hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
+    caches = [store for store in others if store.layout.is_by_digest]
+    for store in caches:
+        for repo in _repos_here(model, store):
+            hint = f"Hugging Face's cache has it: mdl rm {repo.origin} --layout hf-cache"
     return NotFound("nothing of it is on this disk", hint=hint)
 
 
 def _not_in_cache(model: Model, store: Store) -> NotFound:
     """The error for a model of which nothing is in the hub's cache, or nothing that mdl brought for it."""
     hint = _LIST
-    repos = [repo_in(store.root, origin) for origin in hub_origins(model)]
-    if model.origin != COMMAND_LINE or not repos:
+    repos = _repos_here(model, store)
+    if model.origin != COMMAND_LINE or not hub_origins(model):
         for repo in repos:
-            if repo.is_there:
-                hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
+            hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
         return NotFound("mdl downloaded nothing of it to Hugging Face's cache", hint=hint)
     commits: set[str] = set()
     for repo in repos:
@@ -162,6 +150,12 @@ def _not_in_cache(model: Model, store: Store) -> NotFound:
     if commits:
         hint = f"there is {', '.join(sorted(commits))}"
     return NotFound("not in Hugging Face's cache", hint=hint)
+
+
+def _repos_here(model: Model, cache: Store) -> list[CachedRepo]:
+    """The repositories of a model that are in a cache of the hub's client."""
+    repos = [repo_in(cache.root, origin) for origin in hub_origins(model)]
+    return [repo for repo in repos if repo.is_there]
 
 
 # The plain layout: a folder for each model.
@@ -172,42 +166,26 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
     meant. Only those files are hashed that seem to be changed. Raises `StateError`, `StorageError`, `Cancelled`."""
     name = model.name
     _refuse_closed(store, name)
-    on_disk = model_on_disk(store, name)
-    meant = _meant(model, on_disk)
+    on_disk = model_on_disk(store, name, reads=not force)
+    meant = meant_paths(model, on_disk.paths, on_disk.receipts)
     deletion = Deletion(store, name, model.label, on_disk.folder, [name])
-    for path, place in on_disk.files.items():
-        if path not in meant:
+    for file in on_disk.files:
+        if file.path not in meant:
             continue
-        receipt = on_disk.receipts.get(path)
-        reason = _why_kept(store, receipt)
-        if reason and not force and not publish.is_staged(place.name):
-            deletion.kept.append(KeptFile(place, reason))
+        if file.why_kept and not force:
+            deletion.kept.append(KeptFile(file.place, file.why_kept))
             continue
-        deletion.steps.append(place)
-        deletion.count(place)
-        if receipt is not None and receipt.url.startswith("file:"):
+        deletion.steps.append(file.place)
+        deletion.count(file.place)
+        if file.receipt is not None and file.receipt.url.startswith("file:"):
             deletion.imported += 1
     deletion.files = len(deletion.steps)
     forgotten = [path for path in on_disk.receipts if path in meant]
-    deletion.add_partials(partials_of(store, name, forgotten))
+    deletion.partials = partials_of(store, name, forgotten)
     if not on_disk.folder.is_symlink():
         deletion.folders = [Path(at) for at, _, _ in os.walk(on_disk.folder)]
         deletion.forgotten[name] = [on_disk.receipts[path].path for path in forgotten]
     return deletion
-
-
-def _meant(model: Model, on_disk: ModelOnDisk) -> Collection[str]:
-    """Return the paths in a model's folder that it means: all of them, unless it is a reference to a part of a
-    repository, to a commit, or to one URL."""
-    if model.origin != COMMAND_LINE:
-        return set(on_disk.paths)
-    meant = {file.path.text for file in model.files}
-    for origin in model.sources:
-        if isinstance(origin, HubOrigin):
-            meant.update(meant_of(origin, on_disk.paths, on_disk.receipts))
-        else:
-            meant.update(on_disk.paths)
-    return meant
 
 
 def _refuse_closed(store: Store, name: str) -> None:
@@ -223,16 +201,6 @@ def _refuse_closed(store: Store, name: str) -> None:
                 raise StorageError(reason, hint=f"have it deleted by {who}")
 
 
-def _why_kept(store: Store, receipt: Receipt | None) -> str:
-    """Say why a file must stay; '' if it is as mdl wrote it."""
-    if receipt is None:
-        return "not mdl's"
-    local = store.check(receipt.model, receipt.remote)
-    if local.kind != "file":
-        return local.why
-    return "changed since mdl wrote it" if local.is_edited else ""
-
-
 # The hub's cache.
 
 
@@ -240,25 +208,13 @@ def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """Plan the deletion of a repository of the hub's cache, no matter which program brought it, or of the part of it
     that ``origin`` means; if it has a revision, of that revision alone."""
     cached = repo_on_disk(store, origin)
-    repo = cached.repo
-    entries = cached.entries
-    if origin.revision:
-        commit = repo.commit_of(origin.revision)
-        entries = [entry for entry in entries if entry.commit == commit]
-    if not origin.is_whole:
-        meant = set(part_of(origin, [entry.path for entry in entries]))
-        entries = [entry for entry in entries if entry.path in meant]
-    name = str(origin)
+    entries = cached.entries_meant(origin)
     is_whole = origin.is_whole and not origin.revision
-    if not entries and not (is_whole and repo.is_there):
-        return Deletion(store, name, "", repo.folder, [])
-    files: list[CachedFile] = []
-    receipts: list[Receipt] = []
-    for entry in entries:
-        receipts += entry.receipts
-        if entry.file is not None:
-            files.append(entry.file)
-    return _of_cache(store, name, name.removeprefix("hf:"), repo, files, receipts, is_whole=is_whole)
+    name = str(origin)
+    deletion = Deletion(store, name, name.removeprefix("hf:"), cached.repo.folder, [])
+    if entries or is_whole:
+        _add_cached(deletion, cached.repo, entries, is_whole=is_whole)
+    return deletion
 
 
 def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Deletion]:
@@ -270,93 +226,77 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
     deletions: list[Deletion] = []
     for origin in origins:
         cached = repo_on_disk(store, origin)
-        files: list[CachedFile] = []
-        receipts: list[Receipt] = []
-        kept: list[KeptFile] = []
+        label = spelled(name, origin.repository)
+        deletion = Deletion(store, name, label, cached.repo.folder, [])
+        going: list[CacheEntry] = []
         for entry in cached.entries:
             own = [receipt for receipt in entry.receipts if receipt.model == name]
             if not own:
                 continue
-            receipts += own
-            if entry.file is None:
-                continue
+            file = entry.file
             reason = _why_kept_in_cache(entry, name, force=force)
-            if reason:
-                kept.append(KeptFile(entry.file.pointer, reason))
-            else:
-                files.append(entry.file)
-        label = spelled(name, origin.repository)
-        deletion = _of_cache(store, name, label, cached.repo, files, receipts, is_whole=False)
-        deletion.kept = kept
+            if file is not None and reason:
+                deletion.kept.append(KeptFile(file.pointer, reason))
+                file = None  # only the receipts go
+            going.append(CacheEntry(entry.commit, entry.path, file, tuple(own)))
+        _add_cached(deletion, cached.repo, going, is_whole=False)
         deletions.append(deletion)
     return deletions
 
 
 def _why_kept_in_cache(entry: CacheEntry, name: str, *, force: bool) -> str:
     """Say why a file that mdl brought for a model must stay; '' if it may go."""
-    is_adopted = False
     for receipt in entry.receipts:
         if receipt.model != name:
             return f"{receipt.model} has it too"
-        is_adopted = receipt.adopted
-    return "another program downloaded it" if is_adopted and not force else ""
+        if receipt.adopted and not force:
+            return "another program downloaded it"
+    return ""
 
 
-def _of_cache(
-    store: Store,
-    name: str,
-    label: str,
-    repo: CachedRepo,
-    going: Sequence[CachedFile],
-    receipts: Sequence[Receipt],
-    *,
-    is_whole: bool,
-) -> Deletion:
-    """Plan the deletion of these files and receipts: their names, the bytes that no other name leads to, and the
-    branches and snapshots of which nothing is left. A folder disappears at once, so that the hub's client never meets
-    half."""
-    deletion = Deletion(store, name, label, repo.folder, [], files=len(going))
-    deletion.foreign_locks = list((store.root / ".locks" / repo.folder.name).glob("*.lock"))
-    for receipt in receipts:
-        deletion.forgotten.setdefault(receipt.model, []).append(receipt.path)
-    deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
-
-    set_of_going = set(going)
-    staying = [file for file in repo.files if file not in set_of_going]
-    commits = {file.commit for file in going}.difference(file.commit for file in staying)
-    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits)]
-    blobs = _blobs_to_go(repo, going, staying, receipts, is_whole=is_whole)
+def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry], *, is_whole: bool) -> None:
+    """Plan the deletion of these files and receipts of a repository: their names, the bytes that no other name leads
+    to, and the branches and snapshots of which nothing is left. A folder disappears at once, so that the hub's client
+    never meets half."""
+    cache = deletion.store.root
+    files: list[CachedFile] = []
+    blobs: set[Path] = set()
+    for entry in going:
+        for receipt in entry.receipts:  # also of a file that has lost its name in the snapshot
+            deletion.forgotten.setdefault(receipt.model, []).append(receipt.path)
+            blobs.add(repo.real_blobs / receipt.digest.hex)
+        if entry.file is not None:
+            files.append(entry.file)
+            if entry.file.blob is None:
+                deletion.count(entry.file.pointer)
+            else:
+                blobs.add(entry.file.blob)
+    set_of_going = set(files)
+    commits_gone = {file.commit for file in files}
+    has_others = False
+    for file in repo.files:
+        if file not in set_of_going:
+            has_others = True
+            commits_gone.discard(file.commit)
+            blobs.discard(file.blob or file.pointer)
+    blobs = {blob for blob in blobs if os.path.lexists(blob)}
+    if is_whole and not repo.has_own_links:
+        blobs = set(repo.blobs)  # with those of unfinished downloads
     for path in blobs:
         deletion.count(path)
-    for file in going:
-        if file.blob is None:
-            deletion.count(file.pointer)
-    deletion.shared_links = shared_links(store.root, blobs)
+
+    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits_gone)]
+    deletion.files = len(files)
+    deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
+    deletion.foreign_locks = list((cache / ".locks" / repo.folder.name).glob("*.lock"))
+    deletion.shared_links = shared_links(cache, blobs)
     deletion.records = {*repo.refs, *listings}
-    if not is_whole and (staying or repo.blobs - blobs):
-        deletion.steps += [path for path, commit in repo.refs.items() if commit in commits]
-        deletion.steps += [file.pointer for file in going if file.commit not in commits]
-        deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits]
+    is_all_gone = is_whole or not (has_others or repo.blobs - blobs)
+    if is_all_gone and repo.is_there:
+        deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
+    elif not is_all_gone:
+        deletion.steps += [path for path, commit in repo.refs.items() if commit in commits_gone]
+        deletion.steps += [file.pointer for file in files if file.commit not in commits_gone]
+        deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits_gone]
         deletion.steps += listings
         deletion.steps += sorted(blobs)
-    elif repo.is_there:
-        deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
-    return deletion
-
-
-def _blobs_to_go(
-    repo: CachedRepo,
-    going: Sequence[CachedFile],
-    staying: Sequence[CachedFile],
-    receipts: Sequence[Receipt],
-    *,
-    is_whole: bool,
-) -> set[Path]:
-    """Return the bytes of files that go, also of receipts whose file has lost its name in the snapshot, unless a file
-    that stays has them; of a whole repository all bytes, with those of unfinished downloads."""
-    if is_whole and not repo.has_own_links:
-        return set(repo.blobs)
-    blobs = {repo.real_blobs / receipt.digest.hex for receipt in receipts}
-    blobs.update(file.blob for file in going if file.blob)
-    blobs.difference_update(file.blob for file in staying if file.blob)
-    return {blob for blob in blobs if os.path.lexists(blob)}

@@ -71,9 +71,14 @@ class MoveReport(BaseReport):
     errors: tuple[MdlError, ...] = ()
 
     @property
+    def all_errors(self) -> list[MdlError]:
+        """The errors of targets that are not here, then those of models."""
+        return [*self.errors, *(model.error for model in self.models if model.error)]
+
+    @property
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
-        return joint_error([*self.errors, *(model.error for model in self.models if model.error)])
+        return joint_error(self.all_errors)
 
 
 @value_class
@@ -216,25 +221,27 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
     files: list[_File] = []
     gone: list[Receipt] = []
     kept: list[KeptFile] = []
-    for receipt in on_disk.receipts.values():
-        local = store.quick_check(name, receipt.remote, receipt)
-        path = store.final_path(name, receipt.remote)
-        if local.kind == "absent":
+    for file in (*on_disk.files, *on_disk.nameless()):
+        receipt = file.receipt
+        if receipt is None:
+            if file.kind == "stranger":
+                kept.append(KeptFile(file.place, file.why_kept))
+        elif file.kind == "gone":
             gone.append(receipt)
-        elif local.kind == "file":
-            is_there = _is_there(receipt, path, local, target)
-            files.append(_File(receipt, path, local, is_there, not copy.is_same_mount(path, new_folder)))
+        elif file.kind == "blocked":
+            kept.append(KeptFile(file.place, file.why_kept))
         else:
-            kept.append(KeptFile(path, local.why))
-    kept += [KeptFile(path, "not mdl's") for path in on_disk.strangers]
+            is_there = _is_there(receipt, file.place, file.local, target)
+            crosses = not copy.is_same_mount(file.place, new_folder)
+            files.append(_File(receipt, file.place, file.local, is_there, crosses))
     paths = {remote.path.text for remote in known(store, model)}
     paths.update(on_disk.receipts, store.receipts.wanted(name))
     partials = partials_of(store, name, sorted(paths))
     partials.sort(key=size_of_partial, reverse=True)  # the first of one file is the one that is kept
     if not (files or gone or partials) and not target.receipts.may_have(name):
         raise NotFound("not on this disk", hint="'mdl list --local' shows what is")
-    crosses = bool(partials) and not copy.is_same_mount(partials[0], nearest_existing(target.own))
-    return _Content(files, gone, partials, crosses, kept)
+    partials_cross = bool(partials) and not copy.is_same_mount(partials[0], nearest_existing(target.own))
+    return _Content(files, gone, partials, partials_cross, kept)
 
 
 def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> bool:

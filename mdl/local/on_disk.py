@@ -7,9 +7,10 @@ and mdl's receipts say for which models it brought files of it. Nothing is conta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
@@ -19,7 +20,7 @@ from mdl.downloader.hub_cache import CachedFile, CachedRepo, cached_repos, part_
 from mdl.downloader.partial_folders import key_of
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
-from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
@@ -33,42 +34,94 @@ SHORT_COMMIT = 12
 # A folder of a plain models folder.
 
 
+FileKind = Literal["own", "changed", "stranger", "staged", "blocked", "gone"]
+"""What a name in a model's folder is: a file as mdl wrote it (``own``), or ``changed`` after that; a ``stranger`` that
+mdl did not write; ``staged`` by a process that was killed; something else than a file in the place of one
+(``blocked``); or nothing, where a receipt says that a file was (``gone``)."""
+
+
+_NOT_LOOKED_AT = LocalFile()
+
+
+@value_class
+class ModelFile:
+    """A ``place`` in the folder of a model, by its ``path`` below it. ``local`` says what is there, of what has a
+    ``receipt``."""
+
+    path: str
+    place: Path
+    kind: FileKind
+    receipt: Receipt | None = None
+    local: LocalFile = _NOT_LOOKED_AT
+
+    @property
+    def why_kept(self) -> str:
+        """Why it stays where it is; '' if it is mdl's, unchanged."""
+        if self.kind == "stranger":
+            return "not mdl's"
+        if self.kind == "changed":
+            return "changed since mdl wrote it"
+        return self.local.why
+
+
 @value_class
 class ModelOnDisk:
-    """The folder of one model: ``files`` is everything in it that is no folder, by its path below it, and ``receipts``
-    are mdl's, which may be of files that are gone."""
+    """The folder of one model: everything in it that is no folder. ``receipts`` are mdl's, by the path of the file,
+    which may be gone."""
 
     store: Store
-    name: str
     folder: Path
-    files: Mapping[str, Path]
+    files: tuple[ModelFile, ...]
     receipts: Mapping[str, Receipt]
 
     @property
     def paths(self) -> list[str]:
         """The paths of what is there, and of what mdl wrote there."""
-        return list(dict.fromkeys([*self.files, *self.receipts]))
+        return list(dict.fromkeys([*(file.path for file in self.files), *self.receipts]))
 
-    @property
-    def strangers(self) -> list[Path]:
-        """Files that mdl did not write."""
-        places: list[Path] = []
-        for path, place in self.files.items():
-            if path not in self.receipts and not publish.is_staged(place.name):
-                places.append(place)
+    def nameless(self) -> list[ModelFile]:
+        """What is in the place of each file that has a receipt and no name in the folder any more. Raises `Unsafe` if
+        its folder is a link, `StateError`, `StorageError`."""
+        named = {file.path for file in self.files}
+        places: list[ModelFile] = []
+        for path, receipt in self.receipts.items():
+            if path not in named:
+                places.append(_file_with_receipt(self.store, self.folder / path, receipt, reads=False))
         return places
 
 
-def model_on_disk(store: Store, name: str) -> ModelOnDisk:
-    """Look at the folder of a model, without the folders of other models that are below it. Raises `StateError`."""
+def model_on_disk(store: Store, name: str, *, reads: bool = False) -> ModelOnDisk:
+    """Look at the folder of a model, without the folders of other models that are below it. If it ``reads``, files with
+    another stamp are hashed, and are ``changed`` only if their bytes are. Raises `StateError`, `StorageError`,
+    `Cancelled`."""
     folder = store.folder(name)
 
     def is_of_another_model(below: Path) -> bool:
         return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
 
-    files = {place.relative_to(folder).as_posix(): place for place in names_below(folder, is_of_another_model)}
     receipts = {receipt.path.text: receipt for receipt in store.receipts.of_model(name)}
-    return ModelOnDisk(store, name, folder, files, receipts)
+    files: list[ModelFile] = []
+    for place in names_below(folder, is_of_another_model):
+        path = place.relative_to(folder).as_posix()
+        if path in receipts:
+            files.append(_file_with_receipt(store, place, receipts[path], reads=reads))
+        elif publish.is_staged(place.name):
+            files.append(ModelFile(path, place, "staged"))
+        else:
+            files.append(ModelFile(path, place, "stranger"))
+    return ModelOnDisk(store, folder, tuple(files), receipts)
+
+
+def _file_with_receipt(store: Store, place: Path, receipt: Receipt, *, reads: bool) -> ModelFile:
+    local = store.quick_check(receipt.model, receipt.remote, receipt)
+    if reads and local.is_edited:
+        local = store.check(receipt.model, receipt.remote, found=local)
+    kind: FileKind = "blocked"
+    if local.kind == "absent":
+        kind = "gone"
+    elif local.kind == "file":
+        kind = "changed" if local.is_edited else "own"
+    return ModelFile(receipt.path.text, place, kind, receipt, local)
 
 
 def foreign_entries(store: Store, names: Sequence[str]) -> Iterator[Path]:
@@ -143,6 +196,15 @@ class RepoOnDisk:
         for (commit, path), of_file in receipts.items():
             entries.append(CacheEntry(commit, path, None, tuple(of_file)))
         return entries
+
+    def entries_meant(self, origin: HubOrigin) -> list[CacheEntry]:
+        """The entries that a reference to this repository means: of its revision, if it has one, and of its part."""
+        entries = self.entries
+        if origin.revision:
+            commit = self.repo.commit_of(origin.revision)
+            entries = [entry for entry in entries if entry.commit == commit]
+        meant = set(part_of(origin, [entry.path for entry in entries]))
+        return [entry for entry in entries if entry.path in meant]
 
     @property
     def strangers(self) -> list[CachedFile]:
@@ -237,17 +299,29 @@ def hub_origins(model: Model) -> list[HubOrigin]:
     return [origin for origin in model.sources if isinstance(origin, HubOrigin)]
 
 
-def meant_of(origin: HubOrigin, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> Collection[str]:
-    """Return the ``paths`` of a model that a reference to its repository means: of its revision, which ``receipts``
-    tell by path, and of its part."""
-    if origin.revision is None:
-        return part_of(origin, paths)
+def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> set[str]:
+    """Return those of the ``paths`` in a model's folder that it means: all of them, unless it is a reference to a
+    part of a repository, to a revision, which the ``receipts`` tell by path, or to one URL."""
+    if model.origin != COMMAND_LINE:
+        return set(paths)
+    meant = {file.path.text for file in model.files}
+    for origin in model.sources:
+        if not isinstance(origin, HubOrigin):
+            meant.update(paths)
+        elif origin.revision is None:
+            meant.update(part_of(origin, paths))
+        else:
+            meant.update(part_of(origin, _of_revision(origin.revision, paths, receipts)))
+    return meant
+
+
+def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
     of_revision: list[str] = []
     for path in paths:
         hub = receipts[path].hub if path in receipts else None
-        if hub is not None and origin.revision in (hub.branch, hub.revision):
+        if hub is not None and revision in (hub.branch, hub.revision):
             of_revision.append(path)
-    return part_of(origin, of_revision)
+    return of_revision
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:

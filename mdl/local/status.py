@@ -19,7 +19,7 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
-from mdl.local.on_disk import hub_origins, meant_of, of_hubs
+from mdl.local.on_disk import hub_origins, meant_paths
 from mdl.paths import RelPath
 from mdl.values import value_class
 from mdl.weights.pickles import head_of, runs_code
@@ -104,13 +104,12 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     or a bucket means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if
     none is here, `UsageError` that lists them if there are several."""
     here = [row.remote.path.text for row in status.rows if row.is_here]
-    meant = set(here)
     origins = hub_origins(model)
-    parts = [origin for origin in origins if not origin.is_whole]
-    if parts:
-        meant = set()
-    for origin in parts:
+    meant: set[str] = set()
+    for origin in origins:
         meant.update(part_of(origin, here))
+    if not origins:
+        meant.update(here)
     if not meant:
         raise NotFound("no file of it is on this disk", item=typed)
     if len(meant) > 1:
@@ -213,7 +212,9 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
 
 def _fetched_status(model: Model, store: Store) -> ModelStatus | None:
     """The status of what mdl was last asked to fetch of a model, by its receipts; None without any."""
-    receipts = _meant(model, store.receipts.of_model(model.name))
+    by_path = {receipt.path.text: receipt for receipt in store.receipts.of_model(model.name)}
+    meant = meant_paths(model, list(by_path), by_path)
+    receipts = [by_path[path] for path in by_path if path in meant]
     if not receipts:
         return None
     is_a_part = not all(origin.is_whole for origin in model.sources)
@@ -232,19 +233,6 @@ def check_usable(model: Model, status: ModelStatus, store: Store, typed: str) ->
             count = f": {asked_for.files_present} of {counted(asked_for.files, 'file')}"
         hint = f"'mdl get {typed}' downloads the rest"
         raise NotFound(f"only partly on this disk{count}", item=typed, hint=hint)
-
-
-def _meant(model: Model, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
-    """The receipts of the revision and the part of a repository that a reference names; for a name, and for a reference
-    to no repository, all of them."""
-    origins = hub_origins(model)
-    if model.is_of_catalog or not origins or len(origins) < len(model.sources):
-        return receipts
-    by_path = {hub.path: receipt for hub, receipt in of_hubs(receipts)}
-    meant: list[Receipt] = []
-    for origin in origins:
-        meant += [by_path[path] for path in meant_of(origin, list(by_path), by_path)]
-    return meant
 
 
 def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:

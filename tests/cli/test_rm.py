@@ -424,44 +424,22 @@ def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
     assert (shell.models / "tiny").exists()
 
 
-def test_clean_knows_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:
-    """A model that mdl fetched and the catalog does not name is shown and stays; --unlisted --yes deletes it as rm
-    does, and nothing else. What another catalog brought is not shown."""
-    done(mdl(shell, "get", "tiny"))
+def test_clean_keeps_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:
+    """A model that the catalog does not name is no waste: only rm deletes it (ADR 100)."""
     done(mdl(shell, "get", "hf:org/twin"))
-    (shell.models / "org--twin" / "mine").write_text("mine")
-    found = done(mdl(shell, "clean", "--json")).document["items"]
-    assert [(one["kind"], one["action"], one["bytes"]) for one in found] == [("unlisted", "kept", len(WEIGHTS))]
-    done(mdl(shell, "clean", "--yes"))
-    assert names(shell.models / "org--twin") == {"copy.bin", "mine"}
-    other = shell.home / "other.toml"
-    other.write_text("schema = 1\n")
-    done(mdl(shell, "clean", "--unlisted", "--yes", "--catalog", str(other)))
-    assert names(shell.models / "org--twin") == {"mine"}
-    assert names(shell.models / "tiny") == set(FILES)
-    assert "mdl rm NAME" in done(mdl(shell, "clean")).err
-
-
-def test_clean_keeps_what_mdl_did_not_fetch(shell: Shell, mdl: Inside) -> None:
-    """A model that no catalog names stays with --unlisted if another program brought a file of it: it may be the only
-    copy. rm deletes it."""
-    (shell.models / "org--twin").mkdir(parents=True)
-    (shell.models / "org--twin" / "copy.bin").write_bytes(WEIGHTS)
-    done(mdl(shell, "get", "hf:org/twin"))
-    done(mdl(shell, "clean", "--unlisted", "--yes"))
+    ran = done(mdl(shell, "clean", "--yes"))
     assert names(shell.models / "org--twin") == {"copy.bin"}
+    assert "mdl rm NAME" in ran.err
     rm(shell, mdl, "org--twin", "--yes")
     assert not (shell.models / "org--twin").exists()
 
 
 def test_what_was_imported(shell: Shell, mdl: Inside) -> None:
-    """Before files go that mdl cannot fetch again, it says so; --unlisted leaves them, rm deletes them."""
+    """Before files go that mdl cannot fetch again, it says so."""
     (shell.home / "mine").mkdir()
     (shell.home / "mine" / "x.bin").write_bytes(WEIGHTS)
     done(mdl(shell, "import", "mine", "--copy"))
     assert "1 file came from a folder of this machine, and mdl cannot fetch them again" in mdl(shell, "rm", "mine").err
-    done(mdl(shell, "clean", "--unlisted", "--yes"))
-    assert names(shell.models / "mine") == {"x.bin"}
     assert rm(shell, mdl, "mine", "--yes").document["models"][0]["files_imported"] == 1
     assert (shell.home / "mine" / "x.bin").read_bytes() == WEIGHTS
     assert not (shell.models / "mine").exists()

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from mdl.catalog.model import Model
+from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk.safe_open import make_private_dir
 from mdl.downloader.layouts import HubCache
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp
 from mdl.hashing import Digest
-from mdl.local.on_disk import at_its_hub, foreign_entries, meant_of, model_of, model_on_disk, partials_of, repo_on_disk
+from mdl.local.on_disk import (
+    at_its_hub,
+    foreign_entries,
+    meant_paths,
+    model_of,
+    model_on_disk,
+    partials_of,
+    repo_on_disk,
+)
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 
@@ -32,16 +41,26 @@ def write(folder: Path, *paths: str) -> None:
 
 
 def test_a_models_folder(tmp_path: Path) -> None:
-    """It has everything that is no folder, without the models below it; the receipts may be of files that are gone;
-    strangers have none; other entries of the models folder are foreign."""
+    """It has everything that is no folder, without the models below it, each of one kind; the receipts may be of files
+    that are gone; other entries of the models folder are foreign."""
     store = Store(tmp_path)
-    store.receipts.put(receipt("a", "own.bin"), receipt("a", "gone.bin"), receipt("a/below", "x.bin"))
-    write(tmp_path, "a/own.bin", "a/sub/mine.txt", "a/below/x.bin", "b/other.bin")
+    store.receipts.put(receipt("a", "gone.bin"), receipt("a/below", "x.bin"))
+    write(tmp_path, "a/touched.bin", "a/own.bin", "a/sub/mine.txt", "a/below/x.bin", "b/other.bin")
+    own = tmp_path / "a/own.bin"
+    store.receipts.put(replace(receipt("a", "own.bin"), stamp=Stamp.of(own.stat())), receipt("a", "touched.bin"))
+    (tmp_path / "a/blocked.bin").symlink_to(own)
+    store.receipts.put(receipt("a", "blocked.bin"))
     here = model_on_disk(store, "a")
-    assert set(here.files) == {"own.bin", "sub/mine.txt"}
-    assert set(here.receipts) == {"own.bin", "gone.bin"}
-    assert here.strangers == [tmp_path / "a/sub/mine.txt"]
-    assert set(here.paths) == {"own.bin", "sub/mine.txt", "gone.bin"}
+    kinds = {file.path: file.kind for file in (*here.files, *here.nameless())}
+    assert kinds == {
+        "own.bin": "own",
+        "touched.bin": "changed",
+        "sub/mine.txt": "stranger",
+        "blocked.bin": "blocked",
+        "gone.bin": "gone",
+    }
+    assert {file.path: file.kind for file in model_on_disk(store, "a", reads=True).files}["touched.bin"] == "changed"
+    assert set(here.paths) == set(kinds)
     assert list(foreign_entries(store, ["a", "a/below"])) == [tmp_path / "b"]
 
 
@@ -61,13 +80,20 @@ def test_a_repository_of_the_cache(tmp_path: Path) -> None:
 
 
 def test_what_a_reference_means() -> None:
-    """A reference with a revision means what the receipts say is of it; one with a path means what is below it."""
+    """A reference with a revision means what the receipts say is of it; one with a path means what is below it; a name
+    means everything."""
     receipts = {"x/a": receipt("m", "x/a", COMMIT), "x/b": receipt("m", "x/b", OLDER), "c": receipt("m", "c", COMMIT)}
     paths = [*receipts, "x/stranger"]
-    assert list(meant_of(HubOrigin("org/m"), paths, receipts)) == paths
-    assert list(meant_of(HubOrigin("org/m", revision=COMMIT), paths, receipts)) == ["x/a", "c"]
-    assert list(meant_of(HubOrigin("org/m", subpath="x"), paths, receipts)) == ["x/a", "x/b", "x/stranger"]
-    assert list(meant_of(HubOrigin("org/m", revision=OLDER, subpath="x"), paths, receipts)) == ["x/b"]
+
+    def meant(origin: str, **part: str) -> set[str]:
+        model = Model("m", sources=(HubOrigin("org/m", **part),), origin=origin)  # type: ignore[arg-type]
+        return meant_paths(model, paths, receipts)
+
+    assert meant(COMMAND_LINE) == set(paths)
+    assert meant(COMMAND_LINE, revision=COMMIT) == {"x/a", "c"}
+    assert meant(COMMAND_LINE, subpath="x") == {"x/a", "x/b", "x/stranger"}
+    assert meant(COMMAND_LINE, revision=OLDER, subpath="x") == {"x/b"}
+    assert meant("catalog.toml", revision=COMMIT) == set(paths)
 
 
 def test_a_model_that_only_receipts_tell_of() -> None:
