@@ -82,11 +82,11 @@ def check(
 ) -> MirrorReport:
     """Compare what the mirror at ``url`` has with the lock: sizes and metadata, or with ``deep`` every byte. What
     is wrong is in the report. Raises as `push`."""
-    from mdl.plugins.mirror import operation
+    from mdl.plugins.mirror import checking
 
     models = client.locked_models(targets)
     with client.context(models, on_event=on_event, cancel=cancel) as context, _opened(client, url, context) as mirror:
-        return operation.check(models, client.catalogs.lock, mirror, deep=deep)
+        return checking.check(models, client.catalogs.lock, mirror, deep=deep)
 
 
 def versions(

@@ -16,6 +16,9 @@ from mdl.plugins.mirror.operation import Held, Mirror, held_by
 from mdl.sources.object_store import PartedUpload
 from mdl.values import value_class
 
+Version = tuple[str, str]
+"""The name of a model, and a version of it."""
+
 
 @value_class
 class MirrorItem:
@@ -45,57 +48,64 @@ def clean(
     models that the lock does not have, only what is unfinished is judged. What cannot be deleted hinders no other.
     ``now`` in seconds since 1970.
     """
-    held_versions = [held for held in held_by(mirror) if names is None or held.name in names]
+    held_versions = held_by(mirror, names=names)
     items: list[MirrorItem] = []
-    busy: set[tuple[str, str]] = set()
+    busy: set[Version] = set()
     for upload in mirror.bucket.uploads(mirror.place.prefix):
         parts = mirror.place.split(upload.key)
-        if parts is None or (names is not None and parts[0] not in names):
+        if parts is None:
+            continue
+        name, version, _ = parts
+        if names is not None and name not in names:
             continue
         item = _judge_upload(upload, parts, mirror, older_than, now)
-        if item:
-            items.append(item)
-            if item.action == "kept":
-                busy.add(parts[:2])
+        if item is None:
+            continue
+        items.append(item)
+        if item.action == "kept":
+            busy.add((name, version))
     marked = {(held.name, held.version): held.marked for held in held_versions if held.marked}
     for held in held_versions:
         item = judge(held, lock, marked, busy, mirror.place, older_than, now)
         if item:
             items.append(item)
-    done = []
-    for item in sorted(items, key=lambda item: (item.name, item.kind, item.url)):
-        if remove and item.action == "would delete":
-            try:
-                item = _deleted(item, mirror)
-            except MdlError as error:
-                item = replace(item, action="kept", why=f"it could not be deleted: {error.message}", error=error)
-        done.append(item)
-    return done
+    items.sort(key=lambda item: (item.name, item.kind, item.url))
+    if remove:
+        items = [_deleted(item, mirror) for item in items]
+    return items
 
 
 def _deleted(item: MirrorItem, mirror: Mirror) -> MirrorItem:
-    """The item after it was deleted, or kept because a push that began meanwhile has written into it."""
-    if item.upload:
-        mirror.bucket.abort(item.upload)
-    if item.kind == "incomplete" and _is_changed(item, mirror):
-        return replace(item, action="kept", why="a push is at work on it")
-    mirror.bucket.delete(item.keys)
-    if item.kind == "incomplete" and _is_changed(item, mirror):  # nobody may take what is left for complete
-        mirror.bucket.delete([item.marker])
+    """The item after it was deleted, if it was to be; kept if it could not be, or if a push that began meanwhile has
+    written into it."""
+    if item.action == "kept":
+        return item
+    try:
+        if item.upload:
+            mirror.bucket.abort(item.upload)
+        if _is_changed(item, mirror):
+            return replace(item, action="kept", why="a push is at work on it")
+        mirror.bucket.delete(item.keys)
+        if _is_changed(item, mirror):  # nobody may take what is left for complete
+            mirror.bucket.delete([item.marker])
+    except MdlError as error:
+        return replace(item, action="kept", why=f"it could not be deleted: {error.message}", error=error)
     return replace(item, action="deleted")
 
 
 def _is_changed(item: MirrorItem, mirror: Mirror) -> bool:
-    """Whether there are objects in this folder that were not there when it was judged."""
+    """Whether there are objects in the folder of an incomplete version that were not there when it was judged."""
+    if item.kind != "incomplete":
+        return False
     prefix = item.marker.removesuffix(MARKER)
-    return any(set(one.keys) - set(item.keys) for one in held_by(mirror, prefix))
+    return any(set(held.keys) - set(item.keys) for held in held_by(mirror, prefix))
 
 
 def judge(
     held: Held,
     lock: Lock,
-    marked: Mapping[tuple[str, str], datetime],
-    busy: set[tuple[str, str]],
+    marked: Mapping[Version, datetime],
+    busy: set[Version],
     place: MirrorPlace,
     older_than: float,
     now: float,
@@ -103,36 +113,31 @@ def judge(
     """What is to happen to a version; None if it is one that is needed, or another catalog's. ``marked`` tells when
     each complete version got its marker, ``busy`` are those into which something is being sent."""
     locked = lock.models.get(held.name)
-    is_locked = locked is not None and locked.version == held.version
-    if held.is_complete and (locked is None or is_locked):
-        return None
-    age = now - held.modified.timestamp() if held.modified else 0.0
-    reason = _why_it_stays(held, locked, marked)
-    if held.is_complete and locked:
-        kind: Literal["superseded", "incomplete"] = "superseded"
-        why = f"the lock names {locked.version}; written {human_age(age)}"
-    else:
-        kind = "incomplete"
-        why = f"it has no marker; written {human_age(age)}"
-    stays = bool(reason) or age < older_than or (held.name, held.version) in busy
+    kind: Literal["superseded", "incomplete"] = "incomplete"
+    why = "it has no marker"
+    if held.is_complete:
+        if locked is None or locked.version == held.version:
+            return None
+        kind = "superseded"
+        why = f"the lock names {locked.version}"
+    age = 0.0
+    if held.modified:
+        age = now - held.modified.timestamp()
+    why += f"; written {human_age(age)}"
+    is_kept = age < older_than or (held.name, held.version) in busy
+    reason = _why_it_stays(held, locked, marked) if locked else ""
+    if reason:
+        is_kept = True
+        why = reason
     marker = place.key(held.name, held.version, MARKER)
     keys = sorted(held.keys, key=lambda key: key != marker)  # without its marker nobody takes the rest for complete
-    return MirrorItem(
-        kind,
-        held.name,
-        place.url(held.name, held.version),
-        held.bytes,
-        reason or why,
-        "kept" if stays else "would delete",
-        tuple(keys),
-        marker,
-    )
+    action: Literal["would delete", "kept"] = "kept" if is_kept else "would delete"
+    url = place.url(held.name, held.version)
+    return MirrorItem(kind, held.name, url, held.bytes, why, action, tuple(keys), marker)
 
 
-def _why_it_stays(held: Held, locked: LockedModel | None, marked: Mapping[tuple[str, str], datetime]) -> str:
+def _why_it_stays(held: Held, locked: LockedModel, marked: Mapping[Version, datetime]) -> str:
     """Why a version stays however old it is; '' if nothing speaks for it."""
-    if locked is None:
-        return ""
     if locked.version == held.version:
         return "the lock names it; a push goes on with it"
     if held.marked is None:
@@ -163,4 +168,5 @@ def _judge_upload(
         return MirrorItem("upload", name, url, size, "the store does not tell when it was begun", "kept")
     age = now - max(times).timestamp()
     why = f"not ended; the last of it came {human_age(age)}"
-    return MirrorItem("upload", name, url, size, why, "kept" if age < older_than else "would delete", upload=upload)
+    action: Literal["would delete", "kept"] = "kept" if age < older_than else "would delete"
+    return MirrorItem("upload", name, url, size, why, action, upload=upload)

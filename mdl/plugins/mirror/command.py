@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,6 @@ from mdl.paths import shown
 from mdl.plugins import mirror as mirrors
 
 if TYPE_CHECKING:
-    from mdl.plugins.mirror.cleaning import MirrorItem
     from mdl.plugins.mirror.operation import MirrorReport, MirrorVersion
 
 _TRANSFER = ("home", "layout", "connections", "patience", "retries", "stall", "limit_rate", "max_duration", "window")
@@ -133,28 +134,25 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
     console = session.console
 
     def show_table() -> None:
-        rows = [
-            (
-                shown(one.name),
-                one.version,
-                ("complete" if one.is_complete else "incomplete") + (", locked" if one.is_locked else ""),
-                human_bytes(one.bytes),
-                shown(one.commit)[:7] or "-",
-                shown(one.written_at) or "-",
-                one.url,
-            )
-            for one in found
-        ]
-        if rows:
-            heads = ("NAME", "VERSION", "STATUS", "SIZE", "COMMIT", "WRITTEN", "URL")
-            console.table(heads, rows, cut=("URL",), drop=("COMMIT", "WRITTEN", "URL"))
-        else:
+        if not found:
             console.note("no model is there; 'mdl mirror push' puts what is locked there")
-        for one in found:
-            if one.error:
-                console.warn(f"{one.error}")
+            return
+        rows = []
+        for version in found:
+            status = "complete" if version.is_complete else "incomplete"
+            if version.is_locked:
+                status += ", locked"
+            commit = shown(version.commit)[:7] or "-"
+            written = shown(version.written_at) or "-"
+            size = human_bytes(version.bytes)
+            rows.append((shown(version.name), version.version, status, size, commit, written, version.url))
+        heads = ("NAME", "VERSION", "STATUS", "SIZE", "COMMIT", "WRITTEN", "URL")
+        console.table(heads, rows, cut=("URL",), drop=("COMMIT", "WRITTEN", "URL"))
+        for version in found:
+            if version.error:
+                console.warn(str(version.error))
 
-    return session.show({"mirror": url, "models": [_version(one) for one in found]}, show_table)
+    return session.show({"mirror": url, "models": _versions(found)}, show_table)
 
 
 @command(
@@ -170,35 +168,57 @@ def clean(
 
     These are unfinished uploads, versions that the lock has replaced, and versions without a marker.
     """
-    is_asked = session.common.yes
     console = session.console
-    found = mirrors.clean(session.client(settings), url, names or None, older_than=older_than, remove=is_asked)
-    going = [one for one in found if one.action != "kept"]
+    remove = session.common.yes
+    items = mirrors.clean(session.client(settings), url, names or None, older_than=older_than, remove=remove)
+    errors = []
+    total = 0
+    facts = []
+    rows = []
+    for item in items:
+        if item.error:
+            errors.append(item.error)
+        if item.action != "kept":
+            total += item.bytes
+        facts.append({name: getattr(item, name) for name in _SHOWN_OF_ITEM})
+        rows.append((item.action, item.kind, human_bytes(item.bytes), console.clean(item.url), item.why))
 
     def show_table() -> None:
-        if found:
-            rows = [(one.action, one.kind, human_bytes(one.bytes), console.clean(one.url), one.why) for one in found]
+        if rows:
             console.table(("ACTION", "WHAT", "SIZE", "URL", "WHY"), rows, below="WHY")
-        total = human_bytes(sum(one.bytes for one in going))
-        if going:
-            console.note(f"{total} {'deleted' if is_asked else 'would be deleted; with --yes it is'}")
-        else:
+        if all(item.action == "kept" for item in items):
             console.note("nothing to clean")
+        elif remove:
+            console.note(f"{human_bytes(total)} deleted")
+        else:
+            console.note(f"{human_bytes(total)} would be deleted; with --yes it is")
 
-    errors = [one.error for one in found if one.error]
     error = joint_error(errors)
-    for failed in [error] if error and console.is_machine_readable else errors:
+    if error and console.is_machine_readable:
+        errors = [error]
+    for failed in errors:
         console.error(failed)
-    return session.show({"mirror": url, "items": [_item(one) for one in found]}, show_table, error=error)
+    return session.show({"mirror": url, "items": facts}, show_table, error=error)
 
 
-def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -> int:
-    facts = {key: value for key, value in vars(report).items() if key.startswith("bytes_")}
-    facts |= {"mirror": url, "models": [_version(one) for one in report.models], "seconds": round(report.seconds, 3)}
+_SHOWN_OF_ITEM = ("kind", "name", "url", "bytes", "why", "action")
+"""What ``--json`` shows of an item."""
+
+
+def _show_report(session: Session, url: str, report: MirrorReport, words: Callable[[MirrorReport], str]) -> int:
+    facts = {
+        "mirror": url,
+        "models": _versions(report.models),
+        "bytes_sent": report.bytes_sent,
+        "bytes_kept": report.bytes_kept,
+        "bytes_read": report.bytes_read,
+        "seconds": round(report.seconds, 3),
+    }
 
     def show_urls() -> None:
+        failed = {failure.model for failure in report.failed}
         for model in report.models:
-            if model.is_complete and not (model.error or any(file.error for file in model.files)):
+            if model.is_complete and model.name not in failed:
                 session.console.data(model.url)
         session.console.note(words(report))
 
@@ -206,26 +226,44 @@ def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -
 
 
 def _pushed(report: MirrorReport) -> str:
-    files = [file for model in report.models for file in model.files]
-    sent = human_bytes(report.bytes_sent)
-    kept = f"; {human_bytes(report.bytes_kept)} were there" if report.bytes_kept else ""
-    failed = sum(file.error is not None for file in files)
-    count = f"{failed} of {counted(len(files), 'file')} failed" if failed else counted(len(files), "file")
-    return f"{count}, {sent} sent in {human_elapsed(report.seconds)}{kept}"
+    """How a push went, in one line."""
+    statuses = _statuses(report)
+    count = counted(statuses.total(), "file")
+    if statuses["failed"]:
+        count = f"{statuses['failed']} of {count} failed"
+    text = f"{count}, {human_bytes(report.bytes_sent)} sent in {human_elapsed(report.seconds)}"
+    if report.bytes_kept:
+        text += f"; {human_bytes(report.bytes_kept)} were there"
+    return text
 
 
 def _checked(report: MirrorReport) -> str:
-    files = [file for model in report.models for file in model.files]
-    read = f", {human_bytes(report.bytes_read)} read" if report.bytes_read else ""
-    statuses = {status: sum(file.status == status for file in files) for status in ("corrupt", "missing", "unverified")}
-    wrong = "".join(f"{count} {status}, " for status, count in statuses.items() if count)
-    return f"{wrong}{counted(sum(file.status == 'ok' for file in files), 'file')} ok{read}"
+    """How a check went, in one line."""
+    statuses = _statuses(report)
+    text = ""
+    for status in ("corrupt", "missing", "unverified"):
+        if statuses[status]:
+            text += f"{statuses[status]} {status}, "
+    text += f"{counted(statuses['ok'], 'file')} ok"
+    if report.bytes_read:
+        text += f", {human_bytes(report.bytes_read)} read"
+    return text
 
 
-def _version(one: MirrorVersion) -> dict[str, Any]:
-    facts = {key: value or None for key, value in vars(one).items() if key in ("commit", "license", "written_at")}
-    return vars(one) | facts
+def _statuses(report: MirrorReport) -> Counter[str]:
+    """How many files have each status."""
+    statuses: Counter[str] = Counter()
+    for model in report.models:
+        statuses.update(file.status for file in model.files)
+    return statuses
 
 
-def _item(one: MirrorItem) -> dict[str, Any]:
-    return {key: value for key, value in vars(one).items() if key not in ("keys", "marker", "upload", "error")}
+def _versions(versions: Sequence[MirrorVersion]) -> list[dict[str, Any]]:
+    """What ``--json`` shows of versions."""
+    rows = []
+    for version in versions:
+        facts = dict(vars(version))
+        for name in ("commit", "license", "written_at"):
+            facts[name] = facts[name] or None
+        rows.append(facts)
+    return rows

@@ -1,4 +1,4 @@
-"""mirror: what the lock holds, put into an object store, looked at there, and fetched from it."""
+"""mirror: what the lock holds, put into an object store, listed there, and fetched from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from typing import TypeVar
 
 from mdl import __version__
@@ -19,20 +18,20 @@ from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.disk.pool import in_thread
 from mdl.downloader.store import Store
-from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.errors import Cancelled, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
 from mdl.ops.get import GetRequest, get
 from mdl.plugins.mirror.marker import MARKER, MarkedFile, Marker
-from mdl.plugins.mirror.upload import Reading, Reporter, Sender, Sending, watched, workers
+from mdl.plugins.mirror.upload import Reporter, Sender, Sending, watched, workers
 from mdl.reports import ModelReport, ModelsReport, Report, error_of
-from mdl.sources.object_store import Bucket, S3Object
+from mdl.sources.object_store import Bucket
 from mdl.values import value_class
 
-Found = TypeVar("Found")
-_PUSH = "'mdl mirror push' puts it there"
-_PUSH_AGAIN = "push it again: 'mdl mirror push' compares every file and writes another one"
+Result = TypeVar("Result")
+PUSH = "'mdl mirror push' puts it there"
+"""What to do about what a mirror lacks."""
 
 
 @value_class
@@ -66,6 +65,20 @@ class MirrorVersion:
     files: tuple[MirroredFile, ...] = ()
     error: MdlError | None = None
 
+    def with_marker(self, marker: Marker) -> MirrorVersion:
+        """The same version, complete, with what its marker says. The files stay if they were looked at."""
+        files = self.files
+        if not files:
+            files = tuple(MirroredFile(file.path, file.size, file.sha256, "unverified") for file in marker.files)
+        return replace(
+            self,
+            is_complete=True,
+            commit=marker.commit,
+            license=marker.license,
+            written_at=marker.written_at,
+            files=files,
+        )
+
 
 @value_class
 class MirrorReport(ModelsReport):
@@ -84,11 +97,24 @@ class MirrorReport(ModelsReport):
         missing, as in a `VerifyReport`."""
         failed = self.failed
         total = sum(len(model.files) or 1 for model in self.models)
-        is_check = all(isinstance(failure.error, ProtocolError | NotFound) for failure in failed)
         corrupt = [failure for failure in failed if isinstance(failure.error, ProtocolError)]
-        if corrupt and is_check:
+        missing = [failure for failure in failed if isinstance(failure.error, NotFound)]
+        if corrupt and len(corrupt) + len(missing) == len(failed):
             failed = corrupt
         return error_of(failed, total)
+
+
+@value_class
+class MarkerFound:
+    """The marker of a version, None if it has none; or what is wrong with it."""
+
+    marker: Marker | None = None
+    error: ProtocolError | None = None
+
+    @property
+    def files(self) -> dict[str, MarkedFile]:
+        """The files that the marker names, by their paths."""
+        return {file.path: file for file in self.marker.files} if self.marker else {}
 
 
 @value_class
@@ -115,13 +141,32 @@ class Mirror:
             raise ProtocolError("it is the marker of something else", item=f"{self.bucket}/{key}")
         return found
 
+    def markers(self, versions: Sequence[LockedModel | Held]) -> list[MarkerFound]:
+        """Ask for the markers of several versions at once. Raises as `marker`, but for a `ProtocolError`."""
+        return self.at_once([partial(self._find_marker, version.name, version.version) for version in versions])
+
+    def _find_marker(self, name: str, version: str) -> MarkerFound:
+        try:
+            return MarkerFound(self.marker(name, version))
+        except ProtocolError as error:
+            return MarkerFound(error=error)
+
+    def at_once(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Return the results of the calls, several of which are made at once. Raises the first error."""
+        results = []
+        for result in watched(calls, self.connections, self.look):
+            if isinstance(result, MdlError):
+                raise result
+            results.append(result)
+        return results
+
     def look(self) -> None:
         """Tell what happened meanwhile. Raises `Cancelled`."""
         self.bucket.http.cancel.check()
         self.reporter.look()
 
 
-# Push.
+# Push
 
 
 def push(
@@ -134,12 +179,15 @@ def push(
     such bucket, `AuthError` before anything is sent, `Cancelled`.
     """
     began = time.monotonic()
-    _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
+    mirror.markers([lock.models[model.name] for model in models])  # raises before anything is sent
     plans = [_plan(model, lock.models[model.name], context, mirror) for model in models]
     files: list[Sending] = []
     for plan in plans:
         files += plan.files
-    _announce(plans, files, mirror)
+    total = sum(file.size for file in files)
+    counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
+    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
+    mirror.reporter.files = files
     try:
         most = workers(mirror.connections, mirror.bucket.http.throttle.rate)
         with contextlib.closing(Sender(mirror.bucket, most, mirror.reporter.post, reads_back=read_back)) as sender:
@@ -148,20 +196,10 @@ def push(
     except Cancelled as stopped:
         hint = "the parts that were sent are kept; run the same command again to go on"
         raise stopped.but(hint=hint) from stopped.__cause__
-    bytes_sent = 0
-    bytes_kept = 0
-    for file in files:
-        bytes_sent += file.bytes_sent
-        bytes_kept += file.size if file.action == "kept" else file.resumed_at
+    bytes_sent = sum(file.bytes_sent for file in files)
+    bytes_kept = sum(file.bytes_kept for file in files)
     versions = tuple(_pushed(plan, mirror) for plan in plans)
     return MirrorReport(versions, bytes_sent, bytes_kept, seconds=time.monotonic() - began)
-
-
-def _announce(plans: Sequence[_Plan], files: Sequence[Sending], mirror: Mirror) -> None:
-    total = sum(file.size for file in files)
-    counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
-    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
-    mirror.reporter.files = files
 
 
 @value_class
@@ -206,28 +244,17 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
 def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:
     """How the push of one model went; if every file is there, its marker is written now."""
     files = []
+    has_failed = plan.error is not None
     for sent in plan.files:
         files.append(MirroredFile(sent.name, sent.size, sent.sha256 or None, sent.action, sent.error, sent.resumed_at))
-    version = replace(_version(plan.locked, tuple(files), mirror.place), license=plan.model.license)
-    if plan.error or any(file.error for file in files):
+        has_failed = has_failed or sent.error is not None
+    version = replace(version_of(plan.locked, tuple(files), mirror.place), license=plan.model.license)
+    if has_failed:
         return replace(version, error=plan.error)
     try:
-        return _marked(version, _mark(plan, files, mirror))
+        return version.with_marker(_mark(plan, files, mirror))
     except MdlError as error:
         return replace(version, error=error.on(version.name))
-
-
-def _version(locked: LockedModel, files: tuple[MirroredFile, ...], place: MirrorPlace) -> MirrorVersion:
-    """What is known of a locked version by its ``files``."""
-    return MirrorVersion(
-        locked.name,
-        locked.version,
-        place.url(locked.name, locked.version),
-        is_locked=True,
-        objects=len(files),
-        bytes=sum(file.size for file in files),
-        files=files,
-    )
 
 
 def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
@@ -257,133 +284,30 @@ def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
     return marker
 
 
-# Check and list.
+# List
 
 
-def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = False) -> MirrorReport:
-    """Compare what the mirror has of the locked ``models`` with the lock and with its marker: the size and the sha256
-    in the metadata of every object, and with ``deep`` its bytes. What is wrong is in the report. Raises `LockError`,
-    `AuthError`, `NetworkError`, `NotFound` if there is no such bucket."""
-    began = time.monotonic()
-    locked_models = [lock.models[model.name] for model in models]
-    markers = _markers(locked_models, mirror)
-    readings_of = [
-        _readings(locked, marker, mirror, deep=deep) for locked, marker in zip(locked_models, markers, strict=True)
-    ]
-    readings = list(chain.from_iterable(readings_of))
-    mirror.reporter.files = readings
-    heads = iter(_at_once([reading.step for reading in readings], mirror))
-    versions = []
-    for locked, marker, of_model in zip(locked_models, markers, readings_of, strict=True):
-        files = tuple(_judged(reading, next(heads)) for reading in of_model)
-        versions.append(_checked(locked, marker, files, mirror.place))
-    bytes_read = sum(reading.done for reading in readings)
-    return MirrorReport(tuple(versions), bytes_read=bytes_read, seconds=time.monotonic() - began)
-
-
-def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mirror, *, deep: bool) -> list[Reading]:
-    """The files of a model as they are to be looked at. What the lock does not know of a file, the marker says."""
-    marked = _marked_files(marker)
-    readings = []
-    for file in locked.files:
-        path = file.path.text
-        size = file.size
-        sha256 = ""
-        if path in marked:
-            sha256 = marked[path].sha256
-            size = marked[path].size if size is None else size
-        if file.digest and file.digest.algorithm == "sha256":
-            sha256 = file.digest.hex
-        key = mirror.place.key(locked.name, locked.version, path)
-        readings.append(Reading(locked.name, path, key, size, sha256, mirror.bucket, deep=deep))
-    return readings
-
-
-def _marked_files(marker: Marker | MdlError | None) -> dict[str, MarkedFile]:
-    """The files of a marker by their paths; none without a marker."""
-    if not isinstance(marker, Marker):
-        return {}
-    return {file.path: file for file in marker.files}
-
-
-def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found | MdlError]:
-    """The results of the calls, of which several are made at once. An error that is not about one object is raised; a
-    `ProtocolError` is a result."""
-    results = list(watched(calls, mirror.connections, mirror.look))
-    for result in results:
-        if isinstance(result, MdlError) and not isinstance(result, ProtocolError):
-            raise result
-    return results
-
-
-def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Marker | MdlError | None]:
-    """The marker of each version, or what is wrong with it. Raises as `_at_once`."""
-    return _at_once([partial(mirror.marker, one.name, one.version) for one in versions], mirror)
-
-
-def _judged(reading: Reading, head: S3Object | MdlError | None) -> MirroredFile:
-    """What is wrong with one object, by what the bucket said of it and what was read."""
-    item = f"{reading.model}/{reading.name}"
-    expected = reading.sha256
-    file = MirroredFile(reading.name, reading.size, expected or None, "ok")
-    if isinstance(head, MdlError):
-        return replace(file, status="corrupt", error=head.on(item))
-    if head is None:
-        return replace(file, status="missing", error=NotFound("it is not in the mirror", item=item, hint=_PUSH))
-    hint = f"push it again: mdl mirror push … {reading.model} --verify"
-    if reading.expected_size not in (None, head.size):
-        why = f"the mirror's object has {head.size} bytes, not {reading.expected_size}"
-        return replace(file, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
-    file = replace(file, size=head.size)
-    where = "its bytes have"
-    actual = reading.actual
-    if not actual and head.sha256:
-        where = "its metadata has"
-        actual = head.sha256.hex
-    if not expected or not actual:
-        return replace(file, status="unverified")
-    if actual != expected:
-        why = f"{where} the sha256 {actual}, expected {expected}"
-        return replace(file, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
-    return file
-
-
-def _checked(
-    locked: LockedModel, marker: Marker | MdlError | None, files: tuple[MirroredFile, ...], place: MirrorPlace
+def version_of(
+    locked: LockedModel, files: tuple[MirroredFile, ...], place: MirrorPlace, error: MdlError | None = None
 ) -> MirrorVersion:
-    found = _version(locked, files, place)
-    if isinstance(marker, Marker) and not _tells_of(marker, locked):
-        why = "its marker tells of other files than the lock"
-        return replace(_marked(found, marker), error=ProtocolError(why, item=locked.name, hint=_PUSH_AGAIN))
-    if marker is not None:
-        return _marked(found, marker)
-    why = "it is not complete in the mirror: it has no marker"
-    if all(file.status == "missing" for file in files):
-        why = "the mirror does not have it"
-        found = _version(locked, (), place)
-    return replace(found, error=NotFound(why, item=locked.name, hint=_PUSH))
-
-
-def _tells_of(marker: Marker, locked: LockedModel) -> bool:
-    """Whether a marker names the files of the lock, and nothing else."""
-    marked = _marked_files(marker)
-    if marked.keys() != {file.path.text for file in locked.files}:
-        return False
-    for file in locked.files:
-        in_mirror = marked[file.path.text]
-        if file.size not in (None, in_mirror.size):
-            return False
-        if file.digest and file.digest.algorithm == "sha256" and file.digest.hex != in_mirror.sha256:
-            return False
-    return True
+    """What is known of a locked version by its ``files``; ``error`` is what is wrong with it as a whole."""
+    return MirrorVersion(
+        locked.name,
+        locked.version,
+        place.url(locked.name, locked.version),
+        is_locked=True,
+        objects=len(files),
+        bytes=sum(file.size for file in files),
+        files=files,
+        error=error,
+    )
 
 
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
     """Every version of a model that has an object in the mirror, by name; only of ``names`` if they are given."""
-    held_versions = [held for held in held_by(mirror) if names is None or held.name in names]
-    markers = _markers(held_versions, mirror)
+    held_versions = held_by(mirror, names=names)
     found = []
-    for held, marker in zip(held_versions, markers, strict=True):
+    for held, looked in zip(held_versions, mirror.markers(held_versions), strict=True):
         locked = lock.models.get(held.name)
         version = MirrorVersion(
             held.name,
@@ -392,26 +316,12 @@ def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> 
             is_locked=locked is not None and locked.version == held.version,
             objects=len(held.keys),
             bytes=held.bytes,
+            error=looked.error,
         )
-        found.append(_marked(version, marker))
+        if looked.marker:
+            version = version.with_marker(looked.marker)
+        found.append(version)
     return sorted(found, key=lambda version: (version.name, not version.is_locked, version.written_at))
-
-
-def _marked(version: MirrorVersion, marker: Marker | MdlError | None) -> MirrorVersion:
-    """The version with what its marker says."""
-    if not isinstance(marker, Marker):
-        return replace(version, error=marker)
-    files = version.files
-    if not files:
-        files = tuple(MirroredFile(file.path, file.size, file.sha256, "unverified") for file in marker.files)
-    return replace(
-        version,
-        is_complete=True,
-        commit=marker.commit,
-        license=marker.license,
-        written_at=marker.written_at,
-        files=files,
-    )
 
 
 @dataclass
@@ -431,16 +341,18 @@ class Held:
         return self.marked is not None
 
 
-def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
-    """The objects of every version, in one look at all of the mirror, or below a longer ``prefix``. Raises as
-    `versions`."""
+def held_by(mirror: Mirror, prefix: str = "", names: Sequence[str] | None = None) -> list[Held]:
+    """The objects of every version, in one look at all of the mirror, or below a longer ``prefix``; only of the models
+    ``names`` if they are given. Raises as `versions`."""
     held_versions: dict[tuple[str, str], Held] = {}
-    for stored in mirror.bucket.list(mirror.place.prefix if prefix is None else prefix):
+    for stored in mirror.bucket.list(prefix or mirror.place.prefix):
         mirror.look()
         parts = mirror.place.split(stored.key)
         if parts is None:
             continue
         name, version, path = parts
+        if names is not None and name not in names:
+            continue
         held = held_versions.setdefault((name, version), Held(name, version))
         held.keys.append(stored.key)
         held.bytes += stored.size
@@ -451,23 +363,21 @@ def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
     return list(held_versions.values())
 
 
-# Pull.
+# Pull
 
 
 def pull(models: Sequence[Model], lock: Lock, context: Context, mirror: Mirror, *, force: bool = False) -> Report:
     """Fetch locked models from the mirror alone, as `get` does; ``context`` has a resolver that asks it. A model that
     is not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
     locked_models = [lock.models[model.name] for model in models]
-    failed: dict[str, MdlError] = {}
-    for locked, marker in zip(locked_models, _markers(locked_models, mirror), strict=True):
-        if isinstance(marker, MdlError):
-            failed[locked.name] = marker
-        elif marker is None:
-            why = f"the mirror has no complete version {locked.version} of it"
-            failed[locked.name] = NotFound(why, item=locked.name, hint=_PUSH)
-    complete = tuple(model for model in models if model.name not in failed)
-    report = get(context, GetRequest(complete, force))
+    complete = []
     lost = []
-    for name, error in failed.items():
-        lost.append(ModelReport(name, context.store.folder(name), "missing", error=error))
+    for model, locked, looked in zip(models, locked_models, mirror.markers(locked_models), strict=True):
+        if looked.marker:
+            complete.append(model)
+            continue
+        why = f"the mirror has no complete version {locked.version} of it"
+        error = looked.error or NotFound(why, item=model.name, hint=PUSH)
+        lost.append(ModelReport(model.name, context.store.folder(model.name), "missing", error=error))
+    report = get(context, GetRequest(tuple(complete), force))
     return replace(report, models=(*report.models, *lost))

@@ -38,7 +38,24 @@ _LONGEST_PART = 10.0
 """Seconds that a part may take by the rate limit before fewer are sent at once: what a short run sends must count."""
 
 
-class Sending:
+class MovingFile:
+    """A file of ``model`` whose bytes are on their way: ``done`` of ``size``, ``bytes_sent`` of them over the
+    network."""
+
+    def __init__(self, model: str, name: str, size: int) -> None:
+        self.model = model
+        self.name = name
+        self.size = size
+        self.done = 0
+        self.bytes_sent = 0
+        self.is_running = False
+
+    @property
+    def item(self) -> str:
+        return f"{self.model}/{self.name}"
+
+
+class Sending(MovingFile):
     """One file on its way into a mirror. ``key`` is that of its object, ``digest`` that of the lock.
 
     Afterwards it has an ``error``, or its ``action`` is ``pushed`` or ``kept``. ``bytes_sent`` of it went over the
@@ -46,10 +63,8 @@ class Sending:
     """
 
     def __init__(self, model: str, name: str, path: Path, size: int, digest: Digest, *, key: str) -> None:
-        self.model = model
-        self.name = name
+        super().__init__(model, name, size)
         self.path = path
-        self.size = size
         self.digest = digest
         self.key = key
         self.sha256 = digest.hex if digest.algorithm == "sha256" else ""
@@ -57,15 +72,15 @@ class Sending:
         self.parts = max(1, -(-size // self.part_size))
         self.action = "failed"
         self.error: MdlError | None = None
-        self.is_running = False
         self.has_lost_part = False
         """A part could not be sent, so that the others need not be."""
-        self.bytes_sent = self.resumed_at = self.done = 0
+        self.resumed_at = 0
         self._counting = threading.Lock()
 
     @property
-    def item(self) -> str:
-        return f"{self.model}/{self.name}"
+    def bytes_kept(self) -> int:
+        """The bytes that were in the mirror before."""
+        return self.size if self.action == "kept" else self.resumed_at
 
     def sent(self, count: int) -> None:
         """Note that ``count`` bytes went over the network; it is negative for bytes that have to go again."""
@@ -341,49 +356,13 @@ def hash_object(bucket: Bucket, key: str, watch: Callable[[int], None] = lambda 
     return bucket.http.retry(bucket.url, read)
 
 
-class Reading:
-    """One object of a mirror that is looked at, and if it is ``deep`` read. ``expected_size`` in bytes and ``sha256``
-    are what is expected, if that is known. ``actual`` is the sha256 of the bytes that were read."""
-
-    def __init__(
-        self, model: str, name: str, key: str, size: int | None, sha256: str, bucket: Bucket, *, deep: bool
-    ) -> None:
-        self.model = model
-        self.name = name
-        self.key = key
-        self.sha256 = sha256
-        self.expected_size = size
-        self.size = size or 0
-        self.done = self.bytes_sent = 0
-        self.is_running = False
-        self.actual = ""
-        self._bucket = bucket
-        self._deep = deep
-
-    def step(self) -> S3Object | None:
-        """What the bucket tells of it; None if it is not there. Raises as `Bucket`."""
-        try:
-            found = self._bucket.head(self.key)
-        except NotFound:
-            return None
-        if self._deep and self.expected_size in (None, found.size):
-            self.size = found.size
-            self.is_running = True
-            self.actual = hash_object(self._bucket, self.key, self._read)
-            self.is_running = False
-        return found
-
-    def _read(self, done: int) -> None:
-        self.done = self.bytes_sent = done
-
-
 class Reporter:
     """Tells what several threads do from the one thread that calls `look`: their events, and the progress of
     ``files``."""
 
     def __init__(self, tell: Listener) -> None:
         self.tell = tell
-        self.files: Sequence[Sending | Reading] = ()
+        self.files: Sequence[MovingFile] = ()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._speed = Speed(time.monotonic())
         self._told_at = 0.0
