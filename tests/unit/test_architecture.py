@@ -61,7 +61,7 @@ _PURE = """
     ops/export local/import_report local/formats
     plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
-    plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job
+    plugins/fleet/documents plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job
     plugins/serve/refusals
 """
 PURE = {module for module in _PURE.split() if not module.startswith("plugins/") or (ROOT / f"{module}.py").exists()}

@@ -152,14 +152,15 @@ def _run(session: Session, task: str, names: list[str], where: FleetFlags, setti
 
 def _hosts(where: FleetFlags) -> list[str]:
     """The hosts of the flag and of the file, whose comments begin with ``#``. Raises `StorageError`."""
-    found = (where.hosts or "").split(",")
+    hosts = (where.hosts or "").split(",")
     if where.hosts_file:
         try:
-            lines = places.expanded(where.hosts_file, "--hosts-file").read_text("utf-8-sig", "replace").splitlines()
+            text = places.expanded(where.hosts_file, "--hosts-file").read_text("utf-8-sig", "replace")
         except OSError as error:
             raise storage_error(error, str(where.hosts_file)) from error
-        found += [line.partition("#")[0] for line in lines]
-    return [host.strip() for host in found if host.strip()]
+        for line in text.splitlines():
+            hosts.append(line.partition("#")[0])
+    return [host.strip() for host in hosts if host.strip()]
 
 
 def _facts(report: FleetReport) -> dict[str, Any]:
@@ -178,47 +179,49 @@ def _facts(report: FleetReport) -> dict[str, Any]:
 def _show(session: Session, report: FleetReport) -> None:
     """The rows, and one line for the whole, which comes first if only some of the rows are shown."""
     well = [node for node in report.counted if not node.error]
-    fetched = sum(node.bytes_fetched for node in report.nodes)
-    here = sum(node.bytes for node in well)
-    brought = f", {human_bytes(fetched)} fetched" if report.task == "get" else ""
-    took = human_elapsed(report.seconds)
-    summary = f"{len(well):,} of {counted(len(report.counted), 'node')} ok: {human_bytes(here)} in all{brought}, {took}"
+    summary = f"{len(well):,} of {counted(len(report.counted), 'node')} ok"
+    summary += f": {human_bytes(sum(node.bytes for node in well))} in all"
+    if report.task == "get":
+        summary += f", {human_bytes(sum(node.bytes_fetched for node in report.nodes))} fetched"
+    summary += f", {human_elapsed(report.seconds)}"
     is_large = len(report.nodes) > _MOST_ROWS
     if is_large:
         session.console.note(summary)
     _table(session, report)
     if not is_large:
         session.console.note(summary)
-    if error := report.error:
+    error = report.error
+    if error:
         session.console.error(error)
 
 
 def _table(session: Session, report: FleetReport) -> None:
     """One row a node, by their names; of a large fleet only those that are not well."""
-    nodes = sorted(report.nodes, key=lambda node: node.node)
-    if len(nodes) > _MOST_ROWS and not session.console.verbose:
-        nodes = [node for node in nodes if node.error]
-    rows = [
-        (
-            shown(node.node),
-            node.status,
-            f"{sum(model.is_right for model in node.models)}/{len(node.models)}" if node.models else "-",
-            human_bytes(node.bytes),
-            human_bytes(node.bytes_fetched),
-            human_elapsed(node.seconds),
-            _why(node),
-        )
-        for node in nodes
-    ]
-    heads = ("NODE", "STATUS", "MODELS", "SIZE", "FETCHED", "TIME", "WHY")
-    wanted = [at for at, head in enumerate(heads) if head != "FETCHED" or report.task == "get"]
+    are_all_shown = len(report.nodes) <= _MOST_ROWS or session.console.verbose
+    is_get = report.task == "get"
+    rows = []
+    for node in sorted(report.nodes, key=lambda node: node.node):
+        if not node.error and not are_all_shown:
+            continue
+        models = "-"
+        if node.models:
+            models = f"{sum(model.is_right for model in node.models)}/{len(node.models)}"
+        row = [shown(node.node), node.status, models, human_bytes(node.bytes)]
+        if is_get:
+            row.append(human_bytes(node.bytes_fetched))
+        rows.append([*row, human_elapsed(node.seconds), _why(node)])
+    heads = ["NODE", "STATUS", "MODELS", "SIZE", "TIME", "WHY"]
+    if is_get:
+        heads.insert(heads.index("TIME"), "FETCHED")
     if rows:
-        session.console.table([heads[at] for at in wanted], [[row[at] for at in wanted] for row in rows], cut=["WHY"])
+        session.console.table(heads, rows, cut=["WHY"])
 
 
 def _why(node: NodeReport) -> str:
     """Why a node is not well, in one line."""
     if not node.error:
         return ""
-    instead = f"; {node.replaced_by} was asked instead" if node.replaced_by else ""
-    return shown(node.error.message) + instead
+    why = shown(node.error.message)
+    if node.replaced_by:
+        why += f"; {node.replaced_by} was asked instead"
+    return why

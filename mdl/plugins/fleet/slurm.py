@@ -116,7 +116,8 @@ class Slurm:
         """Submit the job, which has the name of its folder."""
         words = ["sbatch", "--wait", f"--job-name={folder.name}", f"--chdir={folder}", "--requeue", "--no-kill"]
         words += [f"--nodes={self.count}", "--ntasks-per-node=1", "--signal=TERM@60", "--output=job.out"]
-        words += [f"--nodelist={','.join(self._nodes.hosts)}"] if self._nodes.hosts else []
+        if self._nodes.hosts:
+            words.append(f"--nodelist={','.join(self._nodes.hosts)}")
         try:
             sbatch = Child([*words, "job.sh"], folder=folder, environ=self._nodes.environ, most=LARGEST_SMALL_FILE)
         except FileNotFoundError as error:
@@ -133,10 +134,10 @@ class Slurm:
         why = ""
         try:
             while True:
-                looks += sbatch.is_over()
-                is_over = looks > 1 and looks % _EACH == 0 and self._state(folder.name)[0] in ("", *_OVER)
-                is_over = is_over and (sbatch.process.returncode != 0 or looks > _LAG_SECONDS / LOOK_SECONDS)
-                run = _latest(folder)
+                if sbatch.is_over():
+                    looks += 1
+                is_over = self._has_ended(looks, sbatch, folder.name)
+                run = max(_runs(folder), default=-1)
                 if run > last:
                     last = run
                     told = set()
@@ -145,7 +146,8 @@ class Slurm:
                 elif last < 0 and time.monotonic() - asked >= ASK_SECONDS:
                     asked = time.monotonic()
                     why = self._waits(folder.name, why)
-                is_over = is_over or (folder / str(last) / "ended").exists()
+                if (folder / str(last) / "ended").exists():
+                    is_over = True
                 for answer in _answers(folder / str(last), told):
                     told.add(answer.node)
                     self.waiting.discard(answer.node)
@@ -161,9 +163,18 @@ class Slurm:
                 self.goes_on = _cancel(folder.name, self._nodes.environ)
         yield from self._silent(folder, last, told, sbatch)
 
+    def _has_ended(self, looks: int, sbatch: Child, name: str) -> bool:
+        """Whether the job has ended without its own last line. Slurm is asked now and then once ``sbatch`` has ended,
+        which was seen at so many ``looks``: it also ends while a job is queued again."""
+        if looks == 0 or looks % _EACH:
+            return False
+        if self._state(name)[0] not in ("", *_OVER):
+            return False
+        return sbatch.process.returncode != 0 or looks > _LAG_SECONDS / LOOK_SECONDS
+
     def _state(self, name: str) -> tuple[str, str]:
         """The state of a job in Slurm's word, and why it waits; two empty texts if Slurm has none of that name, and
-        ``?`` if it does not answer. ``sbatch`` also ends while a job is queued again."""
+        ``?`` if it does not answer."""
         words = ["squeue", "--noheader", "--states=all", f"--name={name}", "--format=%T %r"]
         asked = _call(words, self._nodes.environ, self._nodes.cancel)
         if asked.code:
@@ -194,23 +205,28 @@ class Slurm:
         names = _names(folder / str(last))
         log = _words_in(folder / "job.out").replace("srun: error: ", "").splitlines()
         for name in names:
-            if name not in told:
-                about = [line for line in log if re.search(rf"\b{re.escape(name)}\b", line)] or log
-                yield Answer(name, None, err=about[-1] if about else "the job ended before it answered")
+            if name in told:
+                continue
+            why = log[-1] if log else "the job ended before it answered"
+            for line in log:
+                if re.search(rf"\b{re.escape(name)}\b", line):
+                    why = line
+            yield Answer(name, None, err=why)
         for run in _runs(folder):
-            for answer in _answers(folder / str(run), {*names}) if run < last else ():
+            if run == last:
+                break
+            for answer in _answers(folder / str(run), names):
                 yield replace(answer, replaced_by="the restarted job")
 
 
 def _runs(folder: Path) -> list[int]:
     """The numbers of the runs that have begun, in order: Slurm counts the restarts of a job."""
-    named = [path for path in folder.iterdir() if re.fullmatch(r"0|[1-9][0-9]{0,3}", path.name)]
-    return sorted(int(path.name) for path in named if not path.is_symlink() and (path / "job").exists())
-
-
-def _latest(folder: Path) -> int:
-    """The number of the run that began last; -1 if none did."""
-    return max(_runs(folder), default=-1)
+    numbers = []
+    for path in folder.iterdir():
+        is_run = re.fullmatch(r"0|[1-9][0-9]{0,3}", path.name) and not path.is_symlink()
+        if is_run and (path / "job").exists():
+            numbers.append(int(path.name))
+    return sorted(numbers)
 
 
 def _owners(path: Path) -> set[int]:
@@ -232,7 +248,9 @@ def _names(run: Path) -> list[str]:
 
 def _answers(run: Path, without: Collection[str]) -> Iterator[Answer]:
     """What the nodes of one run have answered so far, but for those ``without``."""
-    for path in sorted(path for path in run.glob("*.code") if path.stem not in without):
+    for path in sorted(run.glob("*.code")):
+        if path.stem in without:
+            continue
         try:
             answer = _answer(path)
         except ProtocolError as error:
@@ -248,16 +266,15 @@ def _answer(path: Path) -> Answer | None:
     `ProtocolError`, `OSError`."""
     owners = _owners(path.parent)
     text = read_left(path, LARGEST_SMALL_FILE, owners).decode(errors="replace")
-    words = text.split()
-    if not words:
+    if not text.strip():
         return None
     try:
-        code, seconds = (parse_whole_number(word) for word in words)
+        code, seconds = map(parse_whole_number, text.split())
         whole_number(code, most=255)
     except ValueError as error:
         raise ProtocolError(f"{shown(path.name)} has no exit code in it: {shown(text[:LONGEST_QUOTE])}") from error
-    said = [read_left(path.with_suffix(ending), LARGEST_CHILD_OUTPUT, owners) for ending in (".out", ".err")]
-    out, err = (data.decode(errors="replace") for data in said)
+    out = read_left(path.with_suffix(".out"), LARGEST_CHILD_OUTPUT, owners).decode(errors="replace")
+    err = read_left(path.with_suffix(".err"), LARGEST_CHILD_OUTPUT, owners).decode(errors="replace")
     return Answer(path.stem, code, out, err, float(seconds))
 
 
@@ -267,8 +284,10 @@ def _cancel(name: str, environ: Mapping[str, str]) -> str:
         asked = _call(["scancel", f"--name={name}"], environ, CancelToken())
     except UsageError as error:
         return f"the job may go on: {error.message}"
+    if not asked.code:
+        return ""
     why = shown(asked.err.strip().removeprefix("scancel: error: "))[:LONGEST_QUOTE]
-    return f"the job may go on ({why}); cancel it: scancel --name={name}" if asked.code else ""
+    return f"the job may go on ({why}); cancel it: scancel --name={name}"
 
 
 def _call(words: Sequence[str], environ: Mapping[str, str], cancel: CancelToken) -> Said:

@@ -34,8 +34,8 @@ class Work:
     ``names`` are models and groups of the catalog; ``program`` are the words by which mdl is called if that was said,
     ``home`` is the models folder and ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the
     environment that it needs beside them, and ``shell`` further ones, which are comments of the manifest, each with
-    its value, or '' in the place of a secret. It ``is_locked`` if the lock has all models, and ``lacks_program`` if
-    there is no mdl yet that a service can run. ``limits`` are flags of ``mdl get`` with their values.
+    its value, or '' in the place of a secret. It ``is_locked`` if the lock has all models. ``limits`` are flags of
+    ``mdl get`` with their values.
 
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
@@ -51,7 +51,6 @@ class Work:
     is_locked: bool = False
     limits: Sequence[str] = ()
     window: Window | None = None
-    lacks_program: bool = field(default=False, repr=False)
     schedule: str = ""
     mail_to: str = ""
     shape: str = "job"
@@ -67,7 +66,9 @@ class Work:
     def check(self) -> None:
         """Raises `UsageError` for what a manifest cannot have."""
         for name, value in vars(self).items():
-            for text in _texts_in(value) if name not in _DOCUMENTS else ():
+            if name in _DOCUMENTS:
+                continue
+            for text in _texts_in(value):
                 if not text.isprintable():
                     raise UsageError(f"a manifest cannot have {brief(text)}", hint="leave out control characters")
         if self.home and not self.home.startswith("/"):
@@ -132,8 +133,11 @@ class Work:
         """By how many minutes each start may be late and still leave half of what is left of the window."""
         hours, minute = self.starts()
         window = self.window or Window(0, 0)
-        late = range(2 * _MOST_LATE)
-        return min(sum(window.is_open(hour * 60 + minute + one) for one in late) // 2 for hour in hours)
+        spread = _MOST_LATE
+        for hour in hours:
+            open_minutes = sum(window.is_open(hour * 60 + minute + late) for late in range(2 * _MOST_LATE))
+            spread = min(spread, open_minutes // 2)
+        return spread
 
 
 def _texts_in(value: object) -> Iterator[str]:
@@ -157,14 +161,12 @@ class RenderedFile:
 
 @value_class
 class Rendered:
-    """A manifest: its format and its files, which stand one after the other in ``text``. ``warnings`` say what it needs
-    that is not there. ``left_out`` names the files
+    """A manifest: its format and its files, which stand one after the other in ``text``. ``left_out`` names the files
     and models of whose URLs something is not in it because it may be a secret."""
 
     format: str
     files: tuple[RenderedFile, ...]
     left_out: Sequence[str] = field(default=(), repr=False)
-    warnings: Sequence[str] = ()
 
     @property
     def text(self) -> str:
@@ -181,12 +183,16 @@ def meaning(codes: Sequence[int]) -> str:
 
 def ranges(numbers: Sequence[int], dash: str, digits: int = 1) -> str:
     """Numbers in order, as ``0-5,22-23``."""
-    found: list[list[int]] = []
+    runs: list[list[int]] = []
     for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
         else:
-            found.append([number, number])
-    return ",".join(
-        f"{first:0{digits}}" if first == last else f"{first:0{digits}}{dash}{last:0{digits}}" for first, last in found
-    )
+            runs.append([number, number])
+    parts = []
+    for first, last in runs:
+        part = f"{first:0{digits}}"
+        if last > first:
+            part += f"{dash}{last:0{digits}}"
+        parts.append(part)
+    return ",".join(parts)

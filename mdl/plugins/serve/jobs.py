@@ -69,13 +69,14 @@ class Jobs:
     def start(self, name: str) -> str:
         """Begin to download a model or a group of the catalog; returns the id of the job. Raises `NotFound` for any
         other text, `Busy` if a job of that name is running, `MdlError` in the words of the job if it cannot begin."""
-        found = self._client().catalog.find(name)
-        names = {name, *(model.name for model in found)}
-        running = (job for job in self.all() if job.status == "running")
-        if busy := next((job.id for job in running if names.intersection(job.models)), None):
-            raise Busy(f"{name} is being downloaded already, by the job {busy}")
-        if gone := next((model.gone for model in found if model.gone), ""):
-            raise NotFound(f"{name} cannot be fetched any more: {gone}")
+        names = {name}
+        for model in self._client().catalog.find(name):
+            names.add(model.name)
+            if model.gone:
+                raise NotFound(f"{name} cannot be fetched any more: {model.gone}")
+        for job in self.all():
+            if job.status == "running" and names.intersection(job.models):
+                raise Busy(f"{name} is being downloaded already, by the job {job.id}")
         command = [*python_command(), "get", *self._words, "--detach", "--json", "--", name]
         environ = {key: value for key, value in os.environ.items() if value.strip() != self._token}
         ran = output_of(command, environ=environ, seconds=_START_SECONDS)
@@ -85,10 +86,11 @@ class Jobs:
             document = parse_json(ran.out)
         except ValueError:
             document = {}
-        if ran.code or not isinstance(document.get("job"), str):
-            told = document.get("error") or {}
-            raise MdlError(told.get("message") or f"mdl get ended with {ran.code}", hint=told.get("hint"))
-        return str(document["job"])
+        job_id = document.get("job")
+        if ran.code == 0 and isinstance(job_id, str):
+            return job_id
+        error = document.get("error") or {}
+        raise MdlError(error.get("message") or f"mdl get ended with {ran.code}", hint=error.get("hint"))
 
 
 def job_addresses(jobs: Jobs) -> list[Address]:

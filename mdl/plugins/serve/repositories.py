@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,7 +171,8 @@ class _Gathered:
 
     gated: bool
     refs: dict[str, str] = field(default_factory=dict)
-    commits: defaultdict[str, dict[str, ServedFile]] = field(default_factory=lambda: defaultdict(dict))
+    commits: dict[str, dict[str, ServedFile]] = field(default_factory=dict)
+    """The files of each commit by their paths; no commit is without files."""
     totals: dict[str, int] = field(default_factory=dict)
     by_digest: dict[Digest, ServedFile] = field(default_factory=dict)
     is_public: bool = True
@@ -182,20 +182,26 @@ class _Gathered:
         what only others vouch for never stands in the place of what the hub has there."""
         receipt = file.receipt
         is_of_hub = receipt.vouched_by == "hub"
-        is_offered = is_of_hub and receipt.access == "public" and hub.endpoint != ""
-        entry = listing.entry(hub.path) if listing else None
-        fits = is_of_hub or listing is None or (entry is not None and entry.digest == file.digest)
-        if not is_offered and not (self.gated and fits):
+        is_public = is_of_hub and receipt.access == "public" and hub.endpoint != ""
+        if not is_public and not self.gated:
             return
-        here = self.commits[hub.revision].get(hub.path)
-        if here is not None and here.receipt.vouched_by == "hub" and not is_of_hub:
+        if not is_of_hub and self._contradicts_hub(file, hub, listing):
             return
-        self.commits[hub.revision][hub.path] = file
-        self.is_public = self.is_public and is_offered
+        self.commits.setdefault(hub.revision, {})[hub.path] = file
+        self.is_public = self.is_public and is_public
         if is_of_hub:
             self.by_digest[file.digest] = file
         if hub.branch:
             self.refs[hub.branch] = hub.revision
+
+    def _contradicts_hub(self, file: ServedFile, hub: HubFile, listing: Listing | None) -> bool:
+        """Whether the hub has another file there, or none, or one of the hub is here."""
+        if listing is not None:
+            entry = listing.entry(hub.path)
+            if entry is None or entry.digest != file.digest:
+                return True
+        here = self.commits.get(hub.revision, {}).get(hub.path)
+        return here is not None and here.receipt.vouched_by == "hub"
 
     def add_listing(self, listing: Listing) -> None:
         """What a listing of this hub has of the files that are here."""
@@ -206,31 +212,21 @@ class _Gathered:
             if entry.digest in self.by_digest:
                 same = self.by_digest[entry.digest]
                 file = ServedFile(entry.path.text, same.store, same.receipt)
-                self.commits[listing.commit].setdefault(entry.path.text, file)
+                self.commits.setdefault(listing.commit, {}).setdefault(entry.path.text, file)
 
-    def newest(self) -> str:
-        """The commit of the file that came last."""
-        return max(self._times, key=lambda commit: (self._times[commit], commit))
-
-    @property
-    def newest_at(self) -> int:
-        """When the file came that came last."""
-        return max(self._times.values())
-
-    @property
-    def _times(self) -> dict[str, int]:
-        return {commit: max(one.receipt.stamp.mtime_ns for one in files.values()) for commit, files in self._filled()}
-
-    def _filled(self) -> list[tuple[str, dict[str, ServedFile]]]:
-        return [(commit, files) for commit, files in self.commits.items() if files]
+    def newest(self) -> tuple[int, str]:
+        """When the file came that came last, and its commit."""
+        times = []
+        for commit, files in self.commits.items():
+            times.append((max(file.receipt.stamp.mtime_ns for file in files.values()), commit))
+        return max(times)
 
     def as_repository(self, name: str, endpoint: str) -> Repository:
-        refs = {"main": self.newest()} | self.refs
-        revisions = {
-            commit: Revision(commit, dict(sorted(files.items())), self.totals.get(commit))
-            for commit, files in self._filled()
-        }
-        return Repository(name, endpoint, refs, revisions, self.is_public)
+        _, newest = self.newest()
+        revisions = {}
+        for commit, files in self.commits.items():
+            revisions[commit] = Revision(commit, dict(sorted(files.items())), self.totals.get(commit))
+        return Repository(name, endpoint, {"main": newest, **self.refs}, revisions, self.is_public)
 
 
 def make_table(stores: Sequence[Store], endpoint: str, *, gated: bool) -> Table:
@@ -239,7 +235,7 @@ def make_table(stores: Sequence[Store], endpoint: str, *, gated: bool) -> Table:
 
     Offered is what the hub that it came from calls public, and whose digest that hub published. With ``gated`` it is
     every file that was compared with a digest."""
-    found: dict[tuple[str, str, str], _Gathered] = {}
+    gathered: dict[tuple[str, str, str], _Gathered] = {}
     listings = [Listings(store.listings) for store in stores]
     for store in stores:
         for receipt in store.receipts.all():
@@ -248,40 +244,55 @@ def make_table(stores: Sequence[Store], endpoint: str, *, gated: bool) -> Table:
                 continue
             if store.path_of(receipt) is None:
                 continue
+            repo = gathered.setdefault((hub.repo_type, hub.repo, hub.endpoint), _Gathered(gated))
             listing = None
             if receipt.vouched_by != "hub":
-                origin = HubOrigin(hub.repo, hub.repo_type, hub.revision)
-                listing = next(filter(None, (one.get(hub.endpoint, origin) for one in listings)), None)
-            repo = found.setdefault((hub.repo_type, hub.repo, hub.endpoint), _Gathered(gated))
+                listing = _listing_of(hub, listings)
             repo.add(ServedFile(hub.path, store, receipt), hub, listing)
-    table: dict[tuple[str, str], list[tuple[tuple[bool, bool, int], Repository]]] = {}
-    for (repo_type, name, hub_url), repo in sorted(found.items()):
-        for one in listings:
-            for listing in one.all_of(hub_url, HubOrigin(name, repo_type).repository):
+    ranked: dict[tuple[str, str], list[tuple[bool, bool, int, Repository]]] = {}
+    for (repo_type, name, hub_url), repo in sorted(gathered.items()):
+        for kept in listings:
+            for listing in kept.all_of(hub_url, HubOrigin(name, repo_type).repository):
                 repo.add_listing(listing)
-        if any(repo.commits.values()):
-            rank = (hub_url == endpoint, hub_url != "", repo.newest_at)
-            table.setdefault((repo_type, name), []).append((rank, repo.as_repository(name, hub_url)))
-    return {
-        key: tuple(repo for _, repo in sorted(ranked, key=lambda one: one[0], reverse=True))
-        for key, ranked in table.items()
-    }
+        if repo.commits:
+            came_at, _ = repo.newest()
+            ranks = ranked.setdefault((repo_type, name), [])
+            ranks.append((hub_url == endpoint, hub_url != "", came_at, repo.as_repository(name, hub_url)))
+    table = {}
+    for key, ranks in ranked.items():
+        ranks.sort(key=lambda rank: rank[:3], reverse=True)
+        table[key] = tuple(repository for *_, repository in ranks)
+    return table
+
+
+def _listing_of(hub: HubFile, listings: Sequence[Listings]) -> Listing | None:
+    """What the hub of a file had at its commit, if that is kept in one of the models folders."""
+    origin = HubOrigin(hub.repo, hub.repo_type, hub.revision)
+    for kept in listings:
+        listing = kept.get(hub.endpoint, origin)
+        if listing is not None:
+            return listing
+    return None
 
 
 def names_of(stores: Sequence[Store], table: Table) -> frozenset[str]:
     """The names of models, and the references of repositories, of which nothing is here that is not in the table."""
-    repositories = (repo for repos in table.values() for repo in repos)
-    revisions = (revision for repo in repositories for revision in repo.revisions.values())
-    files = [file for revision in revisions for file in revision.files.values()]
-    served = {(file.store.root, file.receipt.model, file.receipt.path) for file in files}
+    served = set()
+    for repositories in table.values():
+        for repository in repositories:
+            for revision in repository.revisions.values():
+                for file in revision.files.values():
+                    served.add((file.store.root, file.receipt.model, file.receipt.path))
     offered: set[str] = set()
     withheld: set[str] = set()
     for store in stores:
         for receipt in store.receipts.all():
-            named = {receipt.model}
+            names = {receipt.model}
             if receipt.hub:
                 whole = HubOrigin(receipt.hub.repo, receipt.hub.repo_type)
-                named |= {whole.repository, whole.repo_path}
-            is_served = (store.root, receipt.model, receipt.path) in served
-            (offered if is_served else withheld).update(named)
+                names |= {whole.repository, whole.repo_path}
+            if (store.root, receipt.model, receipt.path) in served:
+                offered |= names
+            else:
+                withheld |= names
     return frozenset(offered - withheld)
