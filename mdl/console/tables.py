@@ -44,9 +44,11 @@ def drawn_table(
     """Return a table for the terminal ``stream``. If it is too wide, the text of the column ``below`` stands under
     each row, which then stays one line.
 
-    With ``cut`` each row stays one line, too: the columns ``cut`` are cut, the widest first, and if that is not enough
-    those of ``drop`` are left out in that order. Without ``cut`` and ``below`` no letter is lost: the widest column
-    goes on in the next line. If that is still too wide, other columns of words get narrower, but never one of numbers.
+    With ``cut`` each row stays one line, too: the columns ``cut`` are cut, the widest first. If that is not enough,
+    those of ``drop`` are left out in that order, and at last the other words are cut.
+
+    Without ``cut`` and ``below`` no letter is lost: the widest column goes on in the next line. If that is still too
+    wide, other columns of words get narrower, but never one of numbers.
     """
     width = stream.size[0]
     columns = _columns(headers, rows)
@@ -59,7 +61,7 @@ def drawn_table(
     shrinking: list[str] = []
     if cut is not None:
         _cut(least, cut, drop, width)
-        shrinking = list(cut)  # never the name: it is what a user types next
+        shrinking = [*cut, *_narrowed(least, columns, width)]  # the name last: it is what a user types next
     elif not texts_below:  # each of these stands under the one line of its row
         shrinking = [*_fold_widest(least), *_narrowed(least, columns, width)]
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")

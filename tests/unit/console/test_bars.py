@@ -573,12 +573,13 @@ def test_list_on_a_narrow_terminal() -> None:
         (80, f"{'n' * 24}  missing  1.2 GB  {'t' * 36}…"),
         (70, f"{'n' * 24}  missing  1.2 GB  {'t' * 26}…"),
         (50, f"{'n' * 24}  missing  1.2 GB"),
-        (30, f"{'n' * 24}  missing  1.2 GB"),
+        (40, f"{'n' * 22}…  missing  1.2 GB"),
+        (30, f"{'n' * 12}…  missing  1.2 GB"),
     ],
 )
 def test_one_line_for_each_row(columns: int, shown: str) -> None:
     """The title is cut first, but keeps 26 columns, then the licence; the kind, the licence and the title are left out,
-    in this order; name, status and size are complete at any width, and the header stands above them."""
+    in this order; at last the name is cut, but no number. The header stands above them."""
     rows = [["n" * 24, "dataset", "missing", "1.2 GB", "cc-by-nc-sa-4.0", "t" * 50]]
     headers, cut, drop = ["NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"], ("TITLE", "LICENSE"), ("KIND",)
     seen = drawn_table(headers, rows, cut, (*drop, "LICENSE", "TITLE"), columns=columns)
