@@ -109,7 +109,7 @@ def main() -> None:
     wrong = Repo("demo/wrong", {"wrong.bin": Wrong(8 * MIB, "wrong")})
     repos = [Repo("demo/big", {"big.bin": Generated(120 * MIB)}), Repo("demo/one", {"a.bin": same})]
     repos += [Repo("demo/two", {"b.bin": same}), wrong]
-    assert wrong.stored["wrong.bin"].sha256  # the digest of the right bytes
+    assert wrong.stored["wrong.bin"].digest.hex  # the digest of the right bytes
     Wrong.is_lying = True
     for words in KILLED:
         if shutil.which(words[0]):

@@ -108,7 +108,7 @@ def main() -> int:
     with bench.folder(args.dir) as place, bench.folder(bench.memory(args.size) or args.dir) as served:
         sample = bench.random_file(served / "served.bin", args.size)
         more = ["--connections", str(args.connections)] if args.connections else []
-        with Nginx(served, hub_of(sample.path.name, sample.sha256), tls=args.tls) as server:
+        with Nginx(served, hub_of(sample), tls=args.tls) as server:
             url = server.url(sample.path.name, args.throttle)
             trusted = server.ca if args.tls else None
             field = list(contenders(place, sample, url, more, bool(args.throttle), trusted))

@@ -228,7 +228,7 @@ def _allocated(place: Path) -> int:
 def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Sample) -> Result:
     """One tool's campaign, with a new server."""
     rate = int(args.size / args.seconds) if args.seconds else args.rate
-    with Nginx(place, hub_of(sample.path.name, sample.sha256, f"{rate // 1024}k")) as server:
+    with Nginx(place, hub_of(sample, f"{rate // 1024}k")) as server:
         campaign = Campaign(one, args, place, sample, server)
         ways = campaign.run()
         served = server.served()

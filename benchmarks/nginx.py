@@ -24,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from harness import skip
+from harness import Sample, skip
+
+from mdl.hashing import Digest
+from mdl.sources.hub_protocol import file_headers, repository_info
 
 _COMMIT = "0" * 39 + "1"
 _CONFIG = """\
@@ -78,14 +81,27 @@ class Served:
         return cls(began, end, fact["method"], *numbers, fact["path"], int(fact["connection"]))
 
 
-def hub_of(name: str, sha256: str, rate: str = "0") -> str:
-    """What ``hf download bench/file NAME`` asks for, served from the file of that name, at most at ``rate``."""
-    facts = json.dumps({"id": "bench/file", "sha": _COMMIT, "siblings": [{"rfilename": name}]})
+@dataclass(frozen=True)
+class _Published:
+    """A sample as a file of a repository."""
+
+    path: str
+    size: int
+    digest: Digest
+
+
+def hub_of(sample: Sample, rate: str = "0") -> str:
+    """What ``hf download bench/file NAME`` asks for, served from the sample, at most at ``rate``."""
+    file = _Published(sample.path.name, sample.size, Digest("sha256", sample.sha256))
+    facts = json.dumps(repository_info("bench/file", _COMMIT, [file], gated=False, private=False, blobs=False))
+    headers = file_headers(file, _COMMIT)
+    del headers["Accept-Ranges"]  # nginx says so by itself
+    added = " ".join(f"add_header {name} '{value}';" for name, value in headers.items())
     return f"""
         location /api/models/bench/file {{ default_type application/json; return 200 '{facts}'; }}
         location /bench/file/resolve/ {{
             rewrite ^.*/([^/]+)$ /$1 break; limit_rate {rate}; etag off;
-            add_header ETag '"{sha256}"'; add_header X-Repo-Commit {_COMMIT};
+            {added}
         }}"""
 
 

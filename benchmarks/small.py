@@ -10,14 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import harness as bench
 from link import Link
 from nginx import Nginx
+
+from mdl.demo.hub import Hub, HubAnswer, HubRequest
+from mdl.demo.repositories import Repo
+from mdl.sources.hub_protocol import etag
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _REPO = "bench/small"
@@ -27,41 +33,48 @@ _FOLDERS = 20
 
 SERVED = f"""
     etag off;
-    add_header ETag '"$oid"' always;
+    add_header ETag $etag always;
     add_header X-Repo-Commit {_COMMIT} always;
     location /api/ {{ return 404 '{{}}'; }}
     location ~ ^/api/models/{_REPO}(/revision/[^/]+)?$ {{ try_files /api/info.json =404; }}
     location ~ ^/api/models/{_REPO}/tree/ {{ add_header Link $next; try_files /api/tree-$page.json =404; }}
 """
-_PAGE = 1000
-"""Files on one page of a listing, as on the hub."""
+_NEXT = re.compile("<[^/]+//[^/]+(/.+)>")
 
 
 def static_hub(root: Path, count: int, size: int) -> tuple[dict[str, str], str]:
-    """Write the files and the API's answers below ``root``; returns the git-sha1 of each path, and what nginx needs to
-    send them as ETags and to send the listing in pages."""
-    draw, oids = random.Random(1), dict[str, str]()
-    for number in range(count):
-        path = f"part{number % _FOLDERS:03}/{number:05}.bin"
-        data = draw.randbytes(size)
-        oids[path] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    """Write the files, and what the hub's API answers about them, below ``root``. Returns the git-sha1 of each path,
+    and what nginx needs to send the ETags, and the listing in pages."""
+    draw = random.Random(1)
+    files = {f"part{number % _FOLDERS:03}/{number:05}.bin": draw.randbytes(size) for number in range(count)}
+    repo = Repo(_REPO, files, commit=_COMMIT, lfs_threshold=size)
+    for path, data in files.items():
         place = root / _REPO / "resolve" / _COMMIT / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-    tree = [{"type": "file", "oid": oid, "size": size, "path": path} for path, oid in oids.items()]
-    siblings = [{"rfilename": path} for path in oids]
-    info = {"id": _REPO, "sha": _COMMIT, "private": False, "gated": False, "tags": [], "siblings": siblings}
+    hub = Hub([repo])
+    hub.url = "$scheme://$http_host"  # which nginx fills in
     (root / "api").mkdir()
-    (root / "api" / "info.json").write_text(json.dumps(info))
+    (root / "api" / "info.json").write_bytes(_body(hub.answer(HubRequest("GET", f"/api/models/{_REPO}", {}))))
+    target = f"/api/models/{_REPO}/tree/{_COMMIT}?recursive=true"
     links = ""
-    for number, at in enumerate(range(0, count, _PAGE)):
-        (root / "api" / f"tree-{number}.json").write_text(json.dumps(tree[at : at + _PAGE]))
-        if at:  # the page before it names it
-            here = f"$scheme://$http_host/api/models/{_REPO}/tree/{_COMMIT}?recursive=true&cursor={number}"
-            links += f"""{number - 1} '<{here}>; rel="next"';"""
-    rows = "".join(f"/{_REPO}/resolve/{_COMMIT}/{path} {oid};" for path, oid in oids.items())
+    while target:
+        cursor = dict(parse_qsl(target.partition("?")[2])).get("cursor", "0")
+        page = hub.answer(HubRequest("GET", target, {}))
+        (root / "api" / f"tree-{cursor}.json").write_bytes(_body(page))
+        link = page.headers.get("Link", "")
+        links += f"{cursor} '{link}';"
+        following = _NEXT.match(link)
+        target = following[1] if following else ""
+    rows = "".join(f"/{_REPO}/resolve/{_COMMIT}/{path} '{etag(file)}';" for path, file in repo.stored.items())
     pages = f"map $arg_cursor $page {{ default $arg_cursor; '' 0; }} map $page $next {{ default ''; {links} }}"
-    return oids, f"map_hash_max_size 262144; map_hash_bucket_size 256; map $uri $oid {{ {rows} }} {pages}"
+    oids = {path: file.digest.hex for path, file in repo.stored.items()}
+    return oids, f"map_hash_max_size 262144; map_hash_bucket_size 256; map $uri $etag {{ {rows} }} {pages}"
+
+
+def _body(answer: HubAnswer) -> bytes:
+    assert isinstance(answer.body, bytes)
+    return answer.body
 
 
 def small_catalog(place: Path) -> Path:

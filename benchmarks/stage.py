@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import environment, mdl
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.loopback_hub import Generated, LoopbackHub, Repo, hex_digest
+from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.release_kills import Scene
 
 from mdl import crc_json
@@ -26,6 +26,7 @@ from mdl.archive.releases import ReleaseDir, from_json
 from mdl.archive.unpack import open_archive
 from mdl.catalog.lock_file import parse_lock
 from mdl.catalog.reader import parse_catalog
+from mdl.demo.repositories import digest_of
 from mdl.disk.process import ProcessId
 from mdl.downloader import journal
 from mdl.downloader.receipts import RECORD, Receipts
@@ -43,10 +44,10 @@ LONG = Repo("bench/long", {"config.json": b"[]\n", "model.bin": Generated(5 * SI
 DAMAGED = 17 * 2**20
 _DIRECT = b"nobody published a digest of this\0" * 99
 _KNOWN = {
-    f"models/{repo.id[6:]}/{path}": hex_digest(content, "sha256")
+    f"models/{repo.id[6:]}/{path}": digest_of(content, "sha256").hex
     for repo in (ONE, TWIN, LONG)
     for path, content in repo.files.items()
-} | {"models/direct/direct.bin": hex_digest(_DIRECT, "sha256")}
+} | {"models/direct/direct.bin": digest_of(_DIRECT, "sha256").hex}
 _OWN = re.compile(r"(models|cache/\.locks|service)/\.mdl(/|$)|cache/\.locks$|home(/|$)|out\.log")
 _STAGED = re.compile(r"\.mdl-tmp(/|$)")
 _CATALOG = """schema = 1
@@ -162,7 +163,7 @@ class Stage:
         return damaged
 
 
-_BLOB = f"models--bench--one/blobs/{ONE.stored['model.bin'].sha256}"
+_BLOB = f"models--bench--one/blobs/{ONE.stored['model.bin'].digest.hex}"
 _USELESS = re.compile(r"\.mdl-tmp|/partials/|/side/")
 
 

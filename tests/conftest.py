@@ -28,9 +28,10 @@ from support.data import MIB, SMALL, noise
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, Hub
+from support.hubs import Hf
 from support.jobs import Gate
 from support.long import LONG, examples
+from support.loopback_hub import LoopbackHub
 from support.moto_store import moto_store
 from support.packing import make_run
 from support.releases import Site
@@ -152,9 +153,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+def hub(request: pytest.FixtureRequest) -> Iterator[LoopbackHub]:
     """A hub with the repositories ``REPOS`` of the test's module."""
-    with Hub(request.module.REPOS) as hub:
+    with LoopbackHub(request.module.REPOS) as hub:
         yield hub
 
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mdl.demo.hub import DemoHub
+from mdl.demo.hub import Hub
+from mdl.demo.repositories import Content, Repo
+from mdl.demo.server import HubServer
 from mdl.disk.process import python_command
 from mdl.errors import MdlError
 
@@ -75,8 +77,9 @@ class Demo:
 
     def play(self) -> int:
         """The whole story. Returns 0, or the exit code of the first command that failed."""
-        with DemoHub(_REPO, _files(), bytes_per_second=_BYTES_PER_SECOND, cut_after=_CUT_AFTER) as hub:
-            self._catalog.write_text(_CATALOG.format(model=_MODEL, repo=_REPO, commit=hub.commit))
+        repo = Repo(_REPO, _files())
+        with HubServer(Hub([repo]), bytes_per_second=_BYTES_PER_SECOND, cut_after=_CUT_AFTER) as hub:
+            self._catalog.write_text(_CATALOG.format(model=_MODEL, repo=_REPO, commit=repo.commit))
             self._environ = self._environ_for(hub.url)
             self._say(f"A hub is up on this machine alone, at {hub.url}.")
             self._say(f"Its one model is in {self._catalog}.")
@@ -97,7 +100,7 @@ class Demo:
             {} if self._color else {"NO_COLOR": "1"}
         )
 
-    def _download(self, hub: DemoHub) -> None:
+    def _download(self, hub: HubServer) -> None:
         """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
         get = f"get {_MODEL} --to models"
         self._step("1. What is there?", "list --to models")
@@ -149,7 +152,7 @@ class Demo:
         self._say(f"   {_SERVICE}/current -> {target}")
         return target
 
-    def _kill_on_the_way(self, hub: DemoHub, command: str) -> None:
+    def _kill_on_the_way(self, hub: HubServer, command: str) -> None:
         """Say a command, run it, and kill it when the hub has sent part of the weights."""
         with self._running(command) as process:
             deadline = time.monotonic() + _PATIENCE
@@ -177,7 +180,7 @@ class Demo:
                 process.terminate()
 
 
-def _files() -> dict[str, bytes]:
+def _files() -> dict[str, Content]:
     """The one model of the demo's hub."""
     config = {"architectures": ["DemoModel"], "hidden_size": 64, "model_type": "demo"}
     return {

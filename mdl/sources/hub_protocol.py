@@ -121,7 +121,7 @@ def tree(files: Mapping[str, PublishedFile], below: str, *, recursive: bool) -> 
         parents = [parent for parent in reversed([*_parents(path)]) if len(parent) >= len(prefix)]
         folders |= dict.fromkeys(parents if recursive else parents[:1])
         if recursive or not parents:
-            items.append(_file_item(file))
+            items.append(file_item(file))
     return [*map(_folder_item, folders), *items] if is_there else None
 
 
@@ -131,7 +131,7 @@ def paths_info(files: Mapping[str, PublishedFile], paths: Iterable[str]) -> list
     found: list[Json] = []
     for path in dict.fromkeys(paths):
         if path in files:
-            found.append(_file_item(files[path]))
+            found.append(file_item(files[path]))
         elif path in folders:
             found.append(_folder_item(path))
     return found
@@ -150,7 +150,9 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _file_item(file: PublishedFile) -> Json:
+def file_item(file: PublishedFile) -> Json:
+    """An item of a listing. Of a large file ``oid`` is that of its pointer, and the digest of its bytes is
+    ``lfs.oid``."""
     item: Json = {"type": "file", "path": file.path, "size": file.size, "oid": blob_id(file)}
     if is_large(file):
         item["lfs"] = {"oid": file.digest.hex, **_large(file)}

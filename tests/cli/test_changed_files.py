@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.data import spoil
-from support.hubs import Hub
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done
 
 CONFIG, WEIGHTS = b'{"layers": 2}', bytes(range(256)) * 40
@@ -20,7 +19,7 @@ EDIT = b'{"edited":1}!'
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> Shell:
     """A machine that has fetched o/m."""
     shell = Shell(tmp_path, hub.url)
     done(mdl(shell, "get", "o/m"))
@@ -133,7 +132,7 @@ def test_what_was_only_touched_is_not_edited(shell: Shell, mdl: Inside) -> None:
     assert not config(shell).exists()
 
 
-def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """Where there is nothing of mdl's, verify says that files of other programs are listed and were not read."""
     shell = Shell(tmp_path, hub.url)
     assert done(mdl(shell, "verify")).err == "nothing of mdl's is here to verify\n"
@@ -143,7 +142,7 @@ def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: Hub, mdl: Insi
     assert "1 file of other programs not read, see: mdl list --local" in done(mdl(shell, "verify")).err
 
 
-def test_the_hubs_cache(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+def test_the_hubs_cache(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """What was edited through the snapshot's link is changed in that layout too."""
     shell = Shell(tmp_path, hub.url)
     layout = ("--layout", "hf-cache")

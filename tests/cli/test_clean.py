@@ -11,8 +11,8 @@ from support.catalogs import entry_of
 from support.data import DATA
 from support.faults.bodies import short_body
 from support.faulty_server import FaultyServer
-from support.hubs import Hub, listing
-from support.loopback_hub import Repo
+from support.hubs import listing
+from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine, settings, write_catalog
 
@@ -32,7 +32,7 @@ REPOS = [OLD]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> Shell:
     """A machine that has the model tiny."""
     shell = machine(tmp_path / "home", CATALOG, hub.url)
     done(mdl(shell, "get", "tiny"))
@@ -40,7 +40,7 @@ def shell(tmp_path: Path, hub: Hub, mdl: Inside) -> Shell:
 
 
 @pytest.fixture
-def moved(shell: Shell, hub: Hub, mdl: Inside) -> Path:
+def moved(shell: Shell, hub: LoopbackHub, mdl: Inside) -> Path:
     """A file that the branch lost. It is superseded once the model was fetched anew, and not before."""
     hub.publish(NEW)
     assert kinds(shell, mdl) == {}
@@ -143,7 +143,7 @@ def test_to_another_folder(shell: Shell, moved: Path, mdl: Inside) -> None:
     assert (listing(shell.models), left.exists()) == (before, False)
 
 
-def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_superseded_by_the_lock(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """If a lock covers the model it says what belongs to it: what the branch lost stays until it is upgraded."""
     done(mdl(shell, "lock"))
     hub.publish(NEW)
@@ -195,7 +195,7 @@ def test_a_strangers_file_stays(shell: Shell, moved: Path, mdl: Inside) -> None:
 
 
 @pytest.mark.parametrize("how", ["get", "verify"])
-def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside, how: str) -> None:
+def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: LoopbackHub, mdl: Inside, how: str) -> None:
     """A file that was there before mdl, and had the right bytes, was never mdl's: it stays when the branch loses it."""
     shell = machine(tmp_path / "mine", CATALOG, hub.url)
     mine = shell.models / "tiny" / "unet" / "old.bin"
@@ -209,7 +209,7 @@ def test_a_file_that_was_adopted_stays(tmp_path: Path, hub: Hub, mdl: Inside, ho
     assert mine.exists()
 
 
-def test_what_was_asked_for_by_revision_stays(shell: Shell, moved: Path, hub: Hub, mdl: Inside) -> None:
+def test_what_was_asked_for_by_revision_stays(shell: Shell, moved: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """What --revision brought last is not superseded by what the catalog's own revision has."""
     hub.publish(Repo(OLD.id, OLD.files, branch="dev", lfs_threshold=1000))
     done(mdl(shell, "get", "tiny", "--revision", "dev"))
@@ -223,7 +223,7 @@ def other_project(shell: Shell, text: str) -> Shell:
 
 
 @pytest.mark.fault(260)
-def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_another_catalog_brought_stays(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """Two catalogs have a model of one name and one models folder: what one does not have is not superseded for the
     other's sake, whichever fetched last."""
     hub.publish(Repo(OLD.id, OLD.files | {"more.bin": b"x" * 5000}, lfs_threshold=1000))
@@ -237,7 +237,7 @@ def test_what_another_catalog_brought_stays(shell: Shell, hub: Hub, mdl: Inside)
 
 
 @pytest.mark.fault(260)
-def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_another_repository_of_that_name(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """A catalog of the same path, as two containers have, whose model comes from another repository takes nothing."""
     hub.publish(Repo("org/else", {"other.bin": b"e" * 5000}, lfs_threshold=1000))
     write_catalog(shell, CATALOG.replace("org/tiny", "org/else"))
@@ -248,7 +248,7 @@ def test_another_repository_of_that_name(shell: Shell, hub: Hub, mdl: Inside) ->
 
 
 @pytest.mark.fault(260)
-def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_both_keep_belongs_to_both(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """What this catalog brought and another one kept is not superseded when this one's entry drops it."""
     other = other_project(shell, CATALOG)
     done(mdl(other, "get", "tiny"))
@@ -257,7 +257,9 @@ def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> 
     assert kinds(shell, mdl) == {}
 
 
-def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_models_share_is_read_once(
+    tmp_path: Path, hub: LoopbackHub, mdl: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Thousands of models may be files of one repository: clean reads its listing once, and rm never lists all models.
     Else both would take the square of their number."""
     names = ["config.json", "unet/old.bin", "model.bin"]
@@ -272,7 +274,7 @@ def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, m
     done(mdl(shell, "rm", "m0", "m1", "m2", "--yes"))
 
 
-def test_what_has_another_name_frees_nothing(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_has_another_name_frees_nothing(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """A file that the branch moved, hard-linked to where it is now, frees nothing."""
     settings(shell, '[stores]\nlink = "hard"\n')
     hub.publish(
@@ -284,7 +286,7 @@ def test_what_has_another_name_frees_nothing(shell: Shell, hub: Hub, mdl: Inside
     assert "another name" in row["why"]
 
 
-def test_a_file_that_became_a_folder(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+def test_a_file_that_became_a_folder(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """A file stands where the new revision has a folder, and a folder where it has a file: clean removes what is not
     of the model any more, with the folders that this leaves empty, and then there is room."""
     hub.publish(Repo("org/tiny", {"config.json": b"1", "w": b"one", "d/x.bin": b"xxxx", "d/e/y.bin": b"yyyy"}))

@@ -14,8 +14,8 @@ from support.copies import JSON, also, linked, place, second_file_system, twins
 from support.data import DATA, sha256
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hub, actions, clones, repo_of
-from support.loopback_hub import Repo
+from support.hubs import actions, clones, repo_of
+from support.loopback_hub import LoopbackHub, Repo
 from support.namespaces import USER, prefix_of
 from support.shell import Inside, Run, Shell, done
 
@@ -78,7 +78,7 @@ def test_an_edit_does_not_reach_another_model(
 @pytest.mark.fault(252)
 def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, ...], get: Run) -> None:
     """Neither a small file's edit nor a large one's reaches the blob in the hub's cache that it was taken from."""
-    with Hub([REPO]) as hub:
+    with LoopbackHub([REPO]) as hub:
         shell = Shell(tmp_path, hub.url)
         done(get(shell, "hf:org/tiny", "--layout", "hf-cache", *JSON))
         assert linked(get(shell, "hf:org/tiny", *JSON))
@@ -227,7 +227,7 @@ def test_copies_for_a_second_model_count(
 def test_the_layouts_know_each_other(tmp_path: Path, mdl: Inside, first: str) -> None:
     """What is here in one layout is not fetched again for the other, and each is whole then."""
     second = "hf-cache" if first == "plain" else "plain"
-    with Hub([REPO]) as hub:
+    with LoopbackHub([REPO]) as hub:
         shell = Shell(tmp_path, hub.url)
         done(mdl(shell, "get", "hf:org/tiny", "--layout", first, *JSON))
         sent = hub.sent

@@ -11,8 +11,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from support.hubs import Hub
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
 from support.shell import Inside, Shell, machine, settings
 from support.weights import safetensors_of
@@ -213,7 +212,7 @@ CHANGING = [
     "chapter", [pytest.param(name, marks=[pytest.mark.plugins] * (name == "plugins")) for name in CHAPTERS]
 )
 def test_what_the_commands_print(
-    mdl: Inside, hub: Hub, tmp_path: Path, chapter: str, request: pytest.FixtureRequest
+    mdl: Inside, hub: LoopbackHub, tmp_path: Path, chapter: str, request: pytest.FixtureRequest
 ) -> None:
     """Each command of the chapter prints what it printed before, on both streams, and ends with the same code."""
     shell = machine(tmp_path / "home", CATALOG, hub.url, COLUMNS="100", MDL_LOG_FILE="", TZ="UTC")

@@ -14,8 +14,8 @@ import pytest
 from support.data import MIB, sha256
 from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
-from support.hubs import Hub, actions, cache_of
-from support.loopback_hub import Generated, Repo
+from support.hubs import actions, cache_of
+from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Ran, Shell, done
 
@@ -33,7 +33,7 @@ HEX = sha256(WEIGHTS)
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return Shell(tmp_path, hub.url)
 
 

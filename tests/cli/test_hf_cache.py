@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256, spoil
-from support.hubs import Hf, HfError, Hub, Turning, actions, cache_of, main_of, offline, repo_of, scanned
-from support.loopback_hub import Generated, Repo
+from support.hubs import Hf, HfError, Turning, actions, cache_of, main_of, offline, repo_of, scanned
+from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Shell, child, done, settings, write_catalog
 
@@ -31,7 +31,7 @@ REPOS = [ONE, DATA]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     """A machine whose catalog has the model ``m``, and ``loose``, which has no place in the cache."""
     shell = Shell(tmp_path, hub.url)
     catalog = f'schema = 1\n[models.m]\nsource = "hf:org/tiny"\n[[models.loose.files]]\n{LOOSE}'
@@ -47,14 +47,16 @@ def brought_by_hf(hf: Hf, shell: Shell) -> None:
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=shell.endpoint)
 
 
-def test_the_hubs_client_reads_it_offline(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_the_hubs_client_reads_it_offline(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """By branch, by commit and file by file; each blob once; the folder that mdl tells is the snapshot."""
     ran = done(mdl(shell, "get", "hf:org/tiny", *LAYOUT))
     assert offline(hf, shell) == offline(hf, shell, ONE.commit) == FILES
     words = {"repo_id": "org/tiny", "filename": "unet/deep/model.bin", "cache_dir": cache_of(shell)}
     assert Path(hf("file", local_files_only=True, **words)).read_bytes() == WEIGHTS
     assert Path(ran.document["models"][0]["path"]) == repo_of(shell) / "snapshots" / ONE.commit
-    assert sorted(os.listdir(repo_of(shell) / "blobs")) == sorted([sha256(WEIGHTS), ONE.stored["config.json"].blob_id])
+    assert sorted(os.listdir(repo_of(shell) / "blobs")) == sorted(
+        [sha256(WEIGHTS), ONE.stored["config.json"].digest.hex]
+    )
     facts = {"refs": {"main": ONE.commit}, "files": {ONE.commit: sorted(FILES)}}
     assert scanned(hf, shell) == {"model/org/tiny": facts}
     assert hf("verify", endpoint=hub.url, repo_id="org/tiny", cache_dir=cache_of(shell)) == [3, 0, [], []]
@@ -85,7 +87,7 @@ def test_a_dataset(shell: Shell, mdl: Inside, hf: Hf) -> None:
 
 
 @pytest.mark.parametrize("branch", ["feature/x", "refs/pr/7"])
-def test_other_branches_and_refs(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, branch: str) -> None:
+def test_other_branches_and_refs(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, branch: str) -> None:
     """A branch with a slash and a pull request are found by their names, and main is not said to be there."""
     hub.publish(Repo("org/tiny", FILES, branch=branch))
     get(shell, mdl, "hf:org/tiny", "--revision", branch)
@@ -94,7 +96,7 @@ def test_other_branches_and_refs(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, br
 
 
 @pytest.mark.parametrize("shares", [False, True])
-def test_what_hf_brought_is_kept(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, shares: bool) -> None:
+def test_what_hf_brought_is_kept(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, shares: bool) -> None:
     """Over a cache that the hub's client filled no body byte is asked for, and every file is held to its digest. A blob
     that is a link into the store that hf shares between repositories is the file, and stays a link."""
     brought_by_hf(hf, shell)
@@ -109,7 +111,7 @@ def test_what_hf_brought_is_kept(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, sh
     done(mdl(shell, "verify", "hf:org/tiny", *LAYOUT))
 
 
-def test_hf_goes_on_with_what_mdl_brought(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_hf_goes_on_with_what_mdl_brought(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """The hub's client fetches of a later revision only what is new. mdl then keeps all of that, and the ref; what it
     knew of the branch before is no reason to move it back."""
     get(shell, mdl)
@@ -125,7 +127,7 @@ def test_hf_goes_on_with_what_mdl_brought(shell: Shell, hub: Hub, mdl: Inside, h
     assert (main_of(shell), offline(hf, shell, ONE.commit), offline(hf, shell)) == (TWO.commit, FILES, TWO.files)
 
 
-def test_mdl_goes_on_with_a_later_revision(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_mdl_goes_on_with_a_later_revision(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """mdl fetches of a later revision only what is new, moves the branch, and leaves the snapshot of before."""
     brought_by_hf(hf, shell)
     hub.publish(TWO)
@@ -136,7 +138,7 @@ def test_mdl_goes_on_with_a_later_revision(shell: Shell, hub: Hub, mdl: Inside, 
     assert set(scanned(hf, shell)["model/org/tiny"]["files"]) == {ONE.commit, TWO.commit}
 
 
-def test_a_newer_commit_without_a_file(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_a_newer_commit_without_a_file(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """The folder of the model is the new snapshot. Clean leaves what mdl brought of the older commit, for it may be
     another snapshot's: pruning a cache is for the hub's own tools."""
     get(shell, mdl)
@@ -147,14 +149,14 @@ def test_a_newer_commit_without_a_file(shell: Shell, hub: Hub, mdl: Inside) -> N
     assert done(mdl(shell, "clean", *LAYOUT)).document["items"] == []
 
 
-def test_the_branch_moves_only_when_all_is_there(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_the_branch_moves_only_when_all_is_there(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """If one file fails the branch stays where it was, also of another repository of the same model."""
     bad = Turning(LATER)
     moved = Repo("org/tiny", {**FILES, "bad.bin": bad})
     write_catalog(shell, 'schema = 1\n[models.m]\nsource = ["hf:org/tiny", "hf:datasets/org/rows"]\n')
     get(shell, mdl, "hf:org/tiny")
     hub.publish(moved)
-    assert moved.stored["bad.bin"].sha256
+    assert moved.stored["bad.bin"].digest.hex
     bad.turn()
     get(shell, mdl, code=6)
     assert main_of(shell) == ONE.commit
@@ -168,11 +170,11 @@ def test_the_branch_moves_only_when_all_is_there(shell: Shell, hub: Hub, mdl: In
     }
 
 
-def test_a_repair_that_makes_it_whole(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_a_repair_that_makes_it_whole(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """If verify --repair brings the last file that was missing, the branch is there as after a get."""
     bad = Turning(WEIGHTS)
     hub.publish(repo := Repo("org/tiny", {"config.json": b"{}", "model.bin": bad}))
-    assert repo.stored["model.bin"].sha256
+    assert repo.stored["model.bin"].digest.hex
     bad.turn()
     get(shell, mdl, code=6)
     bad.turn()
@@ -180,7 +182,7 @@ def test_a_repair_that_makes_it_whole(shell: Shell, hub: Hub, mdl: Inside) -> No
     assert main_of(shell) == repo.commit
 
 
-def test_a_commit_by_itself(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_a_commit_by_itself(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """A commit asked for by itself becomes main if none is known, and moves none that is."""
     get(shell, mdl, f"hf:org/tiny@{ONE.commit}")
     assert main_of(shell) == ONE.commit
@@ -191,7 +193,7 @@ def test_a_commit_by_itself(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 
 @pytest.mark.parametrize("branch", ["main", "dev"])
-def test_a_locked_catalog(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, branch: str) -> None:
+def test_a_locked_catalog(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, branch: str) -> None:
     """The lock brings the same snapshot, and a bare name finds it offline; --frozen contacts nothing and keeps it. The
     branch that the catalog follows is where the lock is, also after an upgrade of the lock."""
     write_catalog(shell, f'schema = 1\n[models.m]\nsource = "hf:org/tiny@{branch}"\n')
@@ -217,7 +219,7 @@ def test_a_lock_of_an_older_entry(shell: Shell, mdl: Inside) -> None:
     assert main_of(shell) == ONE.commit
 
 
-def test_two_equal_files_from_elsewhere_on_this_disk(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_two_equal_files_from_elsewhere_on_this_disk(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """They are one blob, and both are known to be whole, as the get said: what brought the second is not in its way."""
     hub.publish(Repo("org/tiny", {"a.json": b"{}", "b.json": b"{}", "c/d.json": b"{}"}))
     done(mdl(shell, "get", "hf:org/tiny"))
@@ -226,7 +228,7 @@ def test_two_equal_files_from_elsewhere_on_this_disk(shell: Shell, hub: Hub, mdl
     assert (model["status"], model["files_present"]) == ("present", 3)
 
 
-def test_what_is_no_file_of_a_hub_is_refused(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_is_no_file_of_a_hub_is_refused(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """A model with a file of another server has no place in the cache: 2, and nothing is fetched or made of it."""
     write_catalog(shell, f'schema = 1\n[models.m]\nsource = "hf:org/tiny"\n[[models.m.files]]\n{LOOSE}')
     ran = done(mdl(shell, "get", "m", *LAYOUT), 2)
@@ -234,7 +236,7 @@ def test_what_is_no_file_of_a_hub_is_refused(shell: Shell, hub: Hub, mdl: Inside
     assert [entry.name for entry in cache_of(shell).iterdir()] == [".locks"]
 
 
-def test_into_has_no_meaning_there(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_into_has_no_meaning_there(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """--into with --layout hf-cache is a mistake in the call, and nothing is written or asked."""
     assert mdl(shell, "get", "hf:org/tiny", "--into", "x", *LAYOUT).code == 2
     assert (cache_of(shell).exists(), (shell.home / "x").exists(), hub.requests) == (False, False, [])
@@ -251,7 +253,7 @@ def test_the_settings_choose_it(shell: Shell, mdl: Inside, hf: Hf) -> None:
     assert (shell.models / "m" / "config.json").read_bytes() == b"{}"
 
 
-def test_carried_by_the_hubs_client(shell: Shell, hub: Hub, hf: Hf) -> None:
+def test_carried_by_the_hubs_client(shell: Shell, hub: LoopbackHub, hf: Hf) -> None:
     """--via hub into the cache: brought by the hub's client, verified by mdl, and found there."""
     ran = done(shell.run("get", "hf:org/tiny", "--via", "hub", *LAYOUT))
     assert [row["verified"] for row in ran.document["models"][0]["files"]] == ["git-sha1", "sha256", "sha256"]
@@ -264,7 +266,7 @@ def test_carried_by_the_hubs_client(shell: Shell, hub: Hub, hf: Hf) -> None:
 def test_resumed_after_a_kill(tmp_path: Path, mdl: Inside, hf: Hf) -> None:
     """Killed on the way, nothing of it shows to the hub's client; the next run goes on with what was there."""
     large = Generated(8 * MIB, "large")
-    with Hub([Repo("org/tiny", {"model.bin": large})], bytes_per_second=4 * MIB) as hub:
+    with LoopbackHub([Repo("org/tiny", {"model.bin": large})], bytes_per_second=4 * MIB) as hub:
         shell = Shell(tmp_path, hub.url)
         process = child(tmp_path, "get", "hf:org/tiny", *LAYOUT, HF_ENDPOINT=hub.url)
         partials = cache_of(shell) / ".locks" / ".mdl" / "partials"
@@ -298,7 +300,7 @@ def test_nothing_half_is_where_hf_looks(shell: Shell, mdl: Inside, monkeypatch: 
     assert seen == []
 
 
-def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_verify_and_repair(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """A flipped byte is 6; --repair mends the blob, and the hub's client reads right bytes and finds nothing wrong.
     Without a name every model that mdl brought is read, also one that no catalog knows."""
     get(shell, mdl, "hf:org/tiny")
@@ -316,7 +318,7 @@ def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
 @pytest.mark.parametrize("mended_by", ["get", "verify --repair"])
 @pytest.mark.parametrize(("damage", "code"), [("gone", 3), ("another link", 6)])
 def test_a_pointer_that_is_not_right(
-    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, name: str, mended_by: str, damage: str, code: int
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, name: str, mended_by: str, damage: str, code: int
 ) -> None:
     """A file that is not in the snapshot, or is another one there, is neither ok nor present, for programs read it by
     that name. A get, and a repair, put the name right without a body byte."""
@@ -331,7 +333,7 @@ def test_a_pointer_that_is_not_right(
     assert (statuses(shell, mdl)["m"], offline(hf, shell), hub.sent) == ("present", FILES, sent)
 
 
-def test_a_file_in_place_of_a_pointer(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_a_file_in_place_of_a_pointer(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """What an editor puts in place of a link (``sed -i``) is an edit: changed, and only --force replaces it."""
     get(shell, mdl)
     pointer = repo_of(shell) / "snapshots" / ONE.commit / "config.json"

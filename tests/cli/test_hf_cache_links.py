@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256
-from support.hubs import Hub, Turning, cache_of, listing, repo_of
-from support.loopback_hub import Generated, Repo
+from support.hubs import Turning, cache_of, listing, repo_of
+from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
@@ -18,7 +18,7 @@ ONE = Repo("org/tiny", FILES)
 BRANCH = Repo("org/tiny", FILES, branch="feature/x")
 LAYOUT = ("--layout", "hf-cache", "--json")
 BLOB = f"models--org--tiny/blobs/{sha256(WEIGHTS)}"
-SMALL = f"models--org--tiny/blobs/{ONE.stored['config.json'].blob_id}"
+SMALL = f"models--org--tiny/blobs/{ONE.stored['config.json'].digest.hex}"
 SNAPSHOT = f"models--org--tiny/snapshots/{ONE.commit}"
 OF_THE_CACHE = [
     "models--org--tiny",
@@ -35,7 +35,7 @@ REPOS = [ONE, BRANCH]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     (tmp_path / "home").mkdir()
     return Shell(tmp_path / "home", hub.url)
 
@@ -123,9 +123,9 @@ def test_a_folder_that_leads_out_while_it_comes(
 
     armed = False
     repo = Repo("org/tiny", {"unet/model.bin": Planting(WEIGHTS)}, commit=ONE.commit, branch="feature/x")
-    assert repo.stored["unet/model.bin"].sha256 == sha256(WEIGHTS)
+    assert repo.stored["unet/model.bin"].digest.hex == sha256(WEIGHTS)
     before = listing(outside)
-    with Hub([repo]) as hub:
+    with LoopbackHub([repo]) as hub:
         armed = True
         get(Shell(shell.home, hub.url), mdl)
     assert (cache / where).is_symlink()
@@ -260,7 +260,7 @@ def test_a_file_name_that_leaves(tmp_path: Path, mdl: Inside, name: str) -> None
     """A file whose name would leave its folder is refused alone: 11, the other file is there, and nothing is made
     elsewhere. Names that lead nowhere else on this system are kept as they are."""
     is_kept = name in ("a\\..\\x", "a/%2e%2e/x")
-    with Hub([Repo("org/tiny", {name: b"x", "config.json": b"{}"})]) as hub:
+    with LoopbackHub([Repo("org/tiny", {name: b"x", "config.json": b"{}"})]) as hub:
         shell = Shell(tmp_path / "home", hub.url)
         shell.home.mkdir()
         assert mdl(shell, "get", "hf:org/tiny", *LAYOUT).code == (0 if is_kept else 11)
@@ -275,7 +275,7 @@ def test_a_file_name_that_leaves(tmp_path: Path, mdl: Inside, name: str) -> None
 def test_names_that_leave(tmp_path: Path, mdl: Inside, repo: Repo, branch: str, codes: tuple[int, ...]) -> None:
     """A branch whose ref would not be in refs, and a commit that is not one, or has no place in the cache: refused
     before anything is fetched, nothing made."""
-    with Hub([repo]) as hub:
+    with LoopbackHub([repo]) as hub:
         shell = Shell(tmp_path, hub.url)
         assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in codes
         assert hub.sent == 0

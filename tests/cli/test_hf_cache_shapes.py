@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256, spoil
-from support.hubs import Hf, Hub, actions, cache_of, offline, repo_of, scanned
-from support.loopback_hub import Generated, Repo
+from support.hubs import Hf, actions, cache_of, offline, repo_of, scanned
+from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done
 
 WEIGHTS = Generated(5 * MIB, "one")[0 : 5 * MIB]
@@ -26,7 +26,7 @@ COMMIT = ONE.commit
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return Shell(tmp_path, hub.url)
 
 
@@ -60,7 +60,7 @@ def statuses(ran: Ran) -> dict[str, str]:
 @pytest.mark.parametrize("layout", [("--layout", "hf-cache"), ()], ids=["cache", "plain"])
 @pytest.mark.parametrize("trees", [True, False])
 def test_a_copy_without_links_is_used(
-    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, layout: tuple[str, ...], trees: bool
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, layout: tuple[str, ...], trees: bool
 ) -> None:
     """Its files are hashed and kept where they are, or are the source of a plain folder; no body byte is fetched."""
     fill(hf, shell)
@@ -79,7 +79,7 @@ def test_a_copy_without_links_is_used(
     assert hub.sent == sent
 
 
-def test_a_copy_of_another_commit_is_a_source(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_a_copy_of_another_commit_is_a_source(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """What a newer commit has in common with the copied one is taken from it; only the rest is fetched."""
     fill(hf, shell)
     flatten(shell)
@@ -90,7 +90,7 @@ def test_a_copy_of_another_commit_is_a_source(shell: Shell, hub: Hub, mdl: Insid
     assert (offline(hf, shell), offline(hf, shell, COMMIT)) == (NEXT.files, FILES)
 
 
-def test_a_wrong_copy_is_not_overwritten(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_a_wrong_copy_is_not_overwritten(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """Other bytes of the same size are a stranger's file: 7, and --force replaces it."""
     fill(hf, shell)
     flatten(shell)
@@ -102,7 +102,7 @@ def test_a_wrong_copy_is_not_overwritten(shell: Shell, hub: Hub, mdl: Inside, hf
     assert offline(hf, shell) == FILES
 
 
-def test_other_commands_see_a_copy(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_other_commands_see_a_copy(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """list counts it once, verify reads it, get --offline keeps it, and rm takes all of it."""
     fill(hf, shell)
     flatten(shell)
@@ -149,7 +149,7 @@ def move_away(shell: Shell, where: str) -> None:
 
 
 @pytest.mark.parametrize("where", FOLDERS)
-def test_a_cache_behind_links(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+def test_a_cache_behind_links(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, where: str) -> None:
     """What is there is kept, or its names are put right without a body byte; list, verify and rm see it; rm takes the
     bytes and leaves nothing that lists as a model."""
     fill(hf, shell)
@@ -167,7 +167,7 @@ def test_a_cache_behind_links(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where
 
 
 @pytest.mark.parametrize("where", FOLDERS)
-def test_a_cache_behind_links_is_a_source(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+def test_a_cache_behind_links_is_a_source(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, where: str) -> None:
     """The plain layout takes the bytes from there."""
     fill(hf, shell)
     move_away(shell, where)
@@ -177,7 +177,7 @@ def test_a_cache_behind_links_is_a_source(shell: Shell, hub: Hub, mdl: Inside, h
 
 
 @pytest.mark.parametrize("where", FOLDERS)
-def test_a_new_commit_goes_behind_the_links(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+def test_a_new_commit_goes_behind_the_links(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, where: str) -> None:
     """What a newer commit brings is put where the links lead, and programs find it."""
     done(mdl(shell, "get", "org/tiny", *LAYOUT))
     move_away(shell, where)
@@ -207,7 +207,7 @@ def take_links_away(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 @LACKING
 def test_a_disk_without_links(
-    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The bytes lie once, in the snapshot; the hub's client finds them; one line says that the disk has no links; the
     second run fetches nothing, and so does a newer commit for what it has in common."""
@@ -226,7 +226,7 @@ def test_a_disk_without_links(
 
 @LACKING
 def test_blobs_on_a_disk_without_links(
-    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A cache whose blobs came there, and whose links did not, is put right without a body byte."""
     fill(hf, shell)
@@ -274,7 +274,7 @@ def test_what_cannot_be_verified_is_told(shell: Shell, mdl: Inside, hf: Hf) -> N
 @pytest.mark.parametrize("shape", ["as hf left it", "copied without links"])
 @pytest.mark.parametrize("layout", [LAYOUT, ("--json",)], ids=["cache", "plain"])
 def test_offline_uses_what_is_there(
-    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, layout: tuple[str, ...], shape: str
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, layout: tuple[str, ...], shape: str
 ) -> None:
     """A repository that mdl never listed is used offline as the hub's client has noted it, in both layouts; nobody but
     that folder vouches for it, so that it is unverified."""

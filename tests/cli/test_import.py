@@ -13,8 +13,8 @@ import pytest
 from support.catalogs import entry_of
 from support.copies import second_file_system
 from support.data import MIB, noise, sha256, write_files
-from support.hubs import Hf, Hub, clones, listing
-from support.loopback_hub import Repo
+from support.hubs import Hf, clones, listing
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 import mdl as library
@@ -205,12 +205,12 @@ def test_a_move_that_was_begun(shell: Shell, tmp_path: Path, rows: Rows) -> None
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub([TINY]) as hub:
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub([TINY]) as hub:
         yield hub
 
 
-def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: LoopbackHub, hf: Hf, rows: Rows, mdl: Inside) -> None:
     """What ``hf download --local-dir`` left tells commit and ETag: every file belongs to the catalog's model of that
     commit, of which nothing was ever listed. Nobody is asked, and the folder's own word verifies nothing; a get then
     asks the hub, which does, and fetches nothing."""
@@ -233,7 +233,7 @@ def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: Hub, hf: Hf, rows:
     assert (row["here"], row["state"]) == ([TINY.commit], "pinned")
 
 
-def test_a_local_dir_that_was_edited(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows) -> None:
+def test_a_local_dir_that_was_edited(tmp_path: Path, hub: LoopbackHub, hf: Hf, rows: Rows) -> None:
     """A file that is not as the hub sent it is adopted as it is found, and not as the catalog's. A folder of several
     such folders is read as well."""
     local = tmp_path / "all" / "tiny-local"
@@ -433,7 +433,9 @@ def test_a_name_of_the_catalog_s(shell: Shell, tmp_path: Path, rows: Rows) -> No
     assert rows(shell, str(folder), "--as", "mine")["x.bin"]["action"] == "imported"
 
 
-def test_a_catalog_s_model_that_was_never_listed(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+def test_a_catalog_s_model_that_was_never_listed(
+    tmp_path: Path, hub: LoopbackHub, hf: Hf, rows: Rows, mdl: Inside
+) -> None:
     """Of a model that follows a branch nothing is known before its source was asked: the hint says how, and then the
     folder is that model."""
     local = tmp_path / "tiny"
@@ -548,7 +550,7 @@ def test_a_text_with_its_digest_belongs_there(shell: Shell, tmp_path: Path, rows
     assert rows(shell, str(folder))["odd.bin"]["verified"] == "sha256"
 
 
-def test_from_a_repository(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+def test_from_a_repository(tmp_path: Path, hub: LoopbackHub, hf: Hf, rows: Rows, mdl: Inside) -> None:
     """--from compares every file with the repository at the commit that the folder names, and records what get would:
     get fetches nothing, verify knows the digests, and outdated sees that the branch moves."""
     local = tmp_path / "D"
@@ -576,7 +578,7 @@ def test_from_a_repository(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: In
     assert rows(shell, str(local), "--from", "hf:org/tiny")["model.bin"]["action"] == "kept"
 
 
-def test_from_another_commit(tmp_path: Path, hub: Hub, rows: Rows) -> None:
+def test_from_another_commit(tmp_path: Path, hub: LoopbackHub, rows: Rows) -> None:
     """A plain folder is compared with main, or with the revision that is named; a commit that the folder invents is
     only a hint, and the digests decide."""
     local = written(tmp_path / "D", {"model.bin": BIG, ".cache/huggingface/download/model.bin.metadata": b""})
@@ -594,7 +596,7 @@ def test_from_another_commit(tmp_path: Path, hub: Hub, rows: Rows) -> None:
     assert (receipt.hub.branch, receipt.hub.revision) == ("", TINY.commit)
 
 
-def test_from_a_repository_that_has_other_bytes(tmp_path: Path, hub: Hub, rows: Rows, mdl: Inside) -> None:
+def test_from_a_repository_that_has_other_bytes(tmp_path: Path, hub: LoopbackHub, rows: Rows, mdl: Inside) -> None:
     """A file that differs is named and stays what it is: 6. The others are imported."""
     files = {"model.bin": BIG[:-1] + b"\0", "config.json": b'{"a": 12}', "sub/vocab.txt": b"v"}
     local = written(tmp_path / "D", files)
@@ -611,7 +613,7 @@ def test_from_a_repository_that_has_other_bytes(tmp_path: Path, hub: Hub, rows: 
     assert [path.name for path in (shell.models / "org--tiny").rglob("*") if path.is_file()] == ["vocab.txt"]
 
 
-def test_from_what_cannot_be_asked(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+def test_from_what_cannot_be_asked(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """8 offline, 3 for a repository that is not there, 2 for what is no repository and together with --as."""
     local = written(tmp_path / "D", {"model.bin": BIG})
     shell = machine(tmp_path / "home", "schema = 1\n", hub.url)

@@ -11,8 +11,8 @@ import pytest
 from support.data import MIB, noise
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, Hub, cache_of, listing
-from support.loopback_hub import Repo
+from support.hubs import Hf, cache_of, listing
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done, machine, with_environ, write_catalog
 from support.terminal import Screen, Terminal
 
@@ -43,7 +43,7 @@ REPOS = [TINY, OTHER, HELD, GATED]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
@@ -188,7 +188,7 @@ def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: I
     assert "unverified  1.5 kB" in done(mdl(shell, "list")).out
 
 
-def test_show_tells_the_commits(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_show_tells_the_commits(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """What is wanted, what is here and what is locked; how much is here; git digests; and the whole command if a
     reference was never fetched."""
     done(mdl(shell, "lock", "tiny"))
@@ -197,7 +197,7 @@ def test_show_tells_the_commits(shell: Shell, hub: Hub, mdl: Inside) -> None:
     document = done(mdl(shell, "show", "tiny", "--json")).document
     assert (document["revision"], document["locked_commits"]) == ("main", [TINY.commit])
     assert document["model"]["commits"] == [TINY.commit]
-    assert document["files"][0]["digest"] == f"git-sha1:{TINY.stored['config.json'].blob_id}"
+    assert document["files"][0]["digest"] == f"git-sha1:{TINY.stored['config.json'].digest.hex}"
     text = done(mdl(shell, "show", "tiny")).out
     assert f"here:     {len(WEIGHTS) / 1e6:.1f} MB of " in text
     assert f"locked:   {TINY.commit}" in text
@@ -207,7 +207,7 @@ def test_show_tells_the_commits(shell: Shell, hub: Hub, mdl: Inside) -> None:
     assert "status:   gone" in done(mdl(shell, "show", "old")).out
 
 
-def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_show_remote(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """The hub is asked for files, sizes and access; no file is fetched. Unknown is 3, offline is 8."""
     document = done(mdl(shell, "show", "--remote", "hf:org/gated", "--json")).document
     assert document["remote"] == {
@@ -266,7 +266,7 @@ def _tables_first(entries: str) -> str:
     return "\n".join(line for block in blocks for line in (*block[4:], *block[:4]))
 
 
-def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
+def test_what_a_download_left(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
     """A repository that was asked for whole and came in part is partial, until the rest is here: verify and outdated
     name what is missing. One of which a single file was asked for is whole with that file."""
     files = {"config.json": b"{}", "w.bin": WEIGHTS[:5000]}

@@ -71,19 +71,15 @@ REFUSALS = [
 @pytest.mark.parametrize(("status", "words", "hint"), REFUSALS, ids=[words for _, words, _ in REFUSALS])
 def test_a_token_that_is_refused(mdl: Inside, tmp_path: Path, status: int, words: str, hint: str) -> None:
     """It is 4 in the hub's words, and the hint names the variable; nothing is asked for without the token (ADR 96)."""
-    with LoopbackHub([REPO]) as hub:
 
-        def answer(request: Request, number: int) -> Answer:
-            if request.header("authorization"):
-                return reply(status, b"{}", ("X-Error-Message", words))
-            return hub.api.answer(request, number)
+    def refuse_token(request: Request, number: int) -> Answer | None:
+        return reply(status, b"{}", ("X-Error-Message", words)) if request.header("authorization") else None
 
-        with FaultyServer(answer) as server:
-            shell = with_environ(machine(tmp_path, endpoint=server.url), HF_TOKEN='"hf_old"')
-            ran = done(mdl(shell, "get", "org/repo"), 4)
-            assert words.rstrip(".") in ran.err
-            assert hint in ran.err
-            assert "HF_TOKEN" in ran.err
-            sent = [request.header("authorization") for request in server.requests]
-            assert set(sent) == {"Bearer hf_old"}
-            assert not (shell.models / "org--repo").exists()
+    with LoopbackHub([REPO], script=refuse_token) as hub:
+        shell = with_environ(machine(tmp_path, endpoint=hub.url), HF_TOKEN='"hf_old"')
+        ran = done(mdl(shell, "get", "org/repo"), 4)
+        assert words.rstrip(".") in ran.err
+        assert hint in ran.err
+        assert "HF_TOKEN" in ran.err
+        assert {request.headers.get("authorization") for request in hub.requests} == {"Bearer hf_old"}
+        assert not (shell.models / "org--repo").exists()

@@ -17,8 +17,8 @@ from support.copies import JSON, NAMES, also, linked, place, second_file_system,
 from support.data import DATA, MIB, sha256
 from support.faults import honest, routes
 from support.faulty_server import FaultyServer, reply
-from support.hubs import Hf, Hub, actions, cache_of, clones, listing, repo_of
-from support.loopback_hub import Repo
+from support.hubs import Hf, actions, cache_of, clones, listing, repo_of
+from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner
 from support.shell import Inside, Shell, done, settings
 
@@ -103,7 +103,7 @@ def test_a_blob_of_the_hubs_cache(tmp_path: Path, mdl: Inside, hf: Hf, variable:
     """What the hub's client fetched is taken from its cache, wherever that is, large files and small ones alike."""
     cache = tmp_path / "far" / "hub" if variable else tmp_path / ".cache" / "huggingface" / "hub"
     extra = {"": {}, "HF_HOME": {"HF_HOME": str(tmp_path / "far")}, "HF_HUB_CACHE": {"HF_HUB_CACHE": str(cache)}}
-    with Hub([REPO]) as hub:
+    with LoopbackHub([REPO]) as hub:
         hf("snapshot", repo_id="org/tiny", cache_dir=cache, endpoint=hub.url)
         before, sent = listing(cache / "models--org--tiny" / "snapshots"), hub.sent
         shell = Shell(tmp_path, hub.url, extra[variable])
@@ -122,7 +122,7 @@ def test_a_blob_that_the_hub_shares(shell: Shell, server: FaultyServer, mdl: Ins
     owner may have it linked."""
     blob, payload = repo_of(shell) / "blobs" / sha256(DATA), repo_of(shell) / "payload"
     if by_hf:
-        with Hub([REPO]) as hub:
+        with LoopbackHub([REPO]) as hub:
             hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=hub.url)
         assert hf("share", cache_dir=cache_of(shell), blob=blob, size=len(DATA))
     else:
@@ -262,7 +262,7 @@ def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Transfer, "run", counted)
     files = {f"p{number}/__init__.py": b"" for number in range(8)}
-    with Hub([Repo("org/tiny", files)]) as hub:
+    with LoopbackHub([Repo("org/tiny", files)]) as hub:
         done(mdl(Shell(tmp_path, hub.url), "get", "hf:org/tiny", *JSON))
     assert sum(rounds) == len(files)
     assert len(rounds) < 3
@@ -271,7 +271,7 @@ def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.Monke
 def test_two_repositories_of_a_cache_elsewhere(tmp_path: Path, mdl: Inside) -> None:
     """With --layout hf-cache --to DIR, what one repository in DIR has another one there is not sent again."""
     words = ("--layout", "hf-cache", "--to", str(tmp_path / "cache"), *JSON)
-    with Hub([Repo("org/one", {"f.bin": DATA}), Repo("org/two", {"f.bin": DATA})]) as hub:
+    with LoopbackHub([Repo("org/one", {"f.bin": DATA}), Repo("org/two", {"f.bin": DATA})]) as hub:
         shell = Shell(tmp_path, hub.url)
         done(mdl(shell, "get", "hf:org/one", *words))
         assert linked(mdl(shell, "get", "hf:org/two", *words))

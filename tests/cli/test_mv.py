@@ -18,9 +18,8 @@ from support.data import DATA, MIB, noise
 from support.faults import honest
 from support.faults.bodies import short_body
 from support.faulty_server import FaultyServer
-from support.hubs import Hub
 from support.long import LONG
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, with_environ
 
 from mdl.disk.mutex import file_lock
@@ -33,7 +32,7 @@ CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.same]\nsou
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
@@ -56,7 +55,7 @@ def below(folder: Path) -> dict[str, bytes]:
 TINY = {f"tiny/{path}": content for path, content in FILES.items()}
 
 
-def test_everything_moves(mdl: Inside, shell: Shell, hub: Hub, new: Path) -> None:
+def test_everything_moves(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path) -> None:
     """Files, receipts and the kept listing are in the new folder, and nothing is left in the old one; get, verify and
     outdated know it there without a request for a file. A second mv has nothing to do."""
     done(mdl(shell, "get", "tiny", "org/same"))

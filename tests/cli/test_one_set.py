@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.hubs import Hub
 from support.locks import lock_of, models_of
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Run, Shell, machine
 
 WANTED = {"README.md": b"r", "config.json": b"{}", "model.safetensors": b"s" * 1000}
@@ -23,7 +22,7 @@ PATHS = [{"path": path, "size": len(OTHERS[path])} for path in sorted(OTHERS)]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
@@ -33,7 +32,7 @@ def here(shell: Shell, name: str = "o--m") -> set[str]:
 
 
 @pytest.mark.parametrize("target", ["o/m", "hf:o/m@main", "{url}/o/m", "m"])
-def test_one_set_is_fetched(run: Run, shell: Shell, hub: Hub, target: str) -> None:
+def test_one_set_is_fetched(run: Run, shell: Shell, hub: LoopbackHub, target: str) -> None:
     """The complete safetensors come, and no byte of the other formats. Plan, output and document name what is left
     out, with its bytes; a second get has nothing to say."""
     asked = target.format(url=hub.url)
@@ -76,7 +75,7 @@ def test_a_data_set_comes_as_it_is(run: Run, shell: Shell) -> None:
     assert here(shell, "datasets--o--data") == {*WANTED, *OTHERS}
 
 
-def test_a_lock_notes_the_choice(run: Run, shell: Shell, hub: Hub) -> None:
+def test_a_lock_notes_the_choice(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     """lock names what it leaves out, writes it down, and get, outdated, update and lock --check keep to it. --all
     fetches the files of the locked commit, --locked --all is 8."""
     assert f"; {LEFT_OUT}\n" in run("lock").err
@@ -127,7 +126,7 @@ def test_a_folder_with_all_formats_stays_as_it_is(run: Run, shell: Shell, target
     assert f"missing  {name}/tf_model.h5\n" in run(f"verify {target}", 3).out.replace("o/m/", "o--m/")
 
 
-def test_update_follows_a_repository_of_which_one_set_is_here(run: Run, shell: Shell, hub: Hub) -> None:
+def test_update_follows_a_repository_of_which_one_set_is_here(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     """What no catalog names is one set of weights too when it moves, also if its files have other names by then."""
     run("get o/m")
     shards = {f"model-0000{number}-of-00002.safetensors": bytes([number]) * 600 for number in (1, 2)}

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.hubs import Hub
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done, machine
 
 import mdl as library
@@ -24,7 +23,7 @@ Get = Callable[..., Ran]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path, CATALOG, hub.url)
 
 
@@ -63,7 +62,7 @@ def test_the_last_line_is_the_one_file(
     assert done(mdl(shell, "path", reference, *at)).out == f"{model['path']}\n"
 
 
-def test_a_url_an_output_and_a_folder(mdl: Inside, shell: Shell, hub: Hub) -> None:
+def test_a_url_an_output_and_a_folder(mdl: Inside, shell: Shell, hub: LoopbackHub) -> None:
     """The same holds for a URL, for -o and for --into; several files, several targets and an entry of the catalog end
     with folders."""
     url = f"{hub.url}/org/tiny/resolve/main/model.bin"
@@ -83,7 +82,9 @@ def test_a_url_an_output_and_a_folder(mdl: Inside, shell: Shell, hub: Hub) -> No
     assert planned[0]["file"] == str(shell.models / "org--tiny/config.json")
 
 
-def test_get_returns_the_same_path(shell: Shell, hub: Hub, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_returns_the_same_path(
+    shell: Shell, hub: LoopbackHub, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.environ", shell.environ)
     assert library.get("hf:org/tiny@main/config.json", layout=layout).read_bytes() == b"{}\n"
     folder = library.get("hf:org/tiny", layout=layout)

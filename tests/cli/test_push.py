@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.hubs import Hub
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
 from support.shell import Shell, done, machine, with_environ
 
@@ -17,7 +16,7 @@ SECRET = "hf_" + "aB9x" * 9
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     """A machine with a run, whose user may write to the hub. Xet needs a server of its own, so it is off."""
     hub.uploads.token = TOKEN
     make_run(tmp_path)
@@ -27,7 +26,7 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
 MODEL = {"config.json", "model.safetensors"}
 
 
-def test_a_folder_becomes_a_private_repository(shell: Shell, hub: Hub) -> None:
+def test_a_folder_becomes_a_private_repository(shell: Shell, hub: LoopbackHub) -> None:
     """Packed as pack would, and pushed in one commit to a new repository that is private; mdl gets it back. A second
     push sends nothing again."""
     planned = done(shell.run("push", "run", "hf:org/new", "-n", "--json")).document
@@ -51,7 +50,7 @@ def test_a_folder_becomes_a_private_repository(shell: Shell, hub: Hub) -> None:
     assert (folder / "config.json").read_bytes() == (shell.home / "run/config.json").read_bytes()
 
 
-def test_an_archive_and_a_branch(shell: Shell, hub: Hub) -> None:
+def test_an_archive_and_a_branch(shell: Shell, hub: LoopbackHub) -> None:
     """What an archive holds is pushed, without mdl's manifest, to a branch that is made; --public says who may read."""
     archive = done(shell.run("pack", "run", "--checkpoint", "latest")).out.strip()
     done(shell.run("push", archive, "hf:org/new@v2", "--public"))
@@ -63,7 +62,7 @@ def test_an_archive_and_a_branch(shell: Shell, hub: Hub) -> None:
     assert hub.newest("org/new").files.keys() == {".gitattributes"}
 
 
-def test_what_stays_here(shell: Shell, hub: Hub) -> None:
+def test_what_stays_here(shell: Shell, hub: LoopbackHub) -> None:
     """A file with a token, .env and .git stay, and so does a model card where the repository has one."""
     run = shell.home / "run"
     (run / "settings.json").write_text(f'{{"token": "{SECRET}"}}')
@@ -82,14 +81,14 @@ def test_what_stays_here(shell: Shell, hub: Hub) -> None:
     assert hub.newest("org/other").files["README.md"] == (run / "README.md").read_bytes()
 
 
-def test_everybody_could_read_it(shell: Shell, hub: Hub) -> None:
+def test_everybody_could_read_it(shell: Shell, hub: LoopbackHub) -> None:
     """2 if the repository is public and nobody said so."""
     ran = done(shell.run("push", "run", "hf:org/open"), 2)
     assert "everybody may read this repository" in ran.err
     assert hub.newest("org/open").files.keys() == {"README.md", "config.json"}
 
 
-def test_who_may_not(shell: Shell, hub: Hub) -> None:
+def test_who_may_not(shell: Shell, hub: LoopbackHub) -> None:
     """4 without a token and with a wrong one, and if the commit is forbidden; the hint names the page of tokens, no
     page that explains HTTP, and no token is in any output."""
     wrong = "hf_" + "w7" * 17
@@ -107,7 +106,7 @@ def test_who_may_not(shell: Shell, hub: Hub) -> None:
     done(shell.run("push", "run", "hf:org/new"), 5)
 
 
-def test_what_cannot_be_pushed(shell: Shell, hub: Hub) -> None:
+def test_what_cannot_be_pushed(shell: Shell, hub: LoopbackHub) -> None:
     """2 for what is no repository, 3 for what is not here, 5 for a hub that is not there, 8 offline, 11 for a link that
     leaves the folder."""
     for place in ("https://h/x.bin", "hf:org/new@main/x.bin", "hf:gpt2", f"hf:org/x@{'a' * 40}", "hf:spaces/o/x"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, HfError, Hub, cache_of, listing, offline, repo_of, scanned
-from support.loopback_hub import Repo
+from support.hubs import Hf, HfError, cache_of, listing, offline, repo_of, scanned
+from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine
 from support.terminal import typed_into
@@ -46,7 +46,7 @@ REPOS = [ONE, TWIN, PARTS]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
@@ -167,7 +167,7 @@ def test_a_link_is_not_followed(shell: Shell, mdl: Inside, what: str) -> None:
     assert before
 
 
-def test_hard_links(shell: Shell, mdl: Inside, hub: Hub) -> None:
+def test_hard_links(shell: Shell, mdl: Inside, hub: LoopbackHub) -> None:
     """Bytes that another model has under a second name stay whole and are not counted; both together are freed."""
     done(mdl(shell, "get", "tiny"))
     done(mdl(shell, "get", "twin"))
@@ -288,7 +288,7 @@ def test_cache_a_whole_repository(shell: Shell, mdl: Inside, hf: Hf) -> None:
     assert hf("verify", **words) == [1, 0, [], []]
 
 
-def test_cache_one_revision(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_cache_one_revision(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """With a revision only its snapshot goes, and of the bytes only those that no other snapshot has."""
     brought_by_hf(hf, shell)
     hub.publish(TWO)

@@ -10,9 +10,9 @@ import pytest
 from support.data import MIB, noise
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hub, listing
+from support.hubs import listing
 from support.locks import lock_of, models_of
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Run, Shell, bytes_of, done, machine, started, write_catalog
 
@@ -26,7 +26,7 @@ REPOS = [TINY]
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: Hub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
     return machine(tmp_path / "home", CATALOG, hub.url)
 
 
@@ -36,7 +36,7 @@ def commits(shell: Shell) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["tiny", "nightly"])
-def test_under_a_lock(shell: Shell, hub: Hub, ok: Run, name: str) -> None:
+def test_under_a_lock(shell: Shell, hub: LoopbackHub, ok: Run, name: str) -> None:
     """The lock is at the new commit, only what changed is fetched, and one line says from where to where. It is a job
     as get is; a second update changes nothing, and get --locked is content."""
     ok(shell, "lock; get tiny")
@@ -53,7 +53,7 @@ def test_under_a_lock(shell: Shell, hub: Hub, ok: Run, name: str) -> None:
     assert "old.txt" in ok(shell, "clean").out
 
 
-def test_without_a_lock(shell: Shell, hub: Hub, ok: Run) -> None:
+def test_without_a_lock(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
     """Without a lock it is get with the newest commit, and makes none; the document has the commits. What both commits
     have is of the new one from then on."""
     ok(shell, "get tiny")
@@ -67,7 +67,7 @@ def test_without_a_lock(shell: Shell, hub: Hub, ok: Run) -> None:
     assert (shown["model"]["commits"], shown["files"][0]["role"]) == ([MOVED.commit], "config")
 
 
-def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Run) -> None:
+def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
     """A model that was fetched by its reference is updated by its folder's name; a lock is not touched by that."""
     ok(shell, "lock; get hf:org/tiny")
     text = lock_of(shell).read_bytes()
@@ -77,7 +77,7 @@ def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Run) -> None:
     assert lock_of(shell).read_bytes() == text
 
 
-def test_a_pinned_model_stays(shell: Shell, hub: Hub, ok: Run) -> None:
+def test_a_pinned_model_stays(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
     """A commit in the catalog stays, and the line says where to change it."""
     write_catalog(shell, PINNED)
     ok(shell, "lock; get tiny")
@@ -87,7 +87,7 @@ def test_a_pinned_model_stays(shell: Shell, hub: Hub, ok: Run) -> None:
     assert (commits(shell), bytes_of(shell)["model.bin"]) == ({TINY.commit}, TINY.files["model.bin"])
 
 
-def test_a_dry_run_writes_nothing(shell: Shell, hub: Hub, ok: Run) -> None:
+def test_a_dry_run_writes_nothing(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
     """-n shows what would be fetched past the lock; lock, listings and files stay as they are."""
     ok(shell, "lock; get tiny")
     hub.publish(MOVED)
@@ -97,7 +97,7 @@ def test_a_dry_run_writes_nothing(shell: Shell, hub: Hub, ok: Run) -> None:
     assert (listing(shell.models), lock_of(shell).read_bytes()) == (before, text)
 
 
-def test_what_makes_no_sense(shell: Shell, hub: Hub, ok: Run, mdl: Inside) -> None:
+def test_what_makes_no_sense(shell: Shell, hub: LoopbackHub, ok: Run, mdl: Inside) -> None:
     """--locked and --frozen are 2, by flag or variable; offline is 8; an unknown name 3; a model of which nobody knows
     where it came from 3. Nothing is asked and nothing is written."""
     ok(shell, "lock; get tiny")
@@ -111,7 +111,7 @@ def test_what_makes_no_sense(shell: Shell, hub: Hub, ok: Run, mdl: Inside) -> No
     assert (lock_of(shell).read_bytes(), len(hub.requests)) == (text, before)
 
 
-def test_one_of_two_cannot_be_resolved(shell: Shell, hub: Hub, ok: Run, mdl: Inside) -> None:
+def test_one_of_two_cannot_be_resolved(shell: Shell, hub: LoopbackHub, ok: Run, mdl: Inside) -> None:
     """A model whose repository is gone is reported with its reason; the other is updated, and the lock keeps the old
     block of the first."""
     hub.publish(Repo("org/lost", {"a.bin": b"a"}))
@@ -128,7 +128,7 @@ def test_one_of_two_cannot_be_resolved(shell: Shell, hub: Hub, ok: Run, mdl: Ins
     assert (commits(shell), len(models_of(shell)["lost"].files)) == ({MOVED.commit}, 1)
 
 
-def test_killed_between_lock_and_files(shell: Shell, hub: Hub, ok: Run) -> None:
+def test_killed_between_lock_and_files(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
     """An update that is killed after it wrote the lock leaves the old file whole; the next get brings the new one."""
     ok(shell, "lock; get tiny")
     hub.publish(BIG)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from support import faults
 from support.bench import Bench, Run, stalled
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request, json_reply
-from support.loopback_hub import LoopbackHub, Repo
+from support.faulty_server import Answer, Request
+from support.loopback_hub import LoopbackHub, Repo, at_path
 
 from mdl.events import Event, Started
 from mdl.sources.hub_origin import HubOrigin
@@ -22,32 +23,16 @@ MAIN = HubOrigin("demo/x")
 FIRST, SECOND = "a" * 40, "b" * 40
 
 
-class Hub:
-    """A bare hub of one repository with ``model.bin`` and ``config.json``: no X-Linked-*, no commit header.
-
-    ``commit`` is where main is, ``files`` what each commit holds, ``serve`` answers for a file of that name.
-    """
-
-    def __init__(self, **files: bytes) -> None:
-        self.files = {FIRST: OLD, SECOND: NEW, **files}
-        self.commit = FIRST
-        self.serve: dict[str, Handler] = {}
-
-    def __call__(self, request: Request, number: int) -> Answer:
-        words = request.path.strip("/").split("/")
-        if "revision" in words:
-            return json_reply({"sha": self.commit})
-        if "tree" in words:
-            return json_reply([_entry("model.bin", self.files[words[-1]], lfs=True), _entry("config.json", TINY)])
-        commit, name = words[-2:]
-        right = faults.honest(self.files[commit] if name == "model.bin" else TINY)
-        return self.serve.get(name, right)(request, number)
+def repo(commit: str, weights: bytes) -> Repo:
+    """The one repository of these tests at a commit."""
+    return Repo("demo/x", {"model.bin": weights, "config.json": TINY}, commit=commit, lfs_threshold=1000)
 
 
-def _entry(path: str, data: bytes, *, lfs: bool = False) -> dict[str, object]:
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    large = {"lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}} if lfs else {}
-    return {"type": "file", "path": path, "size": len(data), "oid": blob, **large}
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """A bare hub: it sends the bytes itself, and tells neither commit nor digest in a header."""
+    with LoopbackHub([repo(FIRST, OLD)], lacks={"redirects", "headers"}) as hub:
+        yield hub
 
 
 def rows(run: Run) -> dict[str, tuple[str, str]]:
@@ -55,30 +40,33 @@ def rows(run: Run) -> dict[str, tuple[str, str]]:
     return {row.path: (row.action, row.verified) for row in run.report.models[0].files}
 
 
-def half_of_it(bench: Bench, hub: Hub, server: FaultyServer, source: HubOrigin = MAIN) -> None:
+def half_of_it(bench: Bench, hub: LoopbackHub, source: HubOrigin = MAIN) -> None:
     """Have half of model.bin here, interrupted; the hub is honest again."""
-    hub.serve["model.bin"] = stalled(faults.honest(OLD), HALF)
-    assert bench.run(source=source, hub=server.url, stop_at=HALF).code == 130
-    hub.serve.clear()
+    before = hub.script
+    stall = at_path("/model.bin", stalled(hub.ordinary, HALF))
+
+    def stop_half_way(request: Request, number: int) -> Answer | None:
+        return (before(request, number) if before else None) or stall(request, number)
+
+    hub.script = stop_half_way
+    assert bench.run(source=source, hub=hub.url, stop_at=HALF).code == 130
+    hub.script = before
 
 
 @pytest.mark.fault(71, 72)
-def test_a_bare_hub(bench: Bench) -> None:
+def test_a_bare_hub(bench: Bench, hub: LoopbackHub) -> None:
     """Without X-Linked-* headers the listing's digests hold: sha256 for large files, git's own for small ones."""
-    with FaultyServer(Hub()) as server:
-        run = bench.run(source=MAIN, hub=server.url)
+    run = bench.run(source=MAIN, hub=hub.url)
     assert (run.code, run.status) == (0, "present")
     assert rows(run) == {"model.bin": ("fetched", "sha256"), "config.json": ("fetched", "git-sha1")}
 
 
 @pytest.mark.fault(72)
 @pytest.mark.parametrize("name", ["model.bin", "config.json"])
-def test_other_bytes_than_listed(bench: Bench, name: str) -> None:
+def test_other_bytes_than_listed(bench: Bench, hub: LoopbackHub, name: str) -> None:
     """Other bytes of the listed size are refused, whichever of the two digests there is; the other file is there."""
-    hub = Hub()
-    hub.serve[name] = faults.honest(NEW if name == "model.bin" else b"x" * len(TINY))
-    with FaultyServer(hub) as server:
-        run = bench.run(source=MAIN, hub=server.url, retries=1)
+    hub.script = at_path(f"/{name}", faults.honest(NEW if name == "model.bin" else b"x" * len(TINY)))
+    run = bench.run(source=MAIN, hub=hub.url, retries=1)
     assert (run.code, run.error["code"]) == (6, "HASH")
     assert {path for path, (action, _) in rows(run).items() if action == "failed"} == {name}
     assert {path for path, (action, _) in rows(run).items() if action == "fetched"} == set(rows(run)) - {name}
@@ -86,13 +74,12 @@ def test_other_bytes_than_listed(bench: Bench, name: str) -> None:
 
 @pytest.mark.fault(67)
 @pytest.mark.parametrize("is_pinned", [True, False])
-def test_branch_moves_between_start_and_resume(bench: Bench, is_pinned: bool) -> None:
+def test_branch_moves_between_start_and_resume(bench: Bench, hub: LoopbackHub, is_pinned: bool) -> None:
     """A part of the commit that was requested is resumed; of one that a branch has left it is dropped and reported."""
-    hub, source = Hub(), HubOrigin("demo/x", revision=FIRST if is_pinned else None)
-    with FaultyServer(hub) as server:
-        half_of_it(bench, hub, server, source)
-        hub.commit = SECOND
-        run = bench.run(source=source, hub=server.url)
+    source = HubOrigin("demo/x", revision=FIRST if is_pinned else None)
+    half_of_it(bench, hub, source)
+    hub.publish(repo(SECOND, NEW))
+    run = bench.run(source=source, hub=hub.url)
     assert run.code == 0
     assert run.rewound == run.report.bytes_discarded == (0 if is_pinned else HALF)
     assert bench.final.read_bytes() == (OLD if is_pinned else NEW)
@@ -100,44 +87,40 @@ def test_branch_moves_between_start_and_resume(bench: Bench, is_pinned: bool) ->
 
 
 @pytest.mark.fault(67)
-def test_branch_moves_but_not_the_file(bench: Bench) -> None:
+def test_branch_moves_but_not_the_file(bench: Bench, hub: LoopbackHub) -> None:
     """A branch that moves because of another file costs no byte of this one."""
-    hub = Hub(**{SECOND: OLD})
-    with FaultyServer(hub) as server:
-        half_of_it(bench, hub, server)
-        hub.commit, before = SECOND, server.bytes_sent
-        run = bench.run(source=MAIN, hub=server.url)
-        asked = [request.path for request in server.requests if "/resolve/" in request.path]
+    half_of_it(bench, hub)
+    before = hub.sent
+    hub.publish(repo(SECOND, OLD))
+    run = bench.run(source=MAIN, hub=hub.url)
+    asked = [request.path for request in hub.requests if "/resolve/" in request.path]
     assert (run.code, run.rewound) == (0, 0)
-    assert server.bytes_sent - before < len(OLD) - HALF + MIB // 2
+    assert hub.sent - before < len(OLD) - HALF + MIB // 2
     assert FIRST in asked[0]
     assert SECOND in asked[-1]
 
 
 @pytest.mark.fault(68)
-def test_branch_moves_under_a_run(bench: Bench) -> None:
+def test_branch_moves_under_a_run(bench: Bench, hub: LoopbackHub) -> None:
     """All files of one run are of the commit it began with, though the branch moves while it fetches."""
-    hub = Hub()
 
-    def moves(request: Request, number: int) -> Answer:
-        hub.commit = SECOND
-        return faults.honest(OLD)(request, number)
+    def move(request: Request, number: int) -> None:
+        if request.path.endswith("/model.bin"):
+            hub.publish(repo(SECOND, NEW))
 
-    hub.serve["model.bin"] = moves
-    with FaultyServer(hub) as server:
-        run = bench.run(source=MAIN, hub=server.url, connections=1)
-        commits = {r.path.split("/")[-2] for r in server.requests if "/resolve/" in r.path}
+    hub.script = move
+    run = bench.run(source=MAIN, hub=hub.url, connections=1)
+    commits = {request.path.split("/")[-2] for request in hub.requests if "/resolve/" in request.path}
     assert (run.code, commits, bench.final.read_bytes() == OLD) == (0, {FIRST}, True)
 
 
 @pytest.mark.fault(73)
-def test_too_large_for_plain_http(bench: Bench) -> None:
+def test_too_large_for_plain_http(bench: Bench, hub: LoopbackHub) -> None:
     """A file that the hub gives to its own client alone: its words, 4 at once, no half file; the others are there."""
-    hub, words = Hub(), "the file is too large to be served without hf_xet"
-    hub.serve["model.bin"] = faults.answers(403, ("X-Error-Message", words))
-    with FaultyServer(hub) as server:
-        run = bench.run(source=MAIN, hub=server.url)
-        tries = sum(r.path.endswith("model.bin") for r in server.requests)
+    words = "the file is too large to be served without hf_xet"
+    hub.script = at_path("/model.bin", faults.answers(403, ("X-Error-Message", words)))
+    run = bench.run(source=MAIN, hub=hub.url)
+    tries = sum(request.path.endswith("model.bin") for request in hub.requests)
     assert (run.code, run.error["code"], tries) == (4, "AUTH", 1)
     assert words in run.error["message"]
     assert rows(run)["config.json"] == ("fetched", "git-sha1")
@@ -146,19 +129,18 @@ def test_too_large_for_plain_http(bench: Bench) -> None:
 
 @pytest.mark.fault(74)
 @pytest.mark.parametrize("status", [301, 307, 308])
-def test_renamed_repository(bench: Bench, status: int) -> None:
+def test_renamed_repository(bench: Bench, hub: LoopbackHub, status: int) -> None:
     """A repository with a new name is fetched under the old one, redirect by redirect, and resumed."""
-    hub = Hub()
 
-    def renamed(request: Request, number: int) -> Answer:
-        if "demo/x" in request.path:
-            target = request.target.replace("demo/x", "fresh/name")
-            return faults.redirects(target, status=status)(request, number)
-        return hub(request, number)
+    def redirect(request: Request, number: int) -> Answer | None:
+        if "fresh/name" in request.path:
+            return None
+        return faults.redirects(request.target.replace("demo/x", "fresh/name"), status=status)(request, number)
 
-    with FaultyServer(renamed) as server:
-        half_of_it(bench, hub, server)
-        run = bench.run(source=MAIN, hub=server.url)
+    hub.publish(replace(repo(FIRST, OLD), id="fresh/name"))
+    hub.script = redirect
+    half_of_it(bench, hub)
+    run = bench.run(source=MAIN, hub=hub.url)
     assert (run.code, run.rewound, bench.final.read_bytes() == OLD) == (0, 0, True)
 
 
@@ -166,21 +148,22 @@ def test_renamed_repository(bench: Bench, status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "what"), [(500, "everything"), (503, "everything"), (502, "the files"), (429, "the files")]
 )
-def test_a_hub_that_is_down_for_a_while(bench: Bench, status: int, what: str) -> None:
+def test_a_hub_that_is_down_for_a_while(bench: Bench, hub: LoopbackHub, status: int, what: str) -> None:
     """A hub that is down is given up after the attempts allowed: 5, what is there is kept; the next run goes on."""
-    hub = Hub()
-    down = faults.answers(status, body=b"back soon")
-    with FaultyServer(hub) as server:
-        half_of_it(bench, hub, server)
-        kept = bench.claimed
-        hub.serve = {"model.bin": down, "config.json": down}
-        server.handler = down if what == "everything" else hub
-        run = bench.run(source=MAIN, hub=server.url, retries=3)
-        assert (run.code, run.error["code"], bench.claimed, run.rewound) == (5, "NET", kept, 0)
-        assert "back soon" in run.error["message"]
-        hub.serve.clear()
-        server.handler = hub
-        again = bench.run(source=MAIN, hub=server.url)
+    refuse = faults.answers(status, body=b"back soon")
+
+    def down(request: Request, number: int) -> Answer | None:
+        is_file = "/resolve/" in request.path
+        return refuse(request, number) if is_file or what == "everything" else None
+
+    half_of_it(bench, hub)
+    kept = bench.claimed
+    hub.script = down
+    run = bench.run(source=MAIN, hub=hub.url, retries=3)
+    assert (run.code, run.error["code"], bench.claimed, run.rewound) == (5, "NET", kept, 0)
+    assert "back soon" in run.error["message"]
+    hub.script = None
+    again = bench.run(source=MAIN, hub=hub.url)
     assert (again.code, again.rewound, bench.final.read_bytes() == OLD) == (0, 0, True)
 
 

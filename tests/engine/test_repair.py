@@ -16,7 +16,7 @@ from support.bench import Bench, pinned
 from support.data import MIB, flip, noise
 from support.faults.base import Data
 from support.faulty_server import Answer, FaultyServer, Request, reply
-from support.loopback_hub import Generated
+from support.generated import Generated
 
 from mdl import crc_json
 from mdl.catalog.model import CatalogFile, Model

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from support.loopback_hub import Generated
+from support.generated import Generated
 
 MIB = 2**20
 

@@ -1,7 +1,6 @@
-"""Models folders, hubs and the real huggingface_hub, for tests of where files are taken from.
+"""The real huggingface_hub, and its cache, for tests of where files are taken from.
 
-`Hub` is the loopback hub with a count of the body bytes of files that it sent; `Hf` is the hub's own client, in one
-process for many calls.
+`Hf` is the hub's own client, in one process for many calls.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 from support.data import files_below
-from support.loopback_hub import LoopbackHub
 from support.shell import Ran, Shell, environ
 
 _CLIENT = """
@@ -96,17 +94,6 @@ class Hf:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.communicate(timeout=30)
-
-
-class Hub(LoopbackHub):
-    """A hub that counts the body bytes of files that it sent."""
-
-    @property
-    def sent(self) -> int:
-        return sum(r.body_bytes_sent for r in self.requests if r.status in (200, 206) and not r.path.startswith(_API))
-
-
-_API = ("/api/models", "/api/datasets")
 
 
 class Turning:

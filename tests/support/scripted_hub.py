@@ -1,10 +1,11 @@
-"""A hub made of scripted answers, and the world of sources around it."""
+"""The sources in a world whose every answer is scripted: for what no hub says that is in order (docs/adr/0108)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.resolver import Resolver
 from mdl.events import Event
+from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.policy import Limits, RetryPolicy
@@ -21,6 +23,7 @@ from mdl.sources.hub import HubSource
 from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_listing import Listings
 from mdl.sources.hub_origin import HubOrigin
+from mdl.sources.hub_protocol import file_item
 from support.networks import network_of
 
 HUB = "https://huggingface.co"
@@ -38,14 +41,21 @@ def tree_url(commit: str = COMMIT, more: str = "", repo: str = "models/org/repo"
     return f"{HUB}/api/{repo}/tree/{commit}?recursive=true&expand=false{more}"
 
 
+@dataclass(frozen=True)
+class _File:
+    path: Any
+    size: Any
+    digest: Digest
+
+
 def entry(path: Any = "config.json", size: Any = 10, **more: Any) -> dict[str, Any]:
-    """One item of a tree answer."""
-    return {"type": "file", "path": path, "size": size, "oid": GIT, **more}
+    """An item of a listing; ``path`` and ``size`` may be anything, and ``more`` replaces what is right."""
+    return {**file_item(_File(path, size, Digest("git-sha1", GIT))), **more}
 
 
 def large(path: str = "model.safetensors", size: int = 1000, oid: str = SHA) -> dict[str, Any]:
-    """One item that is kept as a large file; its ``oid`` is that of the pointer."""
-    return entry(path, size, lfs={"oid": oid, "size": size, "pointerSize": 130})
+    """An item of a listing: a large file with this sha256."""
+    return file_item(_File(path, size, Digest("sha256", oid)))
 
 
 class World:

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from support.loopback_hub import BLOCK, Generated, LoopbackHub, Repo, blocks, hex_digest
+from mdl.demo.repositories import blocks, digest_of
+from support.generated import BLOCK, Generated
+from support.loopback_hub import LoopbackHub, Repo
 
 WEIGHTS = Generated(3 * BLOCK + 12345, "weights")
 CONFIG = b'{"hidden_size": 312}\n'
@@ -21,7 +23,7 @@ FILES = {
     "empty": b"",
 }
 TINY = Repo("demo/tiny", FILES)
-SHA256 = hex_digest(WEIGHTS, "sha256")
+SHA256 = digest_of(WEIGHTS, "sha256").hex
 GIT_SHA1 = hashlib.sha1(b"blob %d\0" % len(CONFIG) + CONFIG).hexdigest()
 LFS = "/demo/tiny/resolve/main/model.safetensors"
 SMALL = "/demo/tiny/resolve/main/config.json"

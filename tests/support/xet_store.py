@@ -25,7 +25,6 @@ from support.faults.base import honest
 from support.faults.wire import Answer, Request, reply
 from support.faulty_server import FaultyServer
 from support.loopback_hub import LoopbackHub, Repo
-from support.loopback_hub.repos import Json
 
 NAME = "model.bin"
 PART, LITTLE = "part.bin", "little.bin"
@@ -137,7 +136,7 @@ class XetServer:
         self._server = FaultyServer(self._answer)
         self.url, self.port = self._server.url, self._server.port
 
-    def read_token(self) -> Json:
+    def read_token(self) -> dict[str, Any]:
         """What a hub answers that sends its clients here."""
         return {"accessToken": TOKEN, "exp": int(time.time()) + 3600, "casUrl": self.url}
 
@@ -205,7 +204,7 @@ class XetServer:
 def xet_hub(
     store: XetStore,
     change: Callable[[Request, Answer], Answer] | None = None,
-    read_token: Callable[[Json], Json] = lambda right: right,
+    read_token: Callable[[dict[str, Any]], dict[str, Any]] = lambda right: right,
     name: str = NAME,
 ) -> Iterator[tuple[LoopbackHub, XetServer]]:
     """A hub with a repository ``demo/tiny``, whose `NAME` has the bytes of ``name`` in the store and is on Xet;

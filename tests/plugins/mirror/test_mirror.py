@@ -17,9 +17,8 @@ from support.data import MIB, flip, noise, sha256, write_files
 from support.faults import answers, cut, first, honest
 from support.faults.wire import Answer, Request, reply
 from support.faulty_server import FaultyServer
-from support.hubs import Hub
 from support.jobs import the_job
-from support.loopback_hub import Repo
+from support.loopback_hub import LoopbackHub, Repo
 from support.mirrors import (
     ABSENT,
     MirrorStore,
@@ -603,7 +602,7 @@ def test_what_comes_from_the_hub(
     """A repository, whose small files the lock knows by git's digest, is pushed from both layouts, pulled into both,
     and repaired from the mirror when the hub is gone."""
     files = {"config.json": b"{}", "unet/model.bin": FILES["model.bin"]}
-    with Hub([Repo("org/tiny", files)]) as hub:
+    with LoopbackHub([Repo("org/tiny", files)]) as hub:
         shell = mirror_machine(tmp_path / "hub", store, {}, MDL_LAYOUT=layout, MDL_MIRROR=store.url)
         shell = write_catalog(replace(shell, endpoint=hub.url), 'schema = 1\n[models.one]\nsource = "hf:org/tiny"\n')
         for words in ("lock", "get one", f"mirror push {store.url} --verify", f"mirror check {store.url} --deep"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.hubs import Hub, cache_of
+from support.hubs import cache_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.serving import client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
@@ -220,7 +220,7 @@ def folder_of_theirs(place: Path, data: bytes, commit: str = COMMIT) -> Path:
 def test_a_folder_does_not_vouch_for_itself(tmp_path: Path, http: httpx.Client, mdl: Inside) -> None:
     """What a folder says of its own files is unverified everywhere; the hub, once it is asked, replaces a wrong one."""
     only = Repo("org/model", {"config.json": RIGHT}, commit=COMMIT)
-    with Hub([only]) as hub:
+    with LoopbackHub([only]) as hub:
         shell = machine(tmp_path / "home", ENTRY.format(name="m", commit=COMMIT), hub.url)
         theirs = folder_of_theirs(tmp_path / "theirs", THEIRS)
         [row] = done(mdl(shell, "import", str(theirs), "--json")).document["files"]
@@ -243,7 +243,7 @@ def test_a_folder_does_not_vouch_for_itself(tmp_path: Path, http: httpx.Client, 
 def test_the_hub_raises_what_a_folder_brought(tmp_path: Path, mdl: Inside) -> None:
     """If the folder was right, an online get says so and fetches nothing; then the receipt is the hub's."""
     only = Repo("org/model", {"config.json": RIGHT}, commit=COMMIT)
-    with Hub([only]) as hub:
+    with LoopbackHub([only]) as hub:
         shell = machine(tmp_path / "home", ENTRY.format(name="m", commit=COMMIT), hub.url)
         done(mdl(shell, "import", str(folder_of_theirs(tmp_path / "right", RIGHT))))
         sent = hub.sent
@@ -259,7 +259,7 @@ def test_what_is_known_of_the_commit_decides(known: str, tmp_path: Path, mdl: In
     """A kept listing of this hub and commit, or the lock, has a digest: the same verifies the file by it, another says
     that the file is not the model's (6, both digests named). A listing of another hub says nothing."""
     only = Repo("org/model", {"config.json": RIGHT}, commit=COMMIT)
-    with Hub([only]) as hub:
+    with LoopbackHub([only]) as hub:
         shell = machine(tmp_path / "home", ENTRY.format(name="m", commit=COMMIT), hub.url)
         done(mdl(shell, *(("get", "-n", "m") if known == "listing" else ("lock",))))
         wrong = mdl(shell, "import", str(folder_of_theirs(tmp_path / "wrong", THEIRS)))
@@ -274,7 +274,7 @@ def test_an_old_receipt_is_served_to_nobody(
 ) -> None:
     """A receipt without a hub, as earlier versions wrote it, offers nothing without ``gated``; a get asks the hub,
     which makes it whole again."""
-    with Hub([MODEL]) as hub:
+    with LoopbackHub([MODEL]) as hub:
         shell = machine(tmp_path / "home", endpoint=hub.url)
         done(mdl(shell, "get", "hf:org/model"))
         receipts = Receipts(shell.models / ".mdl" / "receipts")

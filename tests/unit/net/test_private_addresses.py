@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from pathlib import Path
@@ -15,9 +14,10 @@ from hypothesis import strategies as st
 from pytest_httpx import HTTPXMock
 from support import faults
 from support.bench import Bench, pinned
-from support.data import noise, sha256
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.data import noise
+from support.faulty_server import FaultyServer
 from support.long import examples
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Shell
 
 from mdl.cancel import CancelToken
@@ -221,24 +221,11 @@ def test_one_url_has_one_host(rest: str) -> None:
     assert hosts.allows(asked.raw_host.decode().rstrip("."), asked.port or 443), asked
 
 
-def elsewhere(port: int) -> Handler:
-    """A hub that redirects its one file to a host that nobody named."""
-    commit, digest, size = "c" * 40, sha256(DATA), len(DATA)
-    tree = [{"type": "file", "path": "m.bin", "size": size, "oid": "1" * 40, "lfs": {"oid": digest, "size": size}}]
-    facts = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size), "ETag": f'"{digest}"'}
-    away = faults.with_headers(faults.redirects(f"http://localhost:{port}/m.bin"), *facts.items())
-
-    def handler(request: Request, number: int) -> Answer:
-        if "/api/" not in request.path:
-            return away(request, number)
-        return reply(200, json.dumps({"sha": commit} if "/revision/" in request.path else tree).encode())
-
-    return handler
-
-
 def test_hub_client_stays_with_the_hub(tmp_path: Path) -> None:
     """With --via hub, too, no host is asked that is not on the allow-list: 11, and the host is named."""
-    with FaultyServer(faults.honest(DATA)) as other, FaultyServer(elsewhere(other.port)) as hub:
+    repo = Repo("org/tiny", {"m.bin": DATA}, lfs_threshold=1000)
+    with FaultyServer(faults.honest(DATA)) as other, LoopbackHub([repo]) as hub:
+        hub.body_url = f"http://localhost:{other.port}"
         shell = Shell(tmp_path, hub.url, {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"})
         ran = shell.run("get", "hf:org/tiny", "--via", "hub")
         assert other.requests == []
