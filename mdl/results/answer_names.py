@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from mdl.results.answer_keys import (
     path_of,
     told_name,
 )
-from mdl.results.outputs import Output, checked_path
+from mdl.results.outputs import Output
 from mdl.weights.known_formats import kind_of
 
 _NAMELESS = (*BASE64, CONTENT)
@@ -60,11 +60,12 @@ def name_of_link(url: str, facts: Mapping[str, Any], keys: Sequence[str]) -> str
         return file_name
     title = told_name(facts)
     path = path_of(url)
-    if title and (is_file_name(title) or not is_file_name(path.rpartition("/")[2])):
+    if is_file_name(title):
         return title
-    if keys and is_named_like_a_file(keys[-1]):
-        return keys[-1]
-    return path
+    if title and not is_file_name(path.rpartition("/")[2]):
+        return title
+    named_key = next(filter(is_named_like_a_file, keys[-1:]), "")
+    return named_key or path
 
 
 def name_of_data(data: bytes, kind: str, keys: Sequence[str], job: str) -> str:
@@ -96,8 +97,7 @@ def _suffix_of(data: bytes, kind: str) -> str:
 
 
 def kept_apart(outputs: Sequence[Output]) -> list[Output]:
-    """Return the files, those of one name behind each other and in folders: the shortest ends of the paths of their
-    links that differ, or numbers where the paths do not differ either."""
+    """Return the files, those of one name behind each other and each in a folder of its own."""
     groups: defaultdict[str, list[Output]] = defaultdict(list)
     for output in outputs:
         groups[output.path.folded].append(output)
@@ -107,41 +107,23 @@ def kept_apart(outputs: Sequence[Output]) -> list[Output]:
             apart += group
             continue
         for output, folder in zip(group, _folders_of(group), strict=True):
-            apart.append(replace(output, path=checked_path(f"{folder}/{output.path}".strip("/"))))
+            apart.append(replace(output, path=RelPath.parse(f"{folder}/{output.path}")))
     return apart
 
 
-def _folders_of(group: Sequence[Output]) -> list[str]:
-    """Return the folder of each of several files of one name; '' for the one whose path ends before the others
-    differ."""
-    paths = [list(filter(None, path_of(output.url).split("/"))) for output in group]
-    last_parts = {path[-1].casefold() for path in paths if path}
-    if len(last_parts) == 1:
-        paths = [path[:-1] for path in paths]
-    ends = _differing_ends(paths)
-    times = Counter(end.casefold() for end in ends)
-    folders = []
-    for number, (output, end) in enumerate(zip(group, ends, strict=True), 1):
-        is_name = output.url and times[end.casefold()] == 1 and _is_safe(end)
-        folders.append(end if is_name else str(number))
-    return folders
-
-
-def _differing_ends(paths: Sequence[Sequence[str]]) -> list[str]:
-    """Return the ends of paths, of as few parts as tell apart all paths that differ."""
-    longest = max(map(len, paths))
-    different = len(set(map(tuple, paths)))
-    ends = [""] * len(paths)
-    for count in range(1, longest + 1):
-        ends = ["/".join(path[-count:]) for path in paths]
-        if len(set(ends)) == different:
-            break
-    return ends
+def _folders_of(group: Sequence[Output]) -> Sequence[str]:
+    """Return the folder of each of several files of one name: the last part of the paths of their links that differs
+    in all of them and can be the name of a folder; numbers if there is none."""
+    paths = [reversed(path_of(output.url).split("/")) for output in group]
+    for parts in zip(*paths, strict=False):
+        if len({part.casefold() for part in parts}) == len(group) and all(map(_is_safe, parts)):
+            return parts
+    return [str(number) for number in range(1, len(group) + 1)]
 
 
 def _is_safe(folder: str) -> bool:
     try:
-        RelPath.parse(folder or "top")
+        RelPath.parse(folder)
     except MdlError:
         return False
     return True

@@ -17,7 +17,7 @@ from dataclasses import field, replace
 from typing import Any, Literal
 from urllib.parse import urljoin
 
-from mdl.bounds import MOST_JOBS, parse_json
+from mdl.bounds import MOST_JOBS
 from mdl.errors import MdlError, NotFound, ProtocolError
 from mdl.formatting import listed
 from mdl.paths import RelPath, refuse_twins, shown
@@ -51,6 +51,7 @@ from mdl.results.outputs import (
     Output,
     error_in,
     is_web_url,
+    json_in,
     safe_name,
     told_digest,
     told_kind,
@@ -191,7 +192,7 @@ class _Reader:
         if form != "nothing":
             self._add(told, form)
         elif may_hold_an_answer(told.key):
-            self.read(_json_in(told.text), (), depth + 1)
+            self.read(json_in(told.text), (), depth + 1)
 
     def _read_object(self, facts: Mapping[str, Any], keys: tuple[str, ...], depth: int) -> None:
         self.objects.append(facts)
@@ -341,16 +342,6 @@ def _size_of(output: Output, told: int | None) -> int | None:
         why = f"the answer has {size} bytes of the file, and says that it has {told}"
         raise ProtocolError(why, hint=ASK_FOR_URL)
     return size
-
-
-def _json_in(text: str) -> Any:
-    """Return the object or the list that a text holds as JSON; None if it holds none."""
-    if not text.startswith(("{", "[")):
-        return None
-    try:
-        return parse_json(text, allow_nan=True)
-    except ValueError:
-        return None
 
 
 def _failure_in(objects: Iterable[Mapping[str, Any]]) -> str:

@@ -68,16 +68,18 @@ def is_web_url(text: str) -> bool:
 def told_size_in(facts: Mapping[str, Any]) -> int | None:
     """Return the size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers
     write if they do not know it. Raises `ProtocolError` for a number that is no size."""
-    size = next((facts[key] for key in SIZES if key in facts), None)
+    told = [facts[key] for key in SIZES if key in facts]
+    if not told:
+        return None
+    size = told[0]
     name = shown(told_name(facts))[:200] or "a file of the job"
     if isinstance(size, str) and _DIGITS.fullmatch(size):
         try:
             size = parse_integer(size)
         except OutOfBounds as error:
             raise ProtocolError(f"the size that its source gives: {error}", item=name) from None
-    if isinstance(size, bool) or not isinstance(size, int | float) or size <= 0:
-        return None
-    return told_size(size, name)
+    is_size = type(size) in (int, float) and size > 0
+    return told_size(size, name) if is_size else None
 
 
 def told_digest(facts: Mapping[str, Any]) -> Digest | None:
@@ -153,8 +155,7 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
         chosen = [file for file in files if _is_log(file.path)]
         missing = "no log"
     elif not everything:
-        beside = {file.path for file in files if _is_log(file.path) or _is_picture(file.path)}
-        chosen = [file for file in files if file.path not in beside] or chosen
+        chosen = [file for file in files if not _is_beside(file.path)] or chosen
     if checkpoint and checkpoint not in CHOICES:
         chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
         missing = f"no checkpoint {shown(checkpoint)!r}"
@@ -187,18 +188,19 @@ def _is_log(path: RelPath) -> bool:
     return path.text.lower().startswith("logs/") or is_log(path.name.lower())
 
 
-def _is_picture(path: RelPath) -> bool:
+def _is_beside(path: RelPath) -> bool:
+    """Tell whether it is a log or a picture, which lie beside the results."""
     lower = path.text.lower()
-    return lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE)
+    return _is_log(path) or lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE)
 
 
 def _is_of(path: RelPath, checkpoint: str) -> bool:
     """Tell whether a folder of a path, or its name with or without a suffix, ends with the name of a checkpoint."""
-    ending = re.compile(rf"(?:.*[-_.])?{re.escape(checkpoint)}")
+    ending = rf"(?:.*[-_.])?{re.escape(checkpoint)}"
     if checkpoint.isdigit():
-        ending = re.compile(rf"(?:.*\D)?0*{checkpoint}")
+        ending = rf"(?:.*\D)?0*{checkpoint}"
     stem = path.name.rpartition(".")[0]
-    return any(ending.fullmatch(part) for part in (*path.text.split("/"), stem))
+    return any(map(re.compile(ending).fullmatch, (*path.text.split("/"), stem)))
 
 
 def error_in(value: Any, secrets: Iterable[str] = ()) -> str:
@@ -213,25 +215,29 @@ def error_in(value: Any, secrets: Iterable[str] = ()) -> str:
 def words_in(value: Any, depth: int = 0) -> str:
     """Return the words about an error in a value: a text, a number, or an object or a list of them, also as JSON in a
     text; '' if there are none. `ERRORS` are the keys that they are under."""
-    if depth > _DEEPEST_ERROR or value is None or isinstance(value, bool):
+    if depth > _DEEPEST_ERROR or value in (None, True, False):
         return ""
     if isinstance(value, str):
-        inner = _object_in(value)
-        return value.strip()[:LONGEST_TEXT] if inner is None else words_in(inner, depth + 1)
-    if isinstance(value, list):
-        return words_in(value[0], depth + 1) if value else ""
+        value = json_in(value) or value.strip()[:LONGEST_TEXT]
     if isinstance(value, dict):
-        sayings = (words_in(value.get(key), depth + 1) for key in ERRORS)
-        return next(filter(None, sayings), "")
-    return str(value)
+        inner = [value.get(key) for key in ERRORS]
+    elif isinstance(value, list):
+        inner = value[:1]
+    else:
+        return str(value)
+    for item in inner:
+        words = words_in(item, depth + 1)
+        if words:
+            return words
+    return ""
 
 
-def _object_in(text: str) -> dict[str, Any] | None:
-    """Return the object that a text holds as JSON; None if it holds none."""
-    if not text.lstrip().startswith("{"):
+def json_in(text: str) -> Any:
+    """Return the object or the list that a text holds as JSON; None if it holds none."""
+    stripped = text.strip()
+    if not stripped.startswith(("{", "[")):
         return None
     try:
-        found = parse_json(text, allow_nan=True)
+        return parse_json(stripped, allow_nan=True)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None

@@ -21,7 +21,7 @@ URL = "https://bucket.example/p/results/j1/lora/a.safetensors?X-Amz-Signature=s"
 
 
 LINKED = ("a.safetensors", None, URL, None)
-APART = ("lora/a.safetensors", None, URL, None)
+APART = ("1/a.safetensors", None, URL, None)
 
 
 def outputs_of(answer: Any, job: str, base: str = "") -> list[Output]:
