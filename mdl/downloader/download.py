@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
 from mdl.downloader.plan import Item
@@ -41,6 +41,20 @@ class HeldBytes(Protocol):
         """Return the ranges of a file of ``size`` bytes that are missing."""
 
 
+class NoBytes:
+    """What is held of a file without a partial."""
+
+    is_in_order = False
+    total = 0
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        """Return the range of the whole file."""
+        return [ByteRange(0, size)] if size else []
+
+
+NO_BYTES = NoBytes()
+
+
 @small_value_class
 class FileResult:
     """How the download of one file ended: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
@@ -64,8 +78,8 @@ class Download:
     is needed on the way is made when it is first asked for, and of one that has ended only the `result` stays.
     """
 
-    held: HeldBytes | None = None
-    """Its bytes that are here. None until its partial is open; a small file has none."""
+    held: HeldBytes = NO_BYTES
+    """Its bytes that are here. Those of its partial once that is open; a small file has none."""
     location: str | None = None
     """Where the URL redirected to, while that may be asked directly."""
     first_response_seen = False
@@ -76,6 +90,8 @@ class Download:
     range_was_refused = False
     """For good: if the whole file is served instead, its server does not serve ranges."""
     exclusive = False
+    is_publishing = False
+    """Its bytes have all come, and it waits to be published together with others."""
     ended = False
     met: Item | None = None
     """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
@@ -184,54 +200,97 @@ class Download:
     @property
     def small(self) -> bool:
         """Whether it is fetched in one piece and held in memory."""
-        fits = self.remote.size is not None and self.remote.size <= self._tuning.small
-        return fits and self.held is None and not self.is_unasked
+        size = self.remote.size
+        is_open = self.held is not NO_BYTES
+        if size is None or is_open or self.is_unasked:
+            return False
+        return size <= self._tuning.small
+
+    @property
+    def comes_in_one(self) -> bool:
+        """Whether all of it is asked for in one request, beside which no other runs."""
+        if self.single_stream or self.via_hub or self.is_unasked:
+            return True
+        return self.remote.size is None or self.small
 
     @property
     def is_busy(self) -> bool:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
-        comes_in_one = self.single_stream or self.via_hub or self.small
-        return self.exclusive or (comes_in_one and len(self.running) > 0)
+        if self.exclusive or self.is_publishing:
+            return True
+        return len(self.running) > 0 and self.comes_in_one
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what its requests bring is of no use any more: it has ended, fails, or begins anew."""
+        return self.ended or self.error is not None or self.rewind_why != ""
+
+    @property
+    def exclusive_work(self) -> Literal["close", "rewind", "finish"] | None:
+        """What can only be done while no segment of the file is being fetched; None if there is nothing."""
+        if self.error:
+            return "close"
+        if self.rewind_why:
+            return "rewind"
+        if self.is_complete:
+            return "finish"
+        return None
 
     @property
     def done(self) -> int:
         """Bytes of the file that are on this disk."""
         if self.ended and not self.error:
             return self.remote.size or 0
-        return self.held.total if self.held else 0
+        return self.held.total
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Every byte was written; what is left is to verify."""
-        if self.held is None or self.running or self.pending.total:
+        if self.held is NO_BYTES or self.running or self.pending.total:
             return False
         if self.length_discovered:
             return True
         return self.remote.size is not None and self.held.total >= self.remote.size
 
+    # Which segment is fetched next.
+
+    def whole(self) -> Segment:
+        """Return the segment that asks for the whole file, without a range."""
+        return Segment(self.remote.size, 0, is_whole=True)
+
     def next_segment(self, record: OriginRecord) -> Segment | None:
-        """Return the next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
-        size = self.remote.size
-        if self.small or self.via_hub or self.single_stream or size is None:
-            return None if self.running else Segment(size, 0, is_whole=True)
+        """Return the next segment to fetch of a file that is not busy; None if no further one may run now. ``record``
+        says what its origin can."""
+        if self.comes_in_one:
+            return self.whole()
         if len(self.running) >= self._width(record):
             return None
         if self.running and record.serves_parallel is None:
             return self._second_segment(record)
-        if not self.running and record.serves_ranges is False and 0 < self.pending.total < size:
+        if record.serves_ranges is False and self._has_part() and not self.running:
             self.single_stream = True
-            return Segment(size, 0, is_whole=True)
+            return self.whole()
         length = self._segment_length(record)
-        if self.scaler.speed:
-            for segment in self.running:
-                if segment.left > 2 * length:
-                    self.pending.add(segment.at + length, segment.cut(segment.at + length))
+        self._shorten_running(length)
         gap = next(iter(self.pending), None)
         if gap is None:
             return None
         stop = min(gap.stop, gap.start + length)
         self.pending.remove(gap.start, stop)
-        return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == size)
+        return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == self.remote.size)
+
+    def _has_part(self) -> bool:
+        """Return whether some of its bytes are still to be asked for, and not all."""
+        return 0 < self.pending.total < (self.remote.size or 0)
+
+    def _shorten_running(self, length: int) -> None:
+        """Leave to other connections what goes far beyond ``length`` bytes of each, once the speed is known."""
+        if not self.scaler.speed:
+            return
+        for segment in self.running:
+            if segment.left > 2 * length:
+                stop = segment.at + length
+                self.pending.add(stop, segment.cut(stop))
 
     def _width(self, record: OriginRecord) -> int:
         """Return how many connections it may use now. Nobody opens a third one before a second has been served."""
@@ -250,35 +309,42 @@ class Download:
         if record.is_asked or not first.is_answered:
             return None
         speed = self.scaler.speed
-        if first.first and speed:
+        if speed and first.first:
             is_late = record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed)
             if is_late:
                 record.serves_parallel = False
                 return None
+        segment = self._far_away(first)
+        if segment is not None:
+            record.is_asked = True
+            self.has_asked = True
+            segment.is_second = True
+            segment.offset_seconds = segment.at / speed if speed else math.inf
+        return segment
+
+    def _far_away(self, first: Segment) -> Segment | None:
+        """Return the last gap as a segment, or else the second half of the ``first`` segment if that is long; None if
+        it is not."""
         gaps = list(self.pending)
         if gaps:
-            start = gaps[-1].start
-            stop = gaps[-1].stop
-            self.pending.remove(start, stop)
-        elif first.left >= 2 * self._tuning.least_tail:
-            start = first.at + first.left // 2
-            stop = first.cut(start)
-        else:
+            last = gaps[-1]
+            self.pending.remove(last.start, last.stop)
+            return Segment(last.stop, last.start)
+        if first.left < 2 * self._tuning.least_tail:
             return None
-        record.is_asked = True
-        self.has_asked = True
-        offset_seconds = start / speed if speed else math.inf
-        return Segment(stop, start, is_second=True, offset_seconds=offset_seconds)
+        middle = first.at + first.left // 2
+        return Segment(first.cut(middle), middle)
 
     def _segment_length(self, record: OriginRecord) -> int:
         """Return the length of the next segment in bytes: shorter towards the end, so that all connections end
         together."""
         tuning = self._tuning
         speed = self.scaler.speed
-        if speed and self._width(record) == 1:
-            return self.remote.size or 0
+        size = self.remote.size or 0
         if not speed:
-            return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
+            return min(tuning.most_segment, max(tuning.least_segment, size // 4))
+        if self._width(record) == 1:
+            return size
         length = speed * tuning.brief_segment
         if not self.scaler.is_probing:
             fair = self.pending.total / (2 * self.scaler.width)
@@ -290,15 +356,15 @@ class Download:
         take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
         if self.single_stream or not record.serves_parallel:
             return None
-        if not self.running or len(self.running) >= self._width(record):
+        if not 0 < len(self.running) < self._width(record):
             return None
         slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
-        enough = self._tuning.slow_tail
+        seconds = self._seconds_left(slowest, now)
+        if slowest.left < self._tuning.least_tail or seconds < self._tuning.slow_tail:
+            return None
         speed = self.scaler.speed * self.scaler.width
-        if speed:
-            left = sum(segment.left for segment in self.running)
-            enough = max(enough, 2 * left / speed)
-        if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
+        left = sum(segment.left for segment in self.running)
+        if speed and seconds < 2 * left / speed:
             return None
         middle = slowest.at + slowest.left // 2
         return Segment(slowest.cut(middle), middle)
@@ -306,10 +372,22 @@ class Download:
     def _seconds_left(self, segment: Segment, now: float) -> float:
         """Return how long a segment will take at its own speed, or, if it has just begun, at that of the others."""
         elapsed = now - segment.began
-        came = segment.at - segment.first
-        if elapsed < self._tuning.slow_tail:
-            return segment.left / self.scaler.speed if self.scaler.speed else 0.0
-        return segment.left * elapsed / max(came, 1)
+        if elapsed >= self._tuning.slow_tail:
+            came = segment.at - segment.first
+            return segment.left * elapsed / max(came, 1)
+        if not self.scaler.speed:
+            return 0.0
+        return segment.left / self.scaler.speed
+
+    def give_up_superfluous(self) -> None:
+        """Go on with one connection alone if several were found to bring no more than one."""
+        if self.scaler.width > 1 or self.scaler.is_probing:
+            return
+        in_order = sorted(self.running, key=lambda segment: segment.at)
+        for segment in in_order[1:]:
+            segment.give_up()
+
+    # What the schedule does with its segments.
 
     def start(self, segment: Segment, now: float) -> None:
         """The segment is about to be asked of the current server."""
@@ -333,13 +411,15 @@ class Download:
     def requeue(self, segment: Segment) -> None:
         """The request for a segment ended; what it did not bring is missing again."""
         segment.abort = None
-        if self.single_stream or segment.stop is None or segment.stop <= segment.at:
+        if self.single_stream or segment.left <= 0:
             return
+        stop = segment.at + segment.left
         for other in self.running:  # one whose answer goes on there brings it without a further request
-            if other.stop == segment.at and (other.covers or 0) >= segment.stop and not other.is_unwanted:
-                other.stop = segment.stop
+            goes_on = (other.covers or 0) >= stop and not other.is_unwanted
+            if goes_on and other.stop == segment.at:
+                other.stop = stop
                 return
-        self.pending.add(segment.at, segment.stop)
+        self.pending.add(segment.at, stop)
 
     def is_current(self, segment: Segment) -> bool:
         """Return whether the segment is asked of the current server, not of one that was given up since."""
@@ -351,16 +431,17 @@ class Download:
         """Return how the request for ``segment`` ended, while ``others`` went on at the same origin, which
         ``is_serving`` them. ``record`` says what the origin can."""
         first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
-        was_redirected = segment.asked_url != self.url
+        was_redirected = segment.asked_url not in ("", self.url)
+        refused_by_other = error is not None and error.redirected
         return RequestEnded(
             began=segment.began,
             brought=max(0, segment.at - first),
             asked=None if segment.stop is None else segment.stop - segment.first,
-            done=self.held.total if self.held else 0,
+            done=self.held.total,
             size=self.remote.size,
             received=self.fetched,
             error=error,
-            by_link=error is not None and bool(segment.asked_url) and (was_redirected or error.redirected),
+            by_link=was_redirected or refused_by_other,
             others=others,
             is_serving=is_serving,
             is_ranged=segment.asked_range is not None,
@@ -375,9 +456,8 @@ class Download:
         self.location = None
         self.first_response_seen = False
         self.range_was_refused = False
-        if not self.single_stream or self.running or self.held is None or self.remote.size is None:
-            return
-        if not self.held.is_in_order:
+        may_come_in_parts = self.held is not NO_BYTES and not self.held.is_in_order
+        if self.single_stream and may_come_in_parts and not self.running and self.remote.size is not None:
             self.single_stream = False
             self.pending = RangeSet(self.held.gaps(self.remote.size))
 
@@ -387,15 +467,18 @@ class Download:
         """Its partial is open: what that lacks is to be fetched, in one answer if it is written in order."""
         self.held = held
         self.resumed_at = held.total
+        self.single_stream = self.single_stream or held.is_in_order
+        self._ask_for_gaps()
+
+    def _ask_for_gaps(self) -> None:
+        """What is not here is to be fetched, unless it comes in one answer."""
         self.pending = RangeSet()
-        if held.is_in_order:
-            self.single_stream = True
-        elif self.remote.size is not None:
-            self.pending = RangeSet(held.gaps(self.remote.size))
+        if self.remote.size is not None and not self.single_stream:
+            self.pending = RangeSet(self.held.gaps(self.remote.size))
 
     def dropped(self) -> None:
         """Its partial is gone."""
-        self.held = None
+        self.held = NO_BYTES
         self.pending = RangeSet()
 
     def begin_anew(self) -> None:
@@ -418,11 +501,9 @@ class Download:
     def answered(self, location: str | None, *, is_single: bool) -> None:
         """An answer that brings bytes of it was redirected to ``location``, if it was. ``is_single``: what it tells
         does not suffice to go on in another answer."""
-        if location:
-            self.location = location
-        if not self.first_response_seen:
-            self.first_response_seen = True
-            self.single_stream = self.single_stream or is_single
+        self.location = location or self.location
+        self.single_stream = self.single_stream or (is_single and not self.first_response_seen)
+        self.first_response_seen = True
 
     def comes_whole(self, segment: Segment) -> None:
         """The answer for a segment holds the whole file."""

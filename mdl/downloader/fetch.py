@@ -80,24 +80,24 @@ class Fetcher:
         ) as opened:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
-            if self._fetches_whole(opened):
-                with self._shared.locked() as (schedule, _):
-                    schedule.fetches_whole(segment)
+            self._note_cache(segment, opened)
             _check_published(file, opened)
             if download.is_unasked:
                 self._meet(file, opened)
                 if file.part.total:
                     return  # a part of it is here: only the rest is asked for
-            accept = self._judge(file, segment, asked, opened)
-            if accept is not None:
-                self._note_answer(file, segment, accept, opened)
-                self._write(file, segment, accept, opened)
+            accept = self._judge(file, segment, opened)
+            if accept is None:
+                return
+            self._note_answer(file, segment, accept, opened)
+            self._write(file, segment, accept, opened)
 
     def fetch_small(self, file: OpenFile, segment: Segment) -> bytes | None:
         """Fetch all bytes of a small file; None if the server has another version than the one that was begun. Raises
         `MdlError`."""
         download = file.download
         size = download.remote.size
+        assert size is not None
         validator = None
         if download.remote.digest is None and download.heeds_validators:
             validator = download.remote.validator
@@ -105,18 +105,17 @@ class Fetcher:
         headers = self._headers(file, None)
         with self._http.open("GET", segment.asked_url, headers, start=download.url, is_file=True) as opened:
             _check_published(file, opened)
-            verdict = self._verdict(download, opened, None, validator)
-            if verdict is None:
+            accept = self._verdict(download, opened, None, validator)
+            if accept is None:
                 return None
-            if isinstance(verdict, RangeIgnored):
-                raise self._named(ProtocolError("the server did not send the whole file"), opened)
+            assert isinstance(accept, Accept), "no range was asked for that could be ignored"
             data = bytearray()
-            length = None if verdict.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, decode=verdict.encoded):
+            length = None if accept.encoded else content_length(opened.headers)
+            for block in self._http.body(opened, length, decode=accept.encoded):
                 data += block
-                if size is not None and len(data) > size:
+                if len(data) > size:
                     raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
-            if size is not None and len(data) != size:
+            if len(data) < size:
                 error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
                 raise name_impostor(error, data)
             file.answered_by = opened.url
@@ -141,12 +140,14 @@ class Fetcher:
             return None
         return file.part.validators.get(origin_of(url)) or download.remote.validator
 
-    def _fetches_whole(self, opened: OpenResponse) -> bool:
-        """Return whether something on the way is known to fetch whole files for every range: a proxy that sees plain
-        http, and squid."""
-        if "squid" in opened.headers.get("via", "").lower():
-            return True
-        return opened.url.startswith("http:") and self._http.proxy_for(opened.url) is not None
+    def _note_cache(self, segment: Segment, opened: OpenResponse) -> None:
+        """Note that something on the way fetches whole files for every range: squid, or a proxy that sees plain
+        http."""
+        is_plain = opened.url.startswith("http:")
+        is_seen_by_proxy = is_plain and self._http.proxy_for(opened.url) is not None
+        if is_seen_by_proxy or "squid" in opened.headers.get("via", "").lower():
+            with self._shared.locked() as (schedule, _):
+                schedule.fetches_whole(segment)
 
     def _meet(self, file: OpenFile, opened: OpenResponse) -> None:
         """Begin a file of which nobody was asked before. The head of its first answer says what it is: its size, digest
@@ -169,39 +170,39 @@ class Fetcher:
 
     # Judge an answer.
 
-    def _judge(self, file: OpenFile, segment: Segment, asked: ByteRange | None, opened: OpenResponse) -> Accept | None:
-        """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
+    def _judge(self, file: OpenFile, segment: Segment, opened: OpenResponse) -> Accept | None:
+        """Judge an answer and carry out what follows; None if none of its bytes are to be written. Raises
+        `ProtocolError`, `NetworkError`, `OSError`."""
         download = file.download
         validator = self._validator(file, opened.url)
-        verdict = self._verdict(download, opened, asked, validator)
+        verdict = self._verdict(download, opened, segment.asked_range, validator)
         if verdict is None:
             return None
-        if isinstance(verdict, Accept):
-            if validator and download.remote.digest is None and not verdict.validator:
-                raise ProtocolError("the server no longer says which version of the file it sends")
-            if verdict.ranged:
-                return verdict
-        self._take_whole(file, segment, asked, opened)
-        return verdict.accept if isinstance(verdict, RangeIgnored) else verdict
+        if isinstance(verdict, RangeIgnored):
+            self._take_whole(file, segment, opened)
+            return verdict.accept
+        if validator and download.remote.digest is None and not verdict.validator:
+            raise ProtocolError("the server no longer says which version of the file it sends")
+        if not verdict.ranged:
+            self._take_whole(file, segment, opened)
+        return verdict
 
-    def _take_whole(self, file: OpenFile, segment: Segment, asked: ByteRange | None, opened: OpenResponse) -> None:
+    def _take_whole(self, file: OpenFile, segment: Segment, opened: OpenResponse) -> None:
         """Prepare for an answer that holds the whole file. Raises `NetworkError` if other connections fetch parts of
-        it."""
+        it, `OSError`."""
         download = file.download
+        is_range_ignored = segment.asked_range is not None
         with self._shared.locked() as (schedule, _):
-            if asked is not None:
-                is_taken = schedule.takes_whole(download)
-            else:
-                is_taken = True
-                if download.range_was_refused:
-                    schedule.record(download).note_refused_range()
+            is_taken = schedule.takes_whole(download, is_range_ignored=is_range_ignored)
         if not is_taken:
             why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
             raise NetworkError(why, final=True, is_answer=True)
         if file.part.total or download.length_discovered:
-            why = "this folder takes no part of a file" if file.is_in_order else "the server does not serve ranges"
+            why = "the server does not serve ranges"
+            if file.is_in_order:
+                why = "this folder takes no part of a file"
             self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
-        if asked is not None or download.attempts.is_plain:
+        if is_range_ignored or download.attempts.is_plain:
             file.expected = ()  # everything is fetched again: only the digest of the whole file decides
         with self._shared.locked():
             download.comes_whole(segment)
@@ -232,11 +233,10 @@ class Fetcher:
         `NetworkError` if another connection brings bytes of the first one, `Unsafe` if the new one is too large."""
         size = download.remote.size
         is_pinned = download.remote.digest is not None
-        is_promised = is_pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
         is_other_size = size is not None and change.total not in (None, size)
         is_same_size = size is not None and not is_other_size
         error = ProtocolError(change.why, hint="the source is not what was asked for; look at the source")
-        if is_promised and is_other_size:
+        if is_other_size and self._is_promised(download):
             # asked past every cache, it would say the same again
             raise self._named(error.but(final=download.attempts.is_suspicious), opened)
         if is_same_size and not is_pinned and len(download.running) > 1:  # what runs is of one version
@@ -244,14 +244,24 @@ class Fetcher:
             raise NetworkError(why, final=True, is_answer=True)
         with self._shared.locked() as (schedule, now):
             schedule.decide(download, VersionChanged(error, is_same_size), now)
-        if is_pinned or not download.rewind_why:
-            return
-        if change.total is not None:
-            size = change.total
-        if self._most is not None and size is not None and size > self._most:
+        if download.rewind_why and not is_pinned:
+            self._expect_other_version(download, change)
+
+    def _is_promised(self, download: Download) -> bool:
+        """Return whether the size of a file cannot change: it belongs to a digest, or to an object that a bucket or a
+        remote described."""
+        if download.remote.digest is not None:
+            return True
+        return download.item.remote.validator is None and self._http.is_located(download.url)
+
+    def _expect_other_version(self, download: Download, change: ContentChanged) -> None:
+        """The version that the server has now is fetched from its start. Raises `Unsafe` if it is too large."""
+        size = download.remote.size if change.total is None else change.total
+        if self._most is not None and (size or 0) > self._most:
             raise too_large("the server has more than was announced", self._most)
+        validator = change.validator if download.heeds_validators else None
         with self._shared.locked():
-            download.is_another(size, change.validator if download.heeds_validators else None)
+            download.is_another(size, validator)
 
     def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
         """Return the error, which also says if the server sent a page or a pointer."""
@@ -276,7 +286,6 @@ class Fetcher:
         cut or may be, `OSError`."""
         download = file.download
         partial = file.part
-        hasher = file.hasher
         length = None if accept.encoded else content_length(opened.headers)
         came = 0
         for block in self._http.body(opened, length, decode=accept.encoded):
@@ -286,31 +295,31 @@ class Fetcher:
                     is_wanted = schedule.first_byte_came(download, segment, now)
                 if not is_wanted:
                     return
-            if download.rewind_why or download.error:
+            if download.is_settled:
                 return
             start = segment.at
             stop = segment.stop
+            end = start + len(block)
             if stop is None:
-                self._check_unknown_length(start, start + len(block))
+                self._check_unknown_length(start, end)
             elif start >= stop:
                 return  # the segment was cut while the last block was written
-            elif start + len(block) > stop:
+            elif end > stop:
                 if not accept.ranged and stop == download.remote.size:
                     raise ProtocolError(f"the server sent more than the file's {stop} bytes")
                 block = block[: stop - start]
             partial.write(start, block)
             segment.at += len(block)
             segment.received += len(block)
-            if hasher:
-                hasher.wake()
-            if stop is not None and segment.at >= stop and came != length:
+            file.wake_hasher()
+            if segment.at == stop and came != length:
                 return  # a body that was read to its end gives its connection back
         self._check_end(download, segment, accept, opened)
 
     def _check_end(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """The body has ended. Raises `ProtocolError` if it is cut, or may be."""
         if segment.stop is not None:
-            if accept.stop is None and segment.at < segment.stop:
+            if accept.stop is None and segment.left > 0:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
             return
         tells_its_end = accept.stop is not None or accept.encoded or "transfer-encoding" in opened.headers
@@ -338,14 +347,13 @@ def _check_published(file: OpenFile, opened: OpenResponse) -> None:
     The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
     A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
     """
-    download = file.download
-    size = download.remote.size
-    digest = download.remote.digest
+    remote = file.download.remote
+    digest = remote.digest
     for headers in (*opened.hops, opened.headers):
-        linked_size = parse_size(headers.get("x-linked-size", ""))
-        if size is not None and linked_size not in (None, size):
-            error = ProtocolError(f"the hub has a file of {linked_size} bytes there, expected {size}")
-            raise error.but(final=download.attempts.is_suspicious)
+        size = parse_size(headers.get("x-linked-size", ""))
+        if remote.size is not None and size not in (None, remote.size):
+            error = ProtocolError(f"the hub has a file of {size} bytes there, expected {remote.size}")
+            raise error.but(final=file.download.attempts.is_suspicious)
         linked = Digest.of_etag(headers.get("x-linked-etag"))
         if digest and linked and linked.algorithm == digest.algorithm and linked != digest:
             raise DigestMismatch(f"the hub has another file there: {linked}, expected {digest}")

@@ -161,6 +161,11 @@ class OpenFile:
         self.download.dropped()
         return lost
 
+    def wake_hasher(self) -> None:
+        """More bytes were written that may be hashed now."""
+        if self.hasher:
+            self.hasher.wake()
+
     def stop_hasher(self, *, wait: bool = True) -> None:
         """End the hasher's thread, if there is one; wait for that unless told otherwise."""
         if self.hasher:

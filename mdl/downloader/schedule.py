@@ -95,7 +95,6 @@ class Schedule:
         self._tell = tell
         self._draw = draw
         self._most_begun = begun
-        self._publishing: set[Download] = set()
         self._requests: defaultdict[str, set[Segment]] = defaultdict(set)
         """What is being fetched of each origin."""
         self._lacking: set[tuple[str, str]] = set()
@@ -113,8 +112,8 @@ class Schedule:
 
     @property
     def active(self) -> list[Download]:
-        """The files that were begun and have not ended."""
-        return list(self._active)
+        """The files that were begun, and whose bytes are still to come or to be verified."""
+        return [download for download in self._active if not download.is_publishing]
 
     def next(self, now: float) -> Work | None:
         """Return the next piece of work; None if there is none at this moment.
@@ -122,20 +121,22 @@ class Schedule:
         Files already begun come first. But while it is in doubt whether an origin works at all, files that failed there
         let its other files try first, so that one broken file does not speak for all.
         """
-        free = [download for download in self._active if not download.is_busy]
-        suspect = [download for download in free if self._is_in_doubt(download)]
-        healthy = [download for download in free if download not in suspect]
-        idle = 0
-        for download in free:
-            if not download.running and (download.attempts.retry_at > now or download in suspect):
-                idle += 1
+        healthy: list[Download] = []
+        suspect: list[Download] = []
+        for download in self._active:
+            if download.is_busy:
+                continue
+            if self._is_in_doubt(download):
+                suspect.append(download)
+            else:
+                healthy.append(download)
         work = self._work_on_first(healthy, now)
         if work is None:
-            work = self._begin_next(now, len(self._active) - idle)
+            work = self._begin_next(now)
         if work is None:
             work = self._work_on_first(suspect, now)
         if work is None:
-            work = self._split_tail(free, now)
+            work = self._split_tail([*healthy, *suspect], now)
         return work
 
     def seconds_to_next_look(self, now: float) -> float:
@@ -147,7 +148,7 @@ class Schedule:
     def progress(self) -> Progress:
         """Return how far all files have come. It takes no longer if many have ended or wait."""
         progress = replace(self._ended, size=self._ended.size + self._bytes_waiting)
-        for download in (*self._active, *self._publishing):
+        for download in self._active:
             progress.add(download)
         return progress
 
@@ -163,8 +164,8 @@ class Schedule:
 
     def results(self, lost: MdlError) -> tuple[FileResult, ...]:
         """Return how every file ended; ``lost`` is the error of those that did not."""
-        others = (*self._active, *self._publishing, *self._waiting)
-        return (*self._results, *(download.result(lost) for download in others))
+        unfinished = [download.result(lost) for download in (*self._active, *self._waiting)]
+        return (*self._results, *unfinished)
 
     def _is_in_doubt(self, download: Download) -> bool:
         return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
@@ -172,24 +173,26 @@ class Schedule:
     def _work_on_first(self, downloads: Sequence[Download], now: float) -> Work | None:
         """Work on the first of these files on which any can be done."""
         for download in downloads:
-            kind = _exclusive_work(download)
-            if kind and not download.running:
-                download.exclusive = True
-                return Work(kind, download)
-            if kind or now < download.attempts.retry_at or self._is_lost(download, now):
-                continue
-            if download.attempts.is_plain and self._requests[download.origin]:
-                continue  # the last attempt is made with nothing beside it
-            if not self._has_room(download, now):
-                continue
-            segment = download.next_segment(self.record(download))
-            if segment:
-                return self._fetch(download, segment, now)
+            work = self._work_on(download, now)
+            if work:
+                return work
         return None
 
-    def _begin_next(self, now: float, begun: int) -> Work | None:
-        """Begin the first waiting file whose origin may be asked; ``begun`` files have work for a worker already."""
-        if begun >= self._connections or len(self._active) + len(self._publishing) >= self._most_begun:
+    def _work_on(self, download: Download, now: float) -> Work | None:
+        kind = download.exclusive_work
+        if kind:
+            return None if download.running else _exclusive(kind, download)
+        if now < download.attempts.retry_at or self._is_lost(download, now) or not self._has_room(download, now):
+            return None
+        segment = download.next_segment(self.record(download))
+        return self._fetch(download, segment, now) if segment else None
+
+    def _begin_next(self, now: float) -> Work | None:
+        """Begin the first waiting file whose origin may be asked, unless enough files have been begun."""
+        if len(self._active) >= self._most_begun:
+            return None
+        working = sum(not self._is_idle(download, now) for download in self._active)
+        if working >= self._connections:
             return None
         full: set[str] = set()
         for download in self._waiting:
@@ -200,28 +203,32 @@ class Schedule:
             full.add(download.origin)
         return None
 
+    def _is_idle(self, download: Download, now: float) -> bool:
+        """Return whether a file that was begun takes no worker's time now: it waits, or is about to be published."""
+        if download.is_publishing:
+            return True
+        if download.exclusive or download.running:
+            return False
+        return download.attempts.retry_at > now or self._is_in_doubt(download)
+
     def _begin(self, download: Download, now: float) -> Work:
         self._waiting.remove(download)
         self._bytes_waiting -= download.remote.size or 0
         self._active.append(download)
         if download.error:
-            download.exclusive = True
-            return Work("close", download)
+            return _exclusive("close", download)
         if download.small or download.is_unasked:  # it is begun when its first bytes come
-            segment = download.next_segment(self.record(download))
-            if segment:
-                return self._fetch(download, segment, now)
-        download.exclusive = True
-        return Work("begin", download)
+            return self._fetch(download, download.whole(), now)
+        return _exclusive("begin", download)
 
     def _split_tail(self, downloads: Sequence[Download], now: float) -> Work | None:
         """Have a worker without work fetch half of what a slow connection has left."""
         for download in downloads:
-            if _exclusive_work(download) or now < download.attempts.retry_at or not self._has_room(download, now):
-                continue
-            tail = download.split(now, self.record(download))
-            if tail:
-                return self._fetch(download, tail, now)
+            may_split = download.exclusive_work is None and now >= download.attempts.retry_at
+            if may_split and self._has_room(download, now):
+                tail = download.split(now, self.record(download))
+                if tail:
+                    return self._fetch(download, tail, now)
         return None
 
     def _fetch(self, download: Download, segment: Segment, now: float) -> Work:
@@ -230,16 +237,22 @@ class Schedule:
         return Work("fetch", download, segment)
 
     def _has_room(self, download: Download, now: float) -> bool:
-        return self._pacer.has_room(download.origin, len(self._requests[download.origin]), now)
+        """Return whether one more request may be sent to the origin of a file. The last attempt of a file is made with
+        nothing beside it."""
+        running = len(self._requests[download.origin])
+        if running and download.attempts.is_plain:
+            return False
+        return self._pacer.has_room(download.origin, running, now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
         """Return whether the file fails because its origin, and those of its mirrors, are down."""
-        while not download.running and not download.error:
-            down = self._pacer.down(download.origin, now)
-            if down is None:
-                break
+        down = self._pacer.down(download.origin, now)
+        while down and not download.running:
             self._carry_out(download, RequestEnded(now, error=down), now)
-        return download.error is not None
+            if download.error:
+                return True
+            down = self._pacer.down(download.origin, now)
+        return False
 
     # What is found out while a file is fetched.
 
@@ -255,10 +268,7 @@ class Schedule:
             for segment in tuple(download.running):
                 if segment.is_second:
                     self._judge_second(download, segment, now)
-            if download.scaler.width == 1 and not download.scaler.is_probing and len(download.running) > 1:
-                first = min(download.running, key=lambda segment: segment.at)
-                for segment in download.running - {first}:  # together they bring no more than one
-                    segment.give_up()
+            download.give_up_superfluous()
 
     def fetches_whole(self, segment: Segment) -> None:
         """What is on the way to the origin is known to fetch the whole file for each range: no second connection is
@@ -290,10 +300,13 @@ class Schedule:
             segment.is_second = False
             record.is_asked = False
 
-    def takes_whole(self, download: Download) -> bool:
-        """Return whether an answer that holds the whole file, where a range was asked for, may be taken as it is:
-        nothing else of the file is being fetched. From then on nothing else is."""
-        self.record(download).note_refused_range()
+    def takes_whole(self, download: Download, *, is_range_ignored: bool) -> bool:
+        """Return whether an answer that holds the whole file may be taken as it is. Where a range was asked for, it is
+        taken if nothing else of the file is being fetched; from then on nothing else is."""
+        if is_range_ignored or download.range_was_refused:
+            self.record(download).note_refused_range()
+        if not is_range_ignored:
+            return True
         if len(download.running) > 1:
             return False
         download.single_stream = True
@@ -302,7 +315,7 @@ class Schedule:
     def decide(self, download: Download, outcome: Outcome, now: float) -> None:
         """Carry out what follows from an outcome: the server has another version of the file, or the bytes were
         verified."""
-        if not (download.ended or download.error or download.rewind_why):
+        if not download.is_settled:
             self._carry_out(download, outcome, now)
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
@@ -333,29 +346,28 @@ class Schedule:
         download.exclusive = False
 
     def fetched(self, work: Work, now: float) -> None:
-        """All bytes of a small file came. It leaves its connection to another file until it is published."""
+        """All bytes of a file came in one piece. It leaves its connection to another file until it is published."""
         if work.segment:
             self._forget_request(work.download, work.segment)
             self._pacer.served(work.segment.origin, work.segment.began, now)
-        self._active.remove(work.download)
-        self._publishing.add(work.download)
+        work.download.is_publishing = True
 
     def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
         """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
         self._forget_request(download, segment)
         others = self._requests[segment.origin]
-        is_serving = any(other.at > other.first for other in others)
-        is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
+        are_served = any(other.at > other.first for other in others)
+        is_serving = are_served or self._pacer.served_since(segment.origin, segment.began)
         record = self._pacer.record(segment.origin)
         ended = download.ended_request(segment, len(others), is_serving, record, error)
         download.requeue(segment)
+        download.is_publishing = False
         self._note_of_origin(download, segment, ended, record)
-        self._take_back(download)
         if segment.is_unwanted:
             return
         if error and download.location == segment.asked_url:
             download.location = None
-        if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
+        if download.is_current(segment) and not download.is_settled:
             self._note_of_pace(download, ended, len(others), now)
 
     def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
@@ -386,20 +398,16 @@ class Schedule:
 
     def abandon(self, work: Work, error: MdlError) -> None:
         """A worker failed for a reason that another attempt would not fix."""
-        self._take_back(work.download)
         if work.segment:
             self._forget_request(work.download, work.segment)
-        else:
-            work.download.exclusive = False
+        work.download.exclusive = False
+        work.download.is_publishing = False
         self.fail(work.download, error)
 
     def end(self, download: Download) -> None:
         """The file was published, or closed after it failed."""
         if download.ended:
             return
-        self._take_back(download)
-        for segment in tuple(download.running):  # of the hub's client, whose request nobody ends
-            self._forget_request(download, segment)
         download.ended = True
         self._active.remove(download)
         self._ended.add(download)
@@ -411,18 +419,13 @@ class Schedule:
         download.stop(segment)
         self._requests[segment.origin].discard(segment)
 
-    def _take_back(self, download: Download) -> None:
-        """Count a file that was `fetched` as active again: it failed, or is about to end."""
-        if download in self._publishing:
-            self._publishing.remove(download)
-            self._active.append(download)
-
     def _carry_out(self, download: Download, outcome: Outcome, now: float) -> Decision:
         """Ask the policy what follows, and carry it out."""
-        model_and_origin = (download.model, download.origin)
+        origin = download.origin
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, self._draw())
-        if isinstance(decision, Again) and decision.why:
-            self._tell(Retrying.of(decision, download.model, download.name))
+        if isinstance(decision, Again):
+            if decision.why:
+                self._tell(Retrying.of(decision, download.model, download.name))
         elif isinstance(decision, Rewind):
             download.single_stream = download.single_stream or download.attempts.is_plain
             self.rewind(download, decision.why)
@@ -431,29 +434,31 @@ class Schedule:
             download.range_was_refused = decision.is_for_good
             self._say(download, f"{decision.why}; asking for the whole file on one connection")
         elif isinstance(decision, NextMirror):
-            error = decision.error
-            download.switch_server(error)
-            if not isinstance(error, NotFound) or model_and_origin not in self._lacking:
-                self._say(download, f"{error.message}; going on with {host_of(download.url)}")
-            if isinstance(error, NotFound):
-                self._lacking.add(model_and_origin)
+            download.switch_server(decision.error)
+            self._tell_of_switch(download, origin, decision.error)
             if decision.rewind:
-                self.rewind(download, error.message)
+                self.rewind(download, decision.error.message)
         elif isinstance(decision, GiveUp):
             self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
         return decision
+
+    def _tell_of_switch(self, download: Download, origin: str, error: MdlError) -> None:
+        """Say that another server is asked. That an origin lacks files of a model is said once."""
+        if isinstance(error, NotFound):
+            lacking = (download.model, origin)
+            if lacking in self._lacking:
+                return
+            self._lacking.add(lacking)
+        self._say(download, f"{error.message}; going on with {host_of(download.url)}")
 
     def _say(self, download: Download, why: str) -> None:
         self._tell(Retrying(download.model, download.name, why))
 
 
-def _exclusive_work(download: Download) -> Literal["close", "rewind", "finish"] | None:
-    """Return what can only be done while no segment of the file is being fetched."""
-    if download.error:
-        return "close"
-    if download.rewind_why:
-        return "rewind"
-    return "finish" if download.complete else None
+def _exclusive(kind: Literal["begin", "rewind", "finish", "close"], download: Download) -> Work:
+    """Return work for which a worker has the file for itself."""
+    download.exclusive = True
+    return Work(kind, download)
 
 
 def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:

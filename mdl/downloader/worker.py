@@ -101,7 +101,7 @@ class Worker:
         elif work.kind == "close":
             self._close(file)
         elif work.segment and work.download.via_hub and self._hub_client:
-            self._fetch_via_hub(file, work.segment, self._hub_client)
+            self._fetch_via_hub(file, work, work.segment, self._hub_client)
         elif work.segment and work.download.small:
             self._fetch_small(file, work, work.segment)
         elif work.segment:
@@ -315,7 +315,7 @@ class Worker:
                 with self._shared.locked() as (schedule, _):
                     schedule.abandon(work, internal_error(fault))
 
-    def _fetch_via_hub(self, file: OpenFile, segment: Segment, hub_client: HubClient) -> None:
+    def _fetch_via_hub(self, file: OpenFile, work: Work, segment: Segment, hub_client: HubClient) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
         download = file.download
         remote = download.remote
@@ -326,6 +326,8 @@ class Worker:
             print_ = self._store.fingerprint(path, remote)
             if remote.digest not in (None, print_.digest):
                 raise file.mismatch(print_)
+            with self._shared.locked() as (schedule, now):
+                schedule.fetched(work, now)
             self._publish(file, path, print_, stamp)
 
     # Verify, publish, close.
