@@ -23,6 +23,7 @@ from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_o
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal, Record
 from mdl.errors import Busy, Unsafe
+from mdl.net.ranges import ByteRange
 from mdl.paths import record_name
 
 _KEYED = re.compile(r"([0-9a-f]{16})\.(.+)")
@@ -32,9 +33,13 @@ _LOOK_SECONDS = 0.2
 
 def leftovers(partials: Path, key: str) -> list[Path]:
     """Return the partial folders of ``key``, of all processes of this user."""
+    return [folder for folder in _folders_in(partials) if key_of(folder) == key and is_own_folder(folder)]
+
+
+def _folders_in(place: Path) -> list[Path]:
+    """Return what is in ``side`` or ``partials``, sorted; nothing if that cannot be listed."""
     with contextlib.suppress(OSError):
-        found = (entry for entry in partials.iterdir() if key_of(entry) == key)
-        return sorted(entry for entry in found if is_own_folder(entry))
+        return sorted(place.iterdir())
     return []
 
 
@@ -61,20 +66,13 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
 
     Raises `Busy` if a living process works on one, `OSError`.
     """
+    if _is_published(mine):
+        shutil.rmtree(mine, ignore_errors=True)
     by_bytes = sorted(leftovers(partials, key), key=lambda folder: _usable_bytes(folder, identity), reverse=True)
     for folder in by_bytes:
-        if folder == mine:
-            if _is_published(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-            continue
-        _check_free(folder)
-        if mine.exists() or _is_published(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        elif _is_surely_dead(folder):
-            publish.take_over(folder, mine)
-        else:
-            _copy(folder, mine, identity)
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder != mine:
+            _check_free(folder)
+            _take(folder, mine, identity)
 
 
 def move_leftover(folder: Path, partials: Path) -> None:
@@ -84,13 +82,16 @@ def move_leftover(folder: Path, partials: Path) -> None:
     """
     if _owner(folder) != ProcessId.current():
         _check_free(folder)
-    mine = make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}"
-    is_of_use = not mine.exists() and (folder / "data").exists() and not _is_published(folder)
-    if is_of_use and publish.take_over(folder, mine):
-        return
-    record = journals.load(folder / "journal")
-    if is_of_use and record is not None:
-        _copy(folder, mine, record.identity)
+    _take(folder, make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}")
+
+
+def _take(folder: Path, mine: Path, identity: Identity | None = None) -> None:
+    """Make the folder ``mine`` of one that no process holds, if there is none yet, and remove that one. Of a file that
+    is not of this ``identity`` only the journal is taken, which tells what is lost. Raises `OSError`."""
+    if not (mine.exists() or _is_published(folder)):
+        is_taken = _may_rename(folder) and publish.take_over(folder, mine)
+        if not is_taken:
+            _copy(folder, mine, identity)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,11 +121,10 @@ def wait_for_owners(
 def _other_holder(partials: Path, keys: frozenset[str]) -> str:
     """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
     however many keys there are."""
-    with contextlib.suppress(OSError):
-        for folder in sorted(partials.iterdir()):
-            is_wanted = key_of(folder) in keys and _owner(folder) != ProcessId.current()
-            if is_wanted and is_own_folder(folder) and is_held(folder):
-                return _holder(folder)
+    for folder in _folders_in(partials):
+        is_of_other = key_of(folder) in keys and _owner(folder) != ProcessId.current()
+        if is_of_other and is_own_folder(folder) and is_held(folder):
+            return _holder(folder)
     return ""
 
 
@@ -146,13 +146,13 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
 def stale_dirs(place: Path) -> list[Path]:
     """Return the folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl
     did not make."""
+    if place.is_symlink():
+        return []
     stale: list[Path] = []
-    with contextlib.suppress(OSError):
-        if not place.is_symlink():
-            for folder in sorted(place.iterdir()):
-                is_mdls = bool(key_of(folder) and _owner(folder).pid)
-                if is_mdls and not is_held(folder):
-                    stale.append(folder)
+    for folder in _folders_in(place):
+        is_of_mdl = key_of(folder) != "" and _owner(folder).pid
+        if is_of_mdl and not is_held(folder):
+            stale.append(folder)
     return stale
 
 
@@ -173,10 +173,11 @@ def _check_free(folder: Path) -> None:
         raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
 
 
-def _is_surely_dead(folder: Path) -> bool:
-    """Return whether the owner of a folder that is not held is known to be dead, not only very likely to be."""
+def _may_rename(folder: Path) -> bool:
+    """Return whether the owner of a folder that no process holds is this one, or is known to be dead, not only very
+    likely to be."""
     owner = _owner(folder)
-    if owner.is_alive() is False:
+    if owner == ProcessId.current() or owner.is_alive() is False:
         return True
     return bool(owner.pid) and has_reliable_locks(folder)
 
@@ -204,38 +205,38 @@ def _usable_bytes(folder: Path, identity: Identity) -> int:
     return record.have.total if record and record.resumable_as(identity) else 0
 
 
-def _copy(folder: Path, mine: Path, identity: Identity) -> None:
-    """Copy what the journal of a leftover claims into the folder ``mine``, if it is of this very file; that is removed
-    again if it fails. Raises `OSError`."""
+def _copy(folder: Path, mine: Path, identity: Identity | None) -> None:
+    """Copy what the journal of a leftover claims into the folder ``mine``, as `_take` says; that is removed again if it
+    fails. Raises `OSError`."""
     record = journals.load(folder / "journal")
     if record is None:
         return
+    is_of_file = identity is None or record.resumable_as(identity)
+    claims = list(record.have) if is_of_file else []
     make_private_dir(mine)
     try:
-        _copy_claimed(folder, mine, record, is_of_file=record.resumable_as(identity))
+        _copy_claimed(folder, mine, record, claims)
     except BaseException:
         shutil.rmtree(mine, ignore_errors=True)
         raise
 
 
-def _copy_claimed(folder: Path, mine: Path, record: Record, *, is_of_file: bool) -> None:
+def _copy_claimed(folder: Path, mine: Path, record: Record, claims: Iterable[ByteRange]) -> None:
     """As `_copy`. The owner may be alive after all: nothing is believed of what it cut off or began again
     meanwhile."""
     try:
         source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
-    except Unsafe:
+    except (Unsafe, FileNotFoundError):
         return
-    target = open_new(mine / "data", os.O_WRONLY, 0o666)
-    try:
-        if is_of_file:
-            for claim in record.have:
-                copy.copy_range(source, target, claim.length, start=claim.start)
-            sync(target, data_only=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, source)
+        target = open_new(mine / "data", os.O_WRONLY, 0o666)
+        stack.callback(os.close, target)
+        for claim in claims:
+            copy.copy_range(source, target, claim.length, start=claim.start)
+        sync(target, data_only=True)
         length = os.fstat(source).st_size
         now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
-    finally:
-        os.close(target)
-        os.close(source)
     if now is None or now.identity != record.identity or record.have.without(now.have):
         (mine / "data").unlink()
         return

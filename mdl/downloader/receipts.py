@@ -93,7 +93,9 @@ def also_of(receipt: Receipt, remote: RemoteFile, *, moves: bool) -> Receipt:
         return receipt
     vouched = replace(receipt, vouched_by=remote.vouched_by, verified=remote.hash_algorithm)
     if remote.vouched_by == "hub":
-        access = receipt.access if is_same and remote.access == "unknown" else remote.access
+        access = remote.access
+        if is_same and access == "unknown":
+            access = receipt.access
         return replace(vouched, hub=remote.hub, commit=remote.commit, access=access)
     if is_same or remote.hub is None or receipt.hub is None:
         return receipt if receipt.is_vouched_for else vouched
@@ -129,18 +131,18 @@ class Receipts:
 
     def models(self) -> list[str]:
         """Return the models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
+        if self._folder.is_symlink():
+            return []
         names: set[str] = set()
         with contextlib.suppress(OSError):
-            if not self._folder.is_symlink():
-                for entry in self._folder.iterdir():
-                    if _RECORD_NAME.fullmatch(entry.name) and _has_any(entry):
-                        names.add(_model_of(entry))
+            for entry in self._folder.iterdir():
+                if _RECORD_NAME.fullmatch(entry.name) and _has_any(entry):
+                    names.add(_model_of(entry))
         return sorted(names)
 
     def may_have(self, model: str) -> bool:
         """Tell whether `models` names this one; it takes no longer if there are many."""
-        place = self.place(model)
-        return not self._folder.is_symlink() and os.path.lexists(place) and _has_any(place)
+        return not self._folder.is_symlink() and _has_any(self.place(model))
 
     def all(self) -> list[Receipt]:
         """Return every receipt of every model that can be read."""
@@ -172,12 +174,12 @@ class Receipts:
         """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
         model's lock. Raises `StateError` if a newer mdl wrote one, `OSError`, `Unsafe`."""
         place = self.place(model)
-        if not os.path.lexists(place) or place.is_symlink():
+        if not place.is_dir() or place.is_symlink():
             return
         with self._lock:
             receipts = self._record(model).check_version().receipts()
-            has_others = paths is not None and any(receipt.path not in paths for receipt in receipts)
-            if paths is not None and has_others:
+            stay = [] if paths is None else [receipt for receipt in receipts if receipt.path not in paths]
+            if paths is not None and stay:
                 self.forget(model, *paths)
                 return
             for entry in place.iterdir():
@@ -276,27 +278,26 @@ class _Record:
         self._state = (0, 0, 0)
         self._last = b""
 
-    def refresh(self, own: Mapping[bytes, tuple[str, Receipt | None]] = {}) -> None:
-        """Read what was appended since the last time, or everything if it is another file now. ``own`` lines need not
-        be parsed."""
+    def refresh(self) -> None:
+        """Read what was appended since the last time, or everything if it is another file now."""
         state = self._look()
         if state == self._state:
             return
-        inode, size, _ = state
-        has_grown = inode == self._state[0] and size > self._state[1] > 0
-        lines = self._lines_from(self._read - len(self._last))
-        if not has_grown or (self._last and next(lines, b"") != self._last):  # a new file may have the old one's inode
+        if not self._has_grown(state):
             self._clear()
-            lines = self._lines_from(0)
-        if size:
-            for line in lines:
-                self._read += len(line)
-                if line in own:
-                    self._take(*own[line])
-                else:
-                    self._add(line.removesuffix(b"\n"))
-                self._last = line
+        for line in self._lines_from(self._read):
+            self._read += len(line)
+            self._last = line
+            self._add(line.removesuffix(b"\n"))
         self._state = state
+
+    def _has_grown(self, state: tuple[int, int, int]) -> bool:
+        """Tell whether the record in this ``state`` goes on after what was read of it. Its inode does not prove that: a
+        new file may have the old one's."""
+        inode, size, _ = state
+        if not self._last or inode != self._state[0] or size < self._read:
+            return False
+        return next(self._lines_from(self._read - len(self._last)), b"") == self._last
 
     def _lines_from(self, start: int) -> Iterator[bytes]:
         """Yield the record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is
@@ -305,7 +306,7 @@ class _Record:
             file.seek(start)
             for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
                 is_whole = line.endswith(b"\n") or len(line) == LARGEST_RECORD
-                if file.tell() > LARGEST_JSON or not is_whole:
+                if not is_whole or file.tell() > LARGEST_JSON:
                     return
                 yield line
 
@@ -335,13 +336,14 @@ class _Record:
         if not isinstance(path, str):
             self._count += 1
             self._damaged += len(line)
-            return
-        if facts.get("gone"):
+        elif facts.get("gone"):
             self._take(path, None)
-            return
-        receipt = receipt_of(facts)
-        is_of_model = receipt is not None and receipt.model == self._model
-        self._take(path, receipt if receipt and is_of_model else line)
+        else:
+            receipt = receipt_of(facts)
+            if receipt is None or receipt.model != self._model:
+                self._take(path, line)
+            else:
+                self._take(path, receipt)
 
     def _take(self, path: str, last: Receipt | bytes | None) -> None:
         self._count += 1
@@ -395,25 +397,36 @@ class _Record:
 
     def _append(self, written: Mapping[str, Receipt | None], *, is_anew: bool) -> None:
         make_private_dir(self.path.parent)
-        lines: dict[bytes, tuple[str, Receipt | None]] = {}
-        for path, receipt in written.items():
-            line = line_of(receipt) if receipt else gone_line(path)
-            lines[line] = (path, receipt)
+        lines = [line_of(receipt) if receipt else gone_line(path) for path, receipt in written.items()]
         with self._locked() as fd:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                write_all(fd, b"\n")  # after a torn line
-            write_all(fd, b"".join(lines))
+            self.refresh()
+            before = os.fstat(fd).st_size
+            if before and os.pread(fd, 1, before - 1) != b"\n":
+                lines.insert(0, b"\n")  # after a torn line
+            data = b"".join(lines)
+            write_all(fd, data)
             sync(fd)
-            if not size:
+            if not before:
                 publish.sync_folder(self.path.parent)
-            self.refresh(lines)
+            if self._read == before and os.fstat(fd).st_size == before + len(data):
+                self._take_written(written, data)
+            else:
+                self.refresh()  # another process appends too, where no lock hinders it
             is_half_useless = self._count > 2 * len(self.by_path) + _SPARE
             if is_anew:
                 self._rewrite()
             elif is_half_useless and not self.is_newer:
                 with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
                     self._rewrite()
+
+    def _take_written(self, written: Mapping[str, Receipt | None], data: bytes) -> None:
+        """Take note of lines that were appended just now: they need not be parsed."""
+        for path, receipt in written.items():
+            self._take(path, receipt)
+        if data:
+            self._read += len(data)
+            self._last = data[data[:-1].rfind(b"\n") + 1 :]
+        self._state = self._look()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -483,6 +496,8 @@ def _has_any(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
 
