@@ -7,15 +7,17 @@ A file that is found is only a candidate: it is hashed before it is used. `mdl.d
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
-from mdl.disk import copy, nearest_existing
+from mdl.disk import copy, explain_oserror, nearest_existing
 from mdl.disk.copy import SharingRule, Way, predict_way
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import open_for_reading
@@ -26,11 +28,17 @@ from mdl.downloader.store import Ready, Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp
-from mdl.hashing import Digest
+from mdl.hashing import Digest, Fingerprint
 from mdl.values import value_class
 
 Candidate = tuple[Path, SharingRule]
 """A file that may have the bytes, and the rule by which they may be shared with it."""
+_READ_FAULTS = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT, errno.EREMOTEIO)
+"""What reading an open file fails by. Any other error of a copy is that of the disk that it is written to."""
+
+
+class UnusableCandidate(Exception):
+    """A file on this disk does not have the wanted bytes, or they cannot be read."""
 
 
 @value_class
@@ -48,28 +56,32 @@ class LocalCopies:
         """Files that may have these bytes, each once: the likeliest first, those that must be copied last. And how the
         bytes of each will be taken: None if it cannot be opened. Links are followed."""
         found: list[tuple[Candidate, Way | None]] = []
-        own = self._own_place(model, remote) if remote.digest and remote.size else None
-        seen = set()
-        for place, is_ours in [*([(own, True)] if own else []), *self._places(remote)]:
+        seen: set[tuple[int, int]] = set()
+        own = self._own_place(model, remote)
+        places = self._places(remote)
+        if own is not None:
+            places = chain([(own, True)], places)
+        for place, is_ours in places:
             with contextlib.suppress(OSError):
                 path = Path(os.path.realpath(place))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
-                has_its_size = remote.size in (None, status.st_size)
-                if not stat.S_ISREG(status.st_mode) or not has_its_size or inode in seen:
+                if inode in seen or not stat.S_ISREG(status.st_mode) or remote.size not in (None, status.st_size):
                     continue
                 seen.add(inode)
                 rule = SharingRule(self.link, may_make_read_only=is_ours)
-                way = None
-                with contextlib.suppress(OSError), open_for_reading(path) as fd:
-                    way = predict_way(fd, nearest_existing(self.store.own), rule)
-                found.append(((path, rule), way))
+                found.append(((path, rule), self._predict_way(path, rule)))
         return sorted(found, key=lambda one: (one[0][0] != own, one[1] == "copy"))
+
+    def _predict_way(self, path: Path, rule: SharingRule) -> Way | None:
+        with contextlib.suppress(OSError), open_for_reading(path) as fd:
+            return predict_way(fd, nearest_existing(self.store.own), rule)
+        return None
 
     def _own_place(self, model: str, remote: RemoteFile) -> Path | None:
         """Return where the file will be, if another one with the same bytes is there too: to bring it again would
         replace that one, whose receipt is of the file that was there."""
-        if not self.store.layout.is_by_digest:
+        if not (self.store.layout.is_by_digest and remote.digest and remote.size):
             return None
         return Path(os.path.realpath(self.store.final_path(model, remote)))
 
@@ -103,41 +115,76 @@ class LocalCopies:
             way = predict_way(nameless.fileno(), folder, SharingRule(self.link), item.remote.size)
         return replace(item, way=way)
 
-    def take(self, item: Item, candidate: Candidate) -> Way | None:
-        """Publish the candidate's bytes as the item too, and return how they were taken; None if they have another
-        digest: then the receipts that promise them are distrusted. Raises `OSError`, `MdlError`, `Cancelled`."""
+    def take(self, item: Item, candidate: Candidate) -> Way:
+        """Publish the candidate's bytes as the item too, and return how they were taken. Raises `UnusableCandidate` if
+        they have another digest, whereupon the receipts that promise them are distrusted, or cannot be read;
+        `OSError` and `MdlError` if they cannot be written to the store; `Cancelled`."""
         path, rule = candidate
         model = item.wanted.model
         remote = item.remote
         store = self.store
-        if path == self._own_place(model, remote):
-            stamp = Stamp.of(path.stat())
-            print_ = store.fingerprint(path, remote)
-            if print_.digest == remote.digest:  # two files of one repository are one file here
-                receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
-                store.receipts.put(replace(receipt, catalog=store.catalog))
-                with OpenFolders() as folders:
-                    store.layout.expose(remote, folders)
-                    folders.sync()
-                return "clone"
-        with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
-            before = Stamp.of(os.fstat(fd))
+        if path == self._own_place(model, remote) and self._takes_own_place(item, path):
+            return "clone"
+        with store.scratch_folder(model, remote) as folder:
             here = folder / "data"
-            way = copy.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
+            way, before = self._bring(path, rule, here)
             stamp = Stamp.of(os.lstat(here))
-            print_ = store.fingerprint(here, remote)
-            if print_.digest == remote.digest:
-                if way == "link":
-                    copy.make_read_only(here)
-                    if Stamp.of(os.lstat(here)) != before:
-                        raise StorageError("it was written to while it was read")
-                store.publish(Ready(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp))
-                return way
-        for other, published, receipt in self._published.get(remote.digest, ()) if remote.digest else ():
+            print_ = self._fingerprint(here, remote)
+            if print_.digest != remote.digest:
+                self._distrust(path, remote)
+                raise UnusableCandidate(f"it does not have {remote.digest}")
+            if way == "link":
+                copy.make_read_only(here)
+                if Stamp.of(os.lstat(here)) != before:
+                    raise UnusableCandidate("it was written to while it was read")
+            store.publish(Ready(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp))
+        return way
+
+    def _takes_own_place(self, item: Item, path: Path) -> bool:
+        """Return whether the file in the item's own place has its bytes: two files of one repository are one file here,
+        which gets its second name and receipt."""
+        store = self.store
+        stamp = Stamp.of(path.stat())
+        print_ = self._fingerprint(path, item.remote)
+        if print_.digest != item.remote.digest:
+            return False
+        receipt = new_receipt(item.wanted.model, item.remote, print_, print_.digest.algorithm, stamp)
+        store.receipts.put(replace(receipt, catalog=store.catalog))
+        with OpenFolders() as folders:
+            store.layout.expose(item.remote, folders)
+            folders.sync()
+        return True
+
+    def _bring(self, path: Path, rule: SharingRule, here: Path) -> tuple[Way, Stamp]:
+        """Make a file ``here`` of the bytes of another one; returns how, and the stamp of that one before."""
+        store = self.store
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(open_for_reading(path))
+            except OSError as error:
+                raise UnusableCandidate(error.strerror or str(error)) from error
+            before = Stamp.of(os.fstat(fd))
+            try:
+                way = copy.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
+            except OSError as error:
+                if error.errno not in _READ_FAULTS:
+                    raise
+                raise UnusableCandidate(error.strerror or str(error)) from error
+        return way, before
+
+    def _fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
+        try:
+            return self.store.fingerprint(path, remote)
+        except StorageError as error:
+            raise UnusableCandidate(error.message) from error
+
+    def _distrust(self, path: Path, remote: RemoteFile) -> None:
+        """Have the file hashed at the next check for which receipts promise the bytes of ``remote``."""
+        assert remote.digest is not None
+        for store, published, receipt in self._published.get(remote.digest, ()):
             if os.path.realpath(published) == str(path):
                 with contextlib.suppress(OSError):
-                    other.receipts.distrust(receipt.model, receipt.path)
-        return None
+                    store.receipts.distrust(receipt.model, receipt.path)
 
     @cached_property
     def _published(self) -> dict[Digest, list[tuple[Store, Path, Receipt]]]:
@@ -161,9 +208,15 @@ class LocalCopies:
     def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:
         """Files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that was copied
         without its links, or is on a disk that has none."""
-        for repo in self.repos if remote.hub else ():
-            if remote.hub and (repo.origin.repo_type, repo.origin.repo) == (remote.hub.repo_type, remote.hub.repo):
-                yield from (file.pointer for file in repo.files if file.blob is None and file.size == remote.size)
+        hub = remote.hub
+        if hub is None:
+            return
+        for repo in self.repos:
+            if (repo.origin.repo_type, repo.origin.repo) != (hub.repo_type, hub.repo):
+                continue
+            for file in repo.files:
+                if file.blob is None and file.size == remote.size:
+                    yield file.pointer
 
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:
@@ -194,25 +247,35 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
 
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
+    """Take one file from the first candidate that has its bytes; returns how. Each candidate that is of no use is told
+    of, and so is what this disk does not take: neither is the other's fault."""
     model = item.wanted.model
     remote = item.remote
     name = item.remote.path.text
     for candidate, _ in copies.candidates(model, remote):
+        source = candidate[0]
         tell(Verifying(model, name, done=0, total=remote.size))
         try:
-            if way := copies.take(item, candidate):
-                with contextlib.suppress(OSError, Busy, StateError):  # what cannot be removed is left for 'mdl clean'
-                    if lost := copies.store.discard_partials(model, remote):
-                        why = "all of it was found elsewhere on this disk"
-                        tell(Rewound(model, name, bytes_discarded=lost, why=why))
-                source = str(candidate[0])
-                tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way, source))
-                return way
-            why = f"it does not have {remote.digest}"
+            way = copies.take(item, candidate)
+        except UnusableCandidate as unusable:
+            tell(Noticed(model, name, f"{source} cannot be used: {unusable}"))
         except (OSError, MdlError) as error:
-            why = error.message if isinstance(error, MdlError) else error.strerror or str(error)
-        tell(Noticed(model, name, f"{candidate[0]} cannot be used: {why}"))
+            why = explain_oserror(error, name, copies.store.root) if isinstance(error, OSError) else error
+            tell(Noticed(model, name, f"its bytes are in {source}, but they cannot be stored: {why.message}"))
+        else:
+            _discard_partials(item, copies.store, tell)
+            tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way, str(source)))
+            return way
     return None
+
+
+def _discard_partials(item: Item, store: Store, tell: Listener) -> None:
+    """Remove what had come of a file, as far as that is possible: the rest is left for 'mdl clean'."""
+    with contextlib.suppress(OSError, Busy, StateError):
+        lost = store.discard_partials(item.wanted.model, item.remote)
+        if lost:
+            why = "all of it was found elsewhere on this disk"
+            tell(Rewound(item.wanted.model, item.remote.path.text, bytes_discarded=lost, why=why))
 
 
 def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
@@ -222,7 +285,11 @@ def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     seen: set[Digest] = set()
     for item in items:
         digest = item.remote.digest
-        (again if digest and digest in seen else first).append(item)
-        if digest:
+        if digest is None:
+            first.append(item)
+        elif digest in seen:
+            again.append(item)
+        else:
+            first.append(item)
             seen.add(digest)
     return first, again

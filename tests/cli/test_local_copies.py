@@ -410,6 +410,25 @@ def test_a_disk_error_while_it_is_read(shell: Shell, mdl: Inside, monkeypatch: p
     assert "cannot be used: Input/output error" in ran.err
 
 
+def test_a_full_disk_is_not_the_fault_of_the_source(
+    shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this disk does not take is told as that, not as a fault of the file whose bytes were to be copied."""
+    file = also(shell, 'link = "copy"')
+    file.write_bytes(DATA)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "copy_file_range", full)
+        patch.setattr(os, "pwrite", full)
+        ran = mdl(shell, "get", "one", "--offline", *JSON)
+    assert (ran.code, side(shell)) == (8, [])
+    assert f"its bytes are in {file}, but they cannot be stored: No space left on device" in ran.err
+    assert "cannot be used" not in ran.err
+
+
 def _spoil(file: Path) -> None:
     """Another program writes into its own file."""
     with file.open("r+b") as opened:
