@@ -410,9 +410,7 @@ def test_a_disk_error_while_it_is_read(shell: Shell, mdl: Inside, monkeypatch: p
     assert "cannot be used: Input/output error" in ran.err
 
 
-def test_a_full_disk_is_not_the_fault_of_the_source(
-    shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_not_the_fault_of_the_source(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this disk does not take is told as that, not as a fault of the file whose bytes were to be copied."""
     file = also(shell, 'link = "copy"')
     file.write_bytes(DATA)
