@@ -49,10 +49,12 @@ def shown(text: str) -> str:
     """``text`` with every harmful character escaped, safe for a terminal and a log line."""
     if text.isprintable():
         return text
-    return "".join(
-        char.encode("unicode_escape", "surrogatepass").decode("ascii") if is_harmful_in_prose(char) else char
-        for char in text
-    )
+    escaped = ""
+    for char in text:
+        if is_harmful_in_prose(char):
+            char = char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        escaped += char
+    return escaped
 
 
 def escape_surrogates(text: str) -> str:
@@ -116,6 +118,24 @@ def why_not_kept(path: str) -> str | None:
     return None
 
 
+def _why_not_portable(path: str) -> str | None:
+    """Why a path is refused by the strict rule, or None if it is fine."""
+    if path.startswith("/"):
+        return "an absolute path"
+    segments = path.split("/")
+    for segment in segments:
+        why = why_unsafe(segment)
+        if why is not None:
+            return why
+    if segments[0].lower() == ".mdl":
+        return "a path inside .mdl, which is mdl's own"
+    if len(segments) > DEEPEST_PATH:
+        return f"a path of more than {DEEPEST_PATH} segments"
+    if len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
+        return f"a path over {LONGEST_PATH} bytes"
+    return None
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class RelPath:
     """A path below some folder: ``/``-separated, never absolute, never climbing. What `parse` returns is portable,
@@ -127,25 +147,17 @@ class RelPath:
     def of_repository(cls, text: str) -> RelPath:
         """The path of a file in a repository, or of one that mdl fetched from there: whatever can be kept on this
         system. Raises `Unsafe`, naming what is wrong with it."""
-        if why := why_not_kept(text):
-            raise Unsafe(f"path refused: {why}", item=shown(text)[:200])
-        return cls(text)
+        return cls._checked(text, why_not_kept(text))
 
     @classmethod
     def parse(cls, text: str) -> RelPath:
         """Check a ``text`` by the strict rule, for what is to be the same on every system. Raises `Unsafe`, naming what
         is wrong with it."""
-        why = "an absolute path" if text.startswith("/") else None
-        segments = text.split("/")
-        for segment in segments:
-            why = why or why_unsafe(segment)
-        if segments[0].lower() == ".mdl":
-            why = why or "a path inside .mdl, which is mdl's own"
-        if len(segments) > DEEPEST_PATH:
-            why = why or f"a path of more than {DEEPEST_PATH} segments"
-        if len(text.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
-            why = why or f"a path over {LONGEST_PATH} bytes"
-        if why:
+        return cls._checked(text, _why_not_portable(text))
+
+    @classmethod
+    def _checked(cls, text: str, why: str | None) -> RelPath:
+        if why is not None:
             raise Unsafe(f"path refused: {why}", item=shown(text)[:200])
         return cls(text)
 
@@ -168,7 +180,7 @@ class RelPath:
 def is_at_or_below(path: str, folder: str) -> bool:
     """Whether a path is ``folder`` itself or lies in it, by whole segments; "" is the folder of all."""
     above = folder.rstrip("/")
-    return not above or path.rstrip("/") == above or path.startswith(f"{above}/")
+    return not above or f"{path.rstrip('/')}/".startswith(f"{above}/")
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -199,15 +211,17 @@ def clashing(paths: Sequence[RelPath], key: Callable[[str], str] = str) -> dict[
     """The places in ``paths`` of those that cannot lie beside an earlier one, each with that one: both are one file, or
     one is a folder of the other. ``key`` is the same for two names that a file system does not tell apart."""
     spelt = sorted((key(path.text).replace("/", _BELOW), place) for place, path in enumerate(paths))
-    found: dict[int, RelPath] = {}
-    kept: tuple[str, int] | None = None
+    clashes: dict[int, RelPath] = {}
+    kept_name = None
+    kept_place = 0
     for name, place in spelt:
-        if kept is None or not (name == kept[0] or name.startswith(kept[0] + _BELOW)):
-            kept = name, place
-            continue
         # the sort puts a file right before what is below it, and the earlier place first among equals
-        found[place] = paths[kept[1]]
-    return found
+        if kept_name is not None and f"{name}{_BELOW}".startswith(f"{kept_name}{_BELOW}"):
+            clashes[place] = paths[kept_place]
+            continue
+        kept_name = name
+        kept_place = place
+    return clashes
 
 
 def refuse_twins(paths: Iterable[RelPath]) -> None:
@@ -215,11 +229,17 @@ def refuse_twins(paths: Iterable[RelPath]) -> None:
 
     Raises `Unsafe` naming both.
     """
-    for (one, text), (other, other_text) in pairwise(_sorted(paths)):
-        if one == other:
-            raise Unsafe(f"two files would be one: {shown(text)} and {shown(other_text)}", item=shown(other_text))
-        if other.startswith(one + _BELOW):
-            raise Unsafe(f"{shown(text)} is a file and the folder of {shown(other_text)}", item=shown(other_text))
+    files = list(paths)
+    for place, first in clashing(files, folded).items():
+        raise twin_error(first, files[place])
+
+
+def twin_error(first: RelPath, second: RelPath) -> Unsafe:
+    """The error of two paths that clash on some file system."""
+    item = shown(second.text)
+    if first.folded == second.folded:
+        return Unsafe(f"two files would be one: {shown(first.text)} and {item}", item=item)
+    return Unsafe(f"{shown(first.text)} is a file and the folder of {item}", item=item)
 
 
 def refuse_twin_folders(files: Iterable[RelPath], folders: Iterable[RelPath] = ()) -> None:
@@ -265,10 +285,17 @@ def record_name(name: str) -> str:
 def names_for_a_hint(names: Iterable[str], most: int = 10) -> str:
     """Names that somebody else chose, as a hint may list them: escaped, cut, and at most so many; one that is more than
     a plain name is quoted, so that it is no sentence of mdl's."""
-    found = []
-    for name in names:
-        text = shown(name)
-        text = text if len(text) <= LONGEST_SHOWN_NAME else f"{text[:LONGEST_SHOWN_NAME]}…"
-        found.append(text if re.fullmatch(r"[\w./+@:-]+", text) else f"'{text}'")
-    more = f" and {len(found) - most:,} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more
+    listed = [_named(name) for name in names]
+    left = len(listed) - most
+    if left <= 0:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:most])} and {left:,} more"
+
+
+def _named(name: str) -> str:
+    text = shown(name)
+    if len(text) > LONGEST_SHOWN_NAME:
+        text = f"{text[:LONGEST_SHOWN_NAME]}…"
+    if re.fullmatch(r"[\w./+@:-]+", text):
+        return text
+    return f"'{text}'"

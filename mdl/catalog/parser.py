@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import field
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import CatalogFile, Model
-from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.errors import CatalogError, MdlError, ProtocolError, UsageError
 from mdl.hashing import Digest
-from mdl.paths import RelPath, refuse_twins
+from mdl.paths import RelPath, clashing, folded, twin_error
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url
 from mdl.toml.problems import TomlText
@@ -330,17 +331,10 @@ def _note_other_digests(table: Table, digest: Digest | None, references: list[_R
 
 
 def _note_twins(table: Table, files: list[CatalogFile]) -> None:
-    """Note the files that would be one on some file system, or one inside another, at most ten times."""
+    """Note the files that would be one on some file system, or one inside another, at most ten."""
     paths = [file.path for file in files]
-    for _ in range(_MOST_TWINS):
-        try:
-            refuse_twins(paths)
-        except Unsafe as error:
-            table.wrong(error.message, "files")
-            last = max(index for index, path in enumerate(paths) if path.text == error.item)
-            del paths[last]
-        else:
-            break
+    for place, first in islice(clashing(paths, folded).items(), _MOST_TWINS):
+        table.wrong(twin_error(first, paths[place]).message, "files")
 
 
 def _note_same_ids(table: Table, files: list[CatalogFile]) -> None:
@@ -348,7 +342,7 @@ def _note_same_ids(table: Table, files: list[CatalogFile]) -> None:
     for file in files:
         if not file.id:
             continue
-        folded = RelPath(file.id).folded
-        if folded in seen:
+        spelt = folded(file.id)
+        if spelt in seen:
             table.wrong(f"two files have the id {file.id}", "files")
-        seen.add(folded)
+        seen.add(spelt)
