@@ -24,6 +24,8 @@ _SHORTEST = 4
 # Kept as text: `re` compiles and remembers a pattern when it is first needed, not when mdl starts.
 _USERINFO = r"(?i)([a-z][a-z0-9+.-]{0,19}://)[^\s/?#]*@"
 _URL = r"(?i)[a-z][a-z0-9+.-]{0,19}://\S+"
+_SIGNS = "[?#;]"
+"""What ends the path of a URL."""
 _CLOSING = ")]}>'\",.;:!?"
 """What ends a sentence, not the URL in it."""
 _PLAIN = r"(?i)true|false|none|null|main|host|https?|inline|attachment|(aws|goog)4-[a-z0-9-]+|[0-9.]{1,9}"
@@ -88,7 +90,9 @@ class Secrets:
         """Keep ``value`` out of every output from now on."""
         from urllib.parse import quote
 
-        value = (value or "").strip()
+        if value is None:
+            return
+        value = value.strip()
         if len(value) >= _SHORTEST:
             self._values |= {value, quote(value, safe="")}
 
@@ -118,12 +122,14 @@ def _values_behind(url: str) -> Iterator[str]:
     if open_url(url) == url:
         return
     bare = bare_url(url)
-    behind = re.search("[?#;]", url)
-    query = url[behind.end() :] if behind else ""
+    query = _behind_path(url)[1:]
     for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
-        parts = [part for part in (*text.split("&"), *re.split("[?#;&]", text)) if not _is_harmless(part)]
-        values = (part.partition("=")[2] or part.strip("=") for part in parts)
-        for value in {text, *values}:
+        values = {text}
+        for part in (*text.split("&"), *re.split(f"{_SIGNS}|&", text)):
+            if not _is_harmless(part):
+                name, _, value = part.partition("=")
+                values.add(value or name)
+        for value in values:
             if len(value) >= _SHORTEST and value not in bare and not re.fullmatch(_PLAIN, value):
                 yield from (value, quote(value, safe=""), escape(value))
 
@@ -134,16 +140,29 @@ def open_url(url: str, mark: str = "") -> str:
 
     References that are no URL (``hf:org/repo@main``) stay as they are.
     """
-    if "://" not in url or not any(sign in url for sign in "@?#;"):
+    if "://" not in url:
         return url
-    before, _, fragment = url.partition("#")
-    place, _, query = before.partition("?")
-    kept = [part for part in query.split("&") if part and _is_harmless(part)]
-    digest = f"#{fragment}" if re.fullmatch(r"sha256=[0-9A-Fa-f]{64}", fragment) else ""
-    is_cut = kept != [part for part in query.split("&") if part] or ";" in place or bool(fragment and not digest)
-    if is_cut and mark:
-        kept.append(mark)
-    return bare_url(url) + ("?" if kept else "") + "&".join(kept) + digest
+    behind = _behind_path(url)
+    before, _, fragment = behind.partition("#")
+    parts = [part for part in before.partition("?")[2].split("&") if _is_harmless(part)]
+    digest = ""
+    if re.fullmatch(r"sha256=[0-9A-Fa-f]{64}", fragment):
+        digest = f"#{fragment}"
+    if mark and _joined(parts, digest) != behind:
+        parts.append(mark)
+    return bare_url(url) + _joined(parts, digest)
+
+
+def _behind_path(url: str) -> str:
+    """What stands behind the path of a URL, with the sign that begins it: parameters, query and fragment."""
+    sign = re.search(_SIGNS, url)
+    return url[sign.start() :] if sign else ""
+
+
+def _joined(parameters: list[str], fragment: str) -> str:
+    if not parameters:
+        return fragment
+    return f"?{'&'.join(parameters)}{fragment}"
 
 
 def _is_harmless(parameter: str) -> bool:
@@ -160,14 +179,19 @@ def bare_url(url: str) -> str:
     """The place that a URL names: scheme, host and path, without user, password, parameters, query and fragment."""
     if not any(mark in url for mark in "@?#;"):
         return url
-    place = re.sub(";[^/]*", "", re.split("[?#]", url, maxsplit=1)[0])
-    scheme = re.match("(?!hf:)[A-Za-z][A-Za-z0-9+.-]*:/*", place)
-    start = scheme.end() if scheme else 0
-    host, slash, path = place[start:].partition("/")
-    if scheme and not re.fullmatch(r"(.*@)?([^:@]*|\[[^@]*\])(:[0-9]*)?", host):
-        rest = re.split("[?#]", url[start:].rpartition("@")[2], maxsplit=1)[0]  # a password with a slash or ? in it
-        host, slash, path = re.sub(";[^/]*", "", rest).partition("/")
-    return place[:start] + (host.rpartition("@")[2] if scheme else host) + slash + path
+    scheme = re.match("(?!hf:)[A-Za-z][A-Za-z0-9+.-]*:/*", url)
+    if not scheme:
+        return _without_query_and_parameters(url)
+    behind = url[scheme.end() :]
+    host, slash, path = _without_query_and_parameters(behind).partition("/")
+    if not re.fullmatch(r"(.*@)?([^:@]*|\[[^@]*\])(:[0-9]*)?", host):
+        # a password with a slash or ? in it
+        host, slash, path = _without_query_and_parameters(behind.rpartition("@")[2]).partition("/")
+    return scheme[0] + host.rpartition("@")[2] + slash + path
+
+
+def _without_query_and_parameters(place: str) -> str:
+    return re.sub(";[^/]*", "", re.split("[?#]", place, maxsplit=1)[0])
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -199,13 +223,13 @@ def redact_error(error: BaseException, secrets: Secrets) -> None:
     """Take the secrets out of what an error and its causes say, before it is shown."""
     known = tuple(secrets)
     seen = set[int]()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        one.args = tuple(redact_value(text, known) if isinstance(text, str) else text for text in one.args)
-        if isinstance(one, MdlError):
-            one.message = redact_value(one.message, known)
-        one = one.__cause__ or one.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cause.args = tuple(redact_value(value, known) if isinstance(value, str) else value for value in cause.args)
+        if isinstance(cause, MdlError):
+            cause.message = redact_value(cause.message, known)
+        cause = cause.__cause__ or cause.__context__
 
 
 def has_secret(url: str) -> bool:
@@ -215,14 +239,14 @@ def has_secret(url: str) -> bool:
 
 def _without_query(word: str) -> str:
     """A path without the query behind it, as a server repeats a request; any other word as it is."""
-    bare = word.rstrip(_CLOSING)
-    path, _, query = bare.partition("?")
+    request = word.rstrip(_CLOSING)
+    path, _, query = request.partition("?")
     if "/" not in path or not query:
         return word
-    parts = query.split("&")
-    kept = [part for part in parts if part == "…" or _is_harmless(part)]
-    cut = "" if kept == parts else "…"
-    return f"{path}?{'&'.join(filter(None, (*kept, cut)))}{word[len(bare) :]}"
+    parts = [part for part in query.split("&") if part == "…" or _is_harmless(part)]
+    if "&".join(parts) != query:
+        parts.append("…")
+    return f"{path}?{'&'.join(parts)}{word[len(request) :]}"
 
 
 def _marked(word: str) -> str:

@@ -15,6 +15,7 @@ INNOCENT = [
     "https://h.example/org/repo/resolve/main/a.bin",
     "hf_short is a name",
     "x [/] y.bin: 12 % done?",
+    "https://h.example/a&b.bin",
     "and/or? = perhaps; https://h.example/a.bin; then more",
     "hf:org/repo@main",
 ]
@@ -76,6 +77,7 @@ def test_values_keep_what_only_looks_like_a_token() -> None:
         ("https://me:pw@h/a@1/b", "https://h/a@1/b"),
         ("https://me:p@w@h/", "https://h/"),
         ("https://me:p/w@h/a", "https://h/a"),
+        ("https://h/a&b.bin", "https://h/a&b.bin"),
         ("https:me:pw@h", "https:h"),
         ("https://[::1]:80/a@b:c/d", "https://[::1]:80/a@b:c/d"),
         ("hf:org/repo@main/a.bin", "hf:org/repo@main/a.bin"),
