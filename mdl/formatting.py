@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mdl.bounds import MOST_LISTED as MOST_LISTED
+from mdl.units import total_size
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
@@ -129,8 +130,8 @@ def words_of_code(names: Sequence[str]) -> str:
 def words_of_left_out(sizes: Sequence[int | None]) -> str:
     """How many files are left out because they are the same weights in other formats, how large they are as far as all
     their ``sizes`` in bytes are known, and how to fetch them."""
-    known = [size for size in sizes if size is not None]
-    amount = f", {human_bytes(sum(known))}" if len(known) == len(sizes) else ""
+    size = total_size(sizes)
+    amount = "" if size is None else f", {human_bytes(size)}"
     if len(sizes) == 1:
         return f"1 file{amount}: another format of the same weights: left out; --all fetches it"
     return f"{len(sizes):,} files{amount}: other formats of the same weights: left out; --all fetches them"

@@ -1,4 +1,4 @@
-"""What people write for sizes, rates and durations, and how a speed is measured. Pure."""
+"""Sizes, rates and durations: what people write for them, how they add up, and how a speed is measured. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 def as_text(value: object) -> str:
     """A number of seconds, or of bytes, as a person writes it: no exponent, and no more decimals than are read here."""
     return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def total_size(sizes: Iterable[int | None]) -> int | None:
+    """The sum of sizes in bytes; None if one of them is not known."""
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 _BYTE_ORDER_MARK = "\ufeff"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mdl.catalog.lock import Lock, LockedFile, LockedModel
+from mdl.catalog.lock import Lock, LockedModel
 from mdl.formatting import counted, human_bytes, words_of_left_out
+from mdl.units import total_size
 
 
 def words_of_changes(before: Lock, after: Lock) -> list[str]:
@@ -23,13 +24,12 @@ def words_of_changes(before: Lock, after: Lock) -> list[str]:
 
 def _summary(locked: LockedModel) -> str:
     """Commits, number of files and bytes of a model: `` at b732cfb, 5 files, 5.8 MB``."""
-    summary = ""
+    summary = f", {counted(len(locked.files), 'file')}"
     if locked.commits:
-        summary += f" at {', '.join(commit[:7] for commit in locked.commits)}"
-    summary += f", {counted(len(locked.files), 'file')}"
-    sizes = [file.size for file in locked.files if file.size is not None]
-    if len(sizes) == len(locked.files):
-        summary += f", {human_bytes(sum(sizes))}"
+        summary = f" at {', '.join(commit[:7] for commit in locked.commits)}{summary}"
+    size = total_size(file.size for file in locked.files)
+    if size is not None:
+        summary += f", {human_bytes(size)}"
     if locked.left_out:
         summary += f"; {words_of_left_out([file.size for file in locked.left_out])}"
     return summary
@@ -54,27 +54,21 @@ def _changes_of_files(before: LockedModel, after: LockedModel) -> list[str]:
     old_files = {file.path.text: file for file in before.files}
     new_files = {file.path.text: file for file in after.files}
     left_out = {file.path for file in after.left_out}
-    changes = []
-    for path in old_files.keys() - new_files.keys():
-        if path in left_out:
-            changes.append(f"{path} is left out: the same weights in another format")
-        else:
-            changes.append(f"{path} is gone")
-    changes.sort()
-    changes += sorted(f"{path} is new" for path in new_files.keys() - old_files.keys())
+    gone = []
+    changed = []
     is_confirmed = False
-    for path in sorted(old_files.keys() & new_files.keys()):
-        old = old_files[path]
-        new = new_files[path]
-        if not old.is_same_as(new):
-            changes.append(f"{path} has other bytes")
-        elif _is_confirmed(old, new):
-            is_confirmed = True
+    for path, old in old_files.items():
+        new = new_files.pop(path, None)
+        if new is not None:
+            if not old.is_same_as(new):
+                changed.append(f"{path} has other bytes")
+            elif old.bundled and not new.bundled:
+                is_confirmed = True
+        elif path in left_out:
+            gone.append(f"{path} is left out: the same weights in another format")
+        else:
+            gone.append(f"{path} is gone")
+    changes = [*gone, *(f"{path} is new" for path in new_files), *changed]
     if is_confirmed:
         changes.append("its source says what only a bundle said")
     return changes
-
-
-def _is_confirmed(old: LockedFile, new: LockedFile) -> bool:
-    """Whether a source now says which bytes a file has that only a bundle named before."""
-    return old.bundled and not new.bundled

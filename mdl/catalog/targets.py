@@ -13,7 +13,7 @@ from mdl.paths import RelPath
 from mdl.sources import Origin, is_reference
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.shorthand import advice_on_name, names_a_file, read_word
-from mdl.sources.url import UrlOrigin, digest_in, sha256_of
+from mdl.sources.url_origin import UrlOrigin, digest_in, sha256_of
 
 Targets: TypeAlias = str | Model | Sequence[str | Model]
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from mdl.errors import NotFound, UsageError
 from mdl.files import RefusedFile, RemoteFile
 from mdl.paths import names_for_a_hint
+from mdl.units import total_size
 from mdl.values import value_class
 
 _FILE = re.compile(
@@ -31,24 +32,27 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
 
     Raises `NotFound` with what there is, if there is none or a shard is missing; `UsageError` if there are several.
     """
-    models: dict[tuple[str, str], list[RemoteFile]] = {}
+    models: dict[_Name, list[RemoteFile]] = {}
     for file in files:
-        parts = _parts_of(file.path.text)
-        if parts:
-            models.setdefault((_quantisation_of(parts["stem"]), parts["stem"]), []).append(file)
+        name = _read_name(file.path.text)
+        if name is not None:
+            models.setdefault(name, []).append(file)
     if not models:
         raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
-    names = {name for name, _ in models}
-    meant = _meant_by(wanted, names)
-    chosen = [shards for (name, _), shards in models.items() if name in meant]
+    quantisations = {name.quantisation for name in models}
+    meant = _meant_by(wanted, quantisations)
+    chosen = [name for name in models if name.quantisation in meant]
     if not chosen:
-        there = names_for_a_hint(sorted(names - {""}), 30) or "none in any file's name"
-        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {there}")
+        available = names_for_a_hint(sorted(quantisations - {""}), 30) or "none in any file's name"
+        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {available}")
     if len(chosen) > 1:
-        paths = names_for_a_hint(sorted(shards[0].path.text for shards in chosen), 30)
+        paths = names_for_a_hint(sorted(models[name][0].path.text for name in chosen), 30)
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
-    _check_complete(chosen[0], item)
-    return chosen[0]
+    shards = models[chosen[0]]
+    if len(shards) != chosen[0].shards:
+        reason = f"{len(shards)} of {chosen[0].shards} parts are there"
+        raise NotFound(reason, item=item, hint="name the files that you want")
+    return shards
 
 
 @value_class
@@ -65,15 +69,10 @@ def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisa
     """The quantisations that the files of a repository are in, the smallest first."""
     sizes: dict[str, list[int | None]] = {}
     for file in files:
-        parts = _parts_of(str(file.path))
-        name = _quantisation_of(parts["stem"]) if parts else ""
-        if name:
-            sizes.setdefault(name, []).append(file.size)
-    quantisations = []
-    for name, sizes_of_shards in sizes.items():
-        known = [size for size in sizes_of_shards if size is not None]
-        total = sum(known) if len(known) == len(sizes_of_shards) else None
-        quantisations.append(Quantisation(name, len(sizes_of_shards), total))
+        name = _read_name(str(file.path))
+        if name is not None and name.quantisation:
+            sizes.setdefault(name.quantisation, []).append(file.size)
+    quantisations = [Quantisation(name, len(shards), total_size(shards)) for name, shards in sizes.items()]
     return sorted(quantisations, key=lambda quantisation: (quantisation.size or 0, quantisation.name))
 
 
@@ -82,23 +81,34 @@ def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
     that are there."""
     names = {}
     for path in paths:
-        parts = _parts_of(path)
-        if parts:
-            names[path] = _quantisation_of(parts["stem"])
+        name = _read_name(path)
+        if name is not None:
+            names[path] = name.quantisation
     meant = _meant_by(wanted, set(names.values()))
-    return {path for path, name in names.items() if name in meant}
+    return {path for path, quantisation in names.items() if quantisation in meant}
 
 
-def _parts_of(path: str) -> re.Match[str] | None:
-    """The parts of the name of a file of a model in GGUF; None for any other file."""
-    return None if _NO_MODEL.match(path) else _FILE.fullmatch(path)
+@value_class
+class _Name:
+    """The name of a file of a model, in parts. The shards of one model have the same: its ``stem``, its
+    ``quantisation`` ('' if the name has none), and how many ``shards`` there are."""
+
+    stem: str
+    quantisation: str
+    shards: int
 
 
-def _quantisation_of(stem: str) -> str:
-    """The last one that the file's own name has, else that of its folder; '' if there is none."""
-    folder, _, name = stem.rpartition("/")
-    names = _QUANT.findall(name) or _QUANT.findall(folder)
-    return str(names[-1]) if names else ""
+def _read_name(path: str) -> _Name | None:
+    """The name of a file of a model in GGUF; None for any other file. The quantisation is the last one that the file's
+    own name has, else that of its folder."""
+    if _NO_MODEL.match(path):
+        return None
+    parts = _FILE.fullmatch(path)
+    if parts is None:
+        return None
+    folder, _, name = parts["stem"].rpartition("/")
+    quantisations = _QUANT.findall(name) or _QUANT.findall(folder) or [""]
+    return _Name(parts["stem"], quantisations[-1], int(parts["shards"] or parts["parts"] or 1))
 
 
 def _meant_by(wanted: str, names: set[str]) -> set[str]:
@@ -107,15 +117,3 @@ def _meant_by(wanted: str, names: set[str]) -> set[str]:
     folded = wanted.casefold()
     same = {name for name in names if name.casefold() == folded}
     return same or {name for name in names if _PREFIX.sub("", name).casefold() == folded}
-
-
-def _check_complete(shards: list[RemoteFile], item: str) -> None:
-    """Raises `NotFound` if there are fewer files than their names say."""
-    counts = set()
-    for shard in shards:
-        parts = _parts_of(shard.path.text)
-        if parts:
-            counts.add(int(parts["shards"] or parts["parts"] or 1))
-    if counts != {len(shards)}:
-        wanted = " or ".join(map(str, sorted(counts)))
-        raise NotFound(f"{len(shards)} of {wanted} parts are there", item=item, hint="name the files that you want")

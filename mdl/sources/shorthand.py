@@ -13,7 +13,7 @@ from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.sources import Origin, is_reference, parse
 from mdl.sources.hub_origin import parse_page, parse_reference, shown_url, why_bad_id
-from mdl.sources.url import FILE_NAME, has_extension
+from mdl.sources.url_origin import FILE_NAME, has_extension
 
 _CLONE = re.compile(
     r"(?:(?:ssh://)?git@|(?:git\+)?(?:https?|git)://(?=[^?#]*\.git/?\Z))"

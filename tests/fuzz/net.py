@@ -20,7 +20,7 @@ from mdl.net.server_messages import server_message
 from mdl.paths import RelPath
 from mdl.sources.hub_api import next_page
 from mdl.sources.hub_origin import parse_page, parse_reference
-from mdl.sources.url import UrlOrigin, check_url
+from mdl.sources.url_origin import UrlOrigin, check_url
 
 _HUB = "https://huggingface.co"
 _PATTERNS = ("cdn.example", "127.0.0.1:8080", "*.wide.example")

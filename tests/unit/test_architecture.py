@@ -55,7 +55,7 @@ _PURE = """
     toml/__init__ toml/positions toml/problems toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes
     catalog/choice_of_weights
-    sources/shorthand sources/gguf archive/zip_records archive/manifest
+    sources/shorthand sources/gguf sources/url_origin archive/zip_records archive/manifest
     catalog/mirror_layout
     runs/default_excludes archive/secret_scan
     ops/export local/import_report local/formats
@@ -66,7 +66,7 @@ _PURE = """
 """
 PURE = {module for module in _PURE.split() if not module.startswith("plugins/") or (ROOT / f"{module}.py").exists()}
 """Those of plug-ins only if the plug-ins are here."""
-VALUES = {"hashing", "__init__", "sources/__init__", "sources/url", "plugin"}
+VALUES = {"hashing", "__init__", "sources/__init__", "plugin"}
 VALUES |= {f"plugins/{name}/__init__" for name in ("bundle", "fleet", "mirror", "render", "serve")}
 """What a pure room may import beside pure rooms: they have values and parsers, and what asks a server imports late."""
 _IMPURE = "os io socket ssl shutil tempfile subprocess threading time random httpx sys"

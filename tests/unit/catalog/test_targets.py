@@ -14,7 +14,7 @@ from mdl.catalog.targets import models_of
 from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.sources import HUB_HOSTS, parse
 from mdl.sources.hub_origin import HubOrigin, check_revision, parse_page, parse_reference
-from mdl.sources.url import check_url
+from mdl.sources.url_origin import check_url
 
 SHA = "c61c0e422dc8b541b7548cf33a4ef8302b0f8085"
 

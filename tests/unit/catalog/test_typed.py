@@ -16,7 +16,7 @@ from mdl.errors import MdlError, NotFound, Unsafe, UsageError
 from mdl.hashing import Digest
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.url import UrlOrigin
+from mdl.sources.url_origin import UrlOrigin
 
 HOSTS = (*HUB_HOSTS, "127.0.0.1:18201")
 CATALOG = Catalog({name: Model(name, origin="c.toml") for name in ("bert-fa", "voice-fa")}, {"nightly": ("bert-fa",)})

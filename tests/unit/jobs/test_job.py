@@ -10,7 +10,7 @@ from support.cases import each
 from mdl.catalog.model import Model
 from mdl.jobs.job import Invocation, Job, Wanted, can_be_resumed, head_facts, job_of, state_facts, wanted_of
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.url import UrlOrigin
+from mdl.sources.url_origin import UrlOrigin
 
 ALL = Wanted("o--big", "/models/o--big", ("hf:o/big",))
 FILE = replace(ALL, parts=("a.bin",))

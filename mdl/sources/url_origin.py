@@ -1,0 +1,252 @@
+"""URLs: what a catalog or a command line names by itself, on any web server or CDN, and the file that it means. Pure.
+
+Nothing here asks anything of a server; a URL that programs read in two ways is refused before a socket is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import ClassVar
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from mdl.errors import ProtocolError, UsageError
+from mdl.formatting import listed
+from mdl.hashing import Digest
+from mdl.paths import RelPath
+from mdl.presigned import identifying_parameters
+from mdl.redact import bare_url
+from mdl.sources import Origin, reference_forms
+from mdl.sources.hub_origin import parse_page, shown_url, split_url
+from mdl.values import value_class
+
+_LONGEST_NAME = 120
+_EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
+FILE_NAME = re.compile(
+    r".*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
+    r"|tiktoken|vocab|json|jsonl|yaml|yml|toml|xml|md|txt|csv|tsv|jinja|py|html|png|jpe?g|webp|gif|svg|wav|mp3|flac"
+    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)",
+    re.IGNORECASE,
+)
+"""The names of files, by their extensions."""
+_DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
+"""Names of algorithms in a fragment, which people expect to be compared."""
+_PLACE = re.compile(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*")
+"""A host or an address in brackets, and a port."""
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_LONGEST_HOST = 253
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
+_PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@value_class
+class UrlOrigin(Origin):
+    """A file under an absolute http(s) URL, and its digest if the fragment of the URL has it."""
+
+    scheme: ClassVar[str] = "https"
+
+    url: str
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        return f"{self.url}#{self.digest.algorithm}={self.digest.hex}" if self.digest else self.url
+
+    def holds(self, place: Origin) -> bool:
+        """The same URL, to the last character: nothing is below a file. A digest beside it says nothing of where."""
+        return isinstance(place, UrlOrigin) and place.url == self.url
+
+    @property
+    def label(self) -> str:
+        return shown_url(self.url)
+
+    @property
+    def last_part(self) -> str:
+        """The last part of the path of the URL, percent-decoded and without ``;parameters``."""
+        return unquote(urlsplit(bare_url(self.url)).path.rpartition("/")[2])
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the URL ends in a name with an extension. If not, its server is asked for the name."""
+        return has_extension(self.last_part)
+
+    @property
+    def name_in_query(self) -> str:
+        """The file's name if one value of the query, and no other, ends in one; else ''. A value that has no extension
+        that files are known by may be a secret."""
+        names: set[str] = set()
+        for _, value in parse_qsl(urlsplit(self.url).query, keep_blank_values=True):
+            name = value.rpartition("/")[2]
+            if FILE_NAME.fullmatch(name):
+                names.add(name)
+        return names.pop() if len(names) == 1 else ""
+
+    @property
+    def file_name(self) -> RelPath:
+        """The name that the URL ends in."""
+        if not self.last_part or "/" in self.last_part:
+            raise UsageError("the URL ends in no file name", item=self.label, hint="name the file: mdl get URL -o NAME")
+        return RelPath.parse(self.last_part)
+
+    @property
+    def folder(self) -> str:
+        """Named after host and folders, so that two files of one name never meet; if the server names the file, after
+        all of the URL's path. What these do not tell, a hash at the end does."""
+        parts = urlsplit(bare_url(self.url))
+        names = [parts.netloc, *unquote(parts.path).split("/")]
+        if self.is_named:
+            names.pop()
+        place = "--".join(name for name in names if name)
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
+        parameters = identifying_parameters(self.url)
+        hashed = repr(parameters) if parameters else ""
+        if not (self.is_named and _is_readable_from_name(parts)):
+            hashed += f" of {parts.netloc}{parts.path}"
+        if len(folder) > _LONGEST_NAME:
+            folder = folder[:_LONGEST_NAME]
+            hashed = place + hashed
+        if not hashed:
+            return folder
+        return f"{folder}-{hashlib.sha256(hashed.encode()).hexdigest()[:8]}"
+
+
+def has_extension(name: str) -> bool:
+    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
+    return _EXTENSION.fullmatch(name) is not None
+
+
+def _is_readable_from_name(parts: SplitResult) -> bool:
+    """Whether host and folders can be read off the name that is made of them, and the file's name off its own."""
+    _, *folders, last = parts.path.split("/")
+    if not _PLAIN_HOST.fullmatch(parts.netloc) or "\ufffd" in unquote(last):
+        return False
+    for folder in folders:
+        if not _PLAIN_FOLDER.fullmatch(folder):
+            return False
+    for part in (parts.netloc, *folders):
+        if "--" in part or part.startswith("-") or part.endswith("-"):
+            return False
+    return not folders or not folders[-1].endswith((".", "_"))
+
+
+def parse(text: str, page_hosts: Collection[str]) -> Origin:
+    """A page of the hub as the hub's origin, any other URL as that one file. Raises `UsageError`, `Unsafe`."""
+    url = check_url(text)
+    return parse_page(url, page_hosts) or UrlOrigin(file_url(url), digest_in(url))
+
+
+@lru_cache(maxsize=2**14)  # a URL of a catalog is read several times in one command
+def check_url(url: str) -> str:
+    """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
+
+    Raises `UsageError`. The message never repeats the URL, which may hold a secret.
+    """
+    try:
+        parts = _checked_parts(url)
+    except _BadUrl as error:
+        raise UsageError(f"not a usable URL: {error}", item=shown_url(url), hint=error.hint) from None
+    return parts.scheme + url[len(parts.scheme) :]
+
+
+def file_url(url: str) -> str:
+    """As `check_url`, without a ``#fragment``: no server is told of it. See `digest_in` for what it may tell."""
+    return check_url(url).partition("#")[0]
+
+
+def digest_in(url: str) -> Digest | None:
+    """The digest of a file in the fragment of its URL, as pip writes it: ``#sha256=…``; None if there is none. Raises
+    `UsageError` for a wrong one, and for an algorithm that mdl does not compare."""
+    for part in url.partition("#")[2].split("&"):
+        algorithm, equals, text = part.partition("=")
+        if equals and algorithm.lower() == "sha256":
+            return sha256_of(text, shown_url(url))
+        if equals and _DIGESTS.fullmatch(algorithm):
+            hint = "give the sha256 of the file, or leave the fragment out"
+            raise UsageError(f"mdl compares sha256, not {algorithm.lower()}", item=shown_url(url), hint=hint)
+    return None
+
+
+def sha256_of(text: str, item: str) -> Digest:
+    """The digest that a person wrote, in capital or small letters. Raises `UsageError` about ``item``."""
+    try:
+        return Digest.parse("sha256", text.strip().lower().removeprefix("sha256:"))
+    except ProtocolError as error:
+        reason = f"not a sha256: it has {len(text.strip())} characters"
+        raise UsageError(reason, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
+
+
+class _BadUrl(Exception):
+    """A URL cannot be used; ``hint`` says what to do about it."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+def _checked_parts(url: str) -> SplitResult:
+    """The parts of a URL. Raises `_BadUrl`."""
+    if " " in url or not url.isprintable():
+        raise _BadUrl("a blank, control or invisible character", "percent-encode it")
+    if "\\" in url:
+        raise _BadUrl("a backslash", "percent-encode it")
+    parts = split_url(url)
+    if parts is None:
+        raise _BadUrl("malformed host")
+    if "@" in parts.netloc:
+        raise _BadUrl("a user name or password", "never put secrets in URLs; a token comes from the environment")
+    if parts.scheme not in ("http", "https"):
+        raise _BadUrl(f"only {listed(reference_forms())}", "write https://… or hf:org/repo")
+    if not parts.hostname:
+        raise _BadUrl("no host", "write https://host/path")
+    if not _PLACE.fullmatch(parts.netloc):
+        raise _BadUrl("something beside the bracketed address", "write https://[address]:port/path")
+    _check_port(parts)
+    if parts.netloc.startswith("["):
+        _check_address(parts.hostname)
+    else:
+        _check_host(parts.hostname)
+    return parts
+
+
+def _check_port(parts: SplitResult) -> None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise _BadUrl("a port must be 1 to 65535")
+
+
+def _check_address(host: str) -> None:
+    """An address in brackets, in its usual spelling. Raises `_BadUrl`."""
+    try:
+        address = IPv6Address(host)
+    except AddressValueError:
+        raise _BadUrl("not an IPv6 address") from None
+    if address.scope_id:
+        raise _BadUrl("an address with a zone")
+    if address.ipv4_mapped:
+        raise _BadUrl("an odd spelling of an address", f"write {address.ipv4_mapped}")
+    if str(address) != host:
+        raise _BadUrl("an odd spelling of an address", f"write [{address}]")
+
+
+def _check_host(host: str) -> None:
+    """A host name, or an IPv4 address in its usual spelling. Raises `_BadUrl`."""
+    if not host.isascii():
+        raise _BadUrl("a host name beyond ASCII", "write its xn-- form")
+    labels = host.removesuffix(".").split(".")
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise _BadUrl("not a host name")
+    if len(host) > _LONGEST_HOST:
+        raise _BadUrl("not a host name")
+    if _NUMBER.fullmatch(labels[-1]):
+        try:
+            IPv4Address(host)
+        except AddressValueError:
+            hint = "write it as four decimal numbers, such as 127.0.0.1"
+            raise _BadUrl("an odd spelling of an address", hint) from None
