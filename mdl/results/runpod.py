@@ -56,6 +56,7 @@ _MOST_COUNTED = 2**53
 _KEY_LISTS = ("files", "keys", "objects")
 """Keys under which a worker lists the keys of its files."""
 _KEYS = ("key", "s3_key", "path", "name")
+_JOB_IN_PATH = re.compile(r"/results/([^/]+)/")
 _WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
 
@@ -69,15 +70,24 @@ class UnknownProcess(NotFound):
 
 
 class WorkerFailed(NetworkError):
-    """The worker failed, or does not understand the question. ``output`` is what it answered beside its error."""
+    """The worker failed, or does not understand the question. ``record`` is the record of a process that it gave beside
+    its error; empty if it gave none."""
 
-    def __init__(self, message: str, *, item: str | None = None, output: Any = None) -> None:
+    def __init__(self, message: str, *, item: str | None = None, record: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, item=item, hint="look at the endpoint's log", final=True)
-        self.output = output
+        self.record = record or {}
 
 
-class _Forgotten(NotFound):
+class _Forgotten(NetworkError):
     """The queue has forgotten a question before its answer was read."""
+
+
+_MEANINGS: tuple[tuple[re.Pattern[str], type[MdlError], str | None], ...] = (
+    (_TOO_LARGE, NoResult, _LIMITS),
+    (_UNKNOWN, UnknownProcess, None),
+    (_UNFINISHED, NotFinished, "--wait waits for it"),
+)
+"""What the words of a worker mean: the error that they are, and its hint."""
 
 
 class Runpod(HttpRemote):
@@ -197,21 +207,26 @@ class Runpod(HttpRemote):
     def _outputs_of_process(self, job: str, missed: Missed) -> Sequence[Output]:
         """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
         the worker gives."""
-        try:
-            items = self._items(job, missed)
-            if items:
-                outputs = self.outputs_of(judge(items, job), job)
-                if not any(isinstance(output.error, NoDownload) for output in outputs):
+        for ask in (self._linked, self._keyed):
+            # without a bucket a worker names no URLs; or it does not understand the question
+            with contextlib.suppress(NoDownload, WorkerFailed):
+                outputs = ask(job, missed)
+                if outputs:
                     return outputs
-        except (NoDownload, WorkerFailed):
-            pass  # without a bucket a worker names no URLs; or it does not understand the question
-        try:
-            keyed = keyed_outputs(self._of_process("list_files", job, missed), job)
-            if keyed:
-                return keyed
-        except WorkerFailed:
-            pass
         return self.outputs_of(judge(self._of_process("download", job, missed), job), job)
+
+    def _linked(self, job: str, missed: Missed) -> Sequence[Output]:
+        items = self._items(job, missed)
+        if not items:
+            return ()
+        outputs = self.outputs_of(judge(items, job), job)
+        for output in outputs:
+            if isinstance(output.error, NoDownload):
+                raise output.error
+        return outputs
+
+    def _keyed(self, job: str, missed: Missed) -> Sequence[Output]:
+        return keyed_outputs(self._of_process("list_files", job, missed), job)
 
     def _items(self, job: str, missed: Missed) -> list[Any]:
         """The rows of a bulk answer. A worker leaves out the processes that it does not know, without a word."""
@@ -239,7 +254,7 @@ class Runpod(HttpRemote):
         except NotFound:
             missed[f"{_QUEUE} (it keeps a result for 30 minutes at most)"] += 1
             return None
-        if str(answer.get("status")).upper() == "TIMED_OUT" and not answer.get("error"):
+        if _state_of(answer) == "TIMED_OUT" and not answer.get("error"):
             answer["error"] = "it ran longer than the endpoint allows (TIMED_OUT)"
         return answer
 
@@ -256,8 +271,8 @@ class Runpod(HttpRemote):
                 missed[_WORKERS] += 1
                 words = error.message
             except WorkerFailed as error:
-                if kind == "process_status" and isinstance(error.output, dict) and error.output.get("status"):
-                    return {**error.output, "error": error.message}  # the SDK takes ``error`` out of a record
+                if kind == "process_status" and error.record:
+                    return error.record
                 raise
         raise self.not_found(process, missed, words)
 
@@ -274,22 +289,19 @@ class Runpod(HttpRemote):
         content = {"input": dict(given)}
         if once:
             return self._call_once(runsync, content, item)
-        try:
-            return self._output(self._finished(self._ask("POST", runsync, content, item)), item)
-        except _Forgotten:
-            pass  # /runsync keeps a result for a minute; /run keeps it for 30
-        try:
-            return self._output(self._finished(self._ask("POST", "run", content, item)), item)
-        except _Forgotten as error:
-            raise NoResult(error.message, item=item) from error
+        words = ""
+        for path in (runsync, "run"):  # /runsync keeps a result for a minute, /run for 30
+            try:
+                return self._output(self._finished(self._ask("POST", path, content, item)), item)
+            except _Forgotten as error:
+                words = error.message
+        raise NoResult(words, item=item)
 
     def _call_once(self, path: str, content: Any, item: str) -> Any:
         """As `call`, of a question that must not be sent again."""
         try:
             answer = self.post_once(f"{self.base}/{path}", content, item=item)
             return self._output(self._finished(answer), item)
-        except _Forgotten as error:
-            raise self.unanswered(NetworkError(error.message, item=item), item) from error
         except NetworkError as error:
             raise self.unanswered(error, item) from error
 
@@ -297,10 +309,12 @@ class Runpod(HttpRemote):
         """The answer in its final state. It is polled for if a worker has still to take the question."""
         if not isinstance(answer, dict):
             raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
+        if "status" not in answer:  # of a gateway that leaves the envelope out
+            return {"status": "COMPLETED", "output": answer.get("output", answer)}
         latest: dict[str, Any] = answer
         began = time.monotonic()
         pauses = chain(POLLS, repeat(POLLS[-1]))
-        while "status" in latest and str(latest["status"]).upper() not in _FINAL:
+        while _state_of(latest) not in _FINAL:
             question = latest.get("id")
             if not isinstance(question, str) or not question:
                 raise ProtocolError("the endpoint's answer has no id", item=self.name)
@@ -323,35 +337,33 @@ class Runpod(HttpRemote):
 
     def _output(self, answer: Mapping[str, Any], item: str) -> Any:
         """The worker's output in a final answer. Raises as `call`."""
-        status = str(answer.get("status", "COMPLETED")).upper()
+        state = _state_of(answer)
         output = answer.get("output")
-        if status == "FAILED":
+        if state == "FAILED":
             raise self._failure(answer.get("error") or output, item, output)
-        if status != "COMPLETED":
-            raise WorkerFailed(f"the endpoint reports {status} for the request", item=item)
-        if "status" not in answer:
-            output = answer.get("output", answer)  # of a gateway that leaves the envelope out
+        if state != "COMPLETED":
+            raise WorkerFailed(f"the endpoint reports {state} for the request", item=item)
         if output is None and isinstance(answer.get("id"), str):
             output = self._streamed(answer["id"])
         if output is None:
             raise _no_result(item)
         words = _error_of(output)
         if words:
-            raise self._failure(words, item, None)
+            raise self._failure(words, item)
         return output
 
-    def _failure(self, words: Any, item: str, output: Any) -> MdlError:
+    def _failure(self, words: Any, item: str, output: Any = None) -> MdlError:
+        """The error that the words of a worker mean. The SDK takes ``error`` out of the record of a process that
+        failed, and gives the rest as its output."""
         text = self.words(words) or "the worker failed, and does not say why"
-        if _TOO_LARGE.search(text):
-            return NoResult(text, item=item, hint=_LIMITS)
-        is_record = isinstance(output, dict) and status_of(output.get("status")) in ("failed", "cancelled")
-        if is_record:
-            return WorkerFailed(text, item=item, output=output)
-        if _UNKNOWN.search(text):
-            return UnknownProcess(text, item=item)
-        if _UNFINISHED.search(text):
-            return NotFinished(text, item=item, hint="--wait waits for it")
-        return WorkerFailed(f"the worker says: {text}", item=item, output=output)
+        record = output if isinstance(output, dict) and output.get("status") else {}
+        if status_of(record.get("status")) in ("failed", "cancelled"):
+            return WorkerFailed(text, item=item, record=record | {"error": text})
+        for pattern, kind, hint in _MEANINGS:
+            if pattern.search(text):
+                return kind(text, item=item, hint=hint)
+        text = f"the worker says: {text}"
+        return WorkerFailed(text, item=item, record=record and record | {"error": text})
 
     def explained(self, error: MdlError) -> MdlError:
         """400, 413 and 502 are all answered to what is too large; only the words tell."""
@@ -361,6 +373,10 @@ class Runpod(HttpRemote):
 
 
 open_remote = Runpod
+
+
+def _state_of(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("status")).upper()
 
 
 def _error_of(output: Any) -> Any:
@@ -399,13 +415,13 @@ def items_of(answer: Any, job: str) -> list[Any]:
     rows = answer.get("download_items") if isinstance(answer, dict) else None
     if not isinstance(rows, list):
         return []
-    return [row for row in rows if _job_of_item(row) in ("", job)]
-
-
-def _job_of_item(row: Any) -> str:
-    url = row.get("url") if isinstance(row, dict) else row
-    match = re.search(r"/results/([^/]+)/", path_of(url)) if isinstance(url, str) else None
-    return match[1] if match else ""
+    items = []
+    for row in rows:
+        url = row.get("url") if isinstance(row, dict) else row
+        match = _JOB_IN_PATH.search(path_of(url)) if isinstance(url, str) else None
+        if match is None or match[1] == job:
+            items.append(row)
+    return items
 
 
 def keyed_outputs(answer: Any, job: str) -> list[Output]:
