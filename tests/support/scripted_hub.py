@@ -66,7 +66,9 @@ class World:
         self.endpoint = Endpoint(token=token)
         self.folder = folder / "listings"
         self.listings = Listings(self.folder)
-        self.http = HttpClient(AllowList.of([]), tokens=[self.endpoint.origin_token], limits=Limits(policy=AT_ONCE))
+        self.http = HttpClient(
+            AllowList.of([]), tokens=[self.endpoint.origin_token], limits=Limits(policy=AT_ONCE), hub=HUB
+        )
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self._mock_access()
         self.next_run()

@@ -188,7 +188,7 @@ def test_a_listing_that_brings_nothing_new(here: World, items: list[str]) -> Non
         links = {"Link": f'<{tree_url(more=f"&cursor={number + 1}")}>; rel="next"'}
         rows = [entry(name) for name in items]
         here.mock.add_response(url=tree_url(more=f"&cursor={number}" * bool(number)), json=rows, headers=links)
-    refused(here, ProtocolError, 6, "brings nothing new")
+    refused(here, ProtocolError, 6, "has nothing new")
 
 
 @pytest.mark.fault(74)

@@ -221,8 +221,8 @@ def upload_page(number: int, *uploads: int, marker: str | None = None) -> Answer
     ("page", "most", "words"),
     [
         (lambda number: upload_page(number, number), MOST_PAGES, "more than 1,000 pages"),
-        (lambda number: upload_page(number, 1), 2, "brings nothing new"),
-        (lambda number: upload_page(number), 1, "brings nothing new"),
+        (lambda number: upload_page(number, 1), 2, "has nothing new"),
+        (lambda number: upload_page(number), 1, "has nothing new"),
         (lambda number: upload_page(number, number, marker="k"), 2, "in circles"),
         (lambda number: upload_page(number, *range(10_001)), 1, "more than 10,000 entries"),
     ],

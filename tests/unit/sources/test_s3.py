@@ -438,7 +438,7 @@ def a_page(keys: Sequence[str], token: str) -> Answer:
 @pytest.mark.parametrize(
     ("page", "most", "words"),
     [
-        (lambda number: a_page(["a"], str(number)), 2, "brings nothing new"),
+        (lambda number: a_page(["a"], str(number)), 2, "has nothing new"),
         (lambda number: a_page([f"a{number}"], "7"), 2, "in circles"),
     ],
     ids=["the same page", "the same token"],
