@@ -26,7 +26,7 @@ from mdl.sources.url_origin import UrlOrigin
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.net.client import OpenResponse
+    from mdl.net.follower import OpenResponse
     from mdl.net.locators import Body, Link, Locate
     from mdl.net.network import Network
 

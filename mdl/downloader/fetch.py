@@ -22,8 +22,9 @@ from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.listener import Listener
 from mdl.net.allowlist import host_of, origin_of
-from mdl.net.client import HttpClient, OpenResponse
+from mdl.net.client import HttpClient
 from mdl.net.connection import Interrupter
+from mdl.net.follower import OpenResponse
 from mdl.net.headers import content_length, parse_size, recorded_digest
 from mdl.net.policy import VersionChanged
 from mdl.net.ranges import ByteRange

@@ -27,7 +27,7 @@ from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of, origin_of
-from mdl.net.client import OpenResponse
+from mdl.net.follower import OpenResponse
 from mdl.net.headers import attached_name, content_length
 from mdl.net.locators import Link
 from mdl.paths import RelPath, names_for_a_hint

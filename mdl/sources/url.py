@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mdl.listener import Listener
-    from mdl.net.client import HttpClient, OpenResponse
+    from mdl.net.client import HttpClient
+    from mdl.net.follower import OpenResponse
 
 _Reader = Callable[["OpenResponse"], RemoteFile]
 """What makes a file of the head of an answer."""

@@ -110,7 +110,7 @@ class _Server:
         self.left_home = self.was_https = False
         self.hosts = AllowList.of(_PATTERNS)
         self.http = HttpClient(self.hosts, tokens=[OriginToken(f"{_HUB}:443", "hf_secret")])
-        self.http._transport = httpx.MockTransport(self.answer)  # type: ignore[assignment]
+        self.http.sender.transport = httpx.MockTransport(self.answer)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         url = request.url

@@ -58,7 +58,7 @@ class World:
         """Bring the results of jobs to ``folder/m0``, ``folder/m1`` and so on."""
         store = Store(folder)
         resolver = Resolver(self.context)
-        self.http.locate = resolver.locate
+        self.http.follower.locate = resolver.locate
         models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
         return get(
             Context(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION),

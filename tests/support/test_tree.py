@@ -21,7 +21,6 @@ WHOLE_TREE = {
 PRIVATE = {
     # The control that a test finds a leak: the check is taken away.
     "plugins/bundle/test_bundle.py": {"_Import", "_check", "_check_remote"},
-    "unit/net/test_credentials.py": {"_authorized"},
     # A race between two steps of one method, which nothing from outside can hit.
     "cli/test_import.py": {"_Import", "_place"},
     # The clock of a connection runs while the test decides how much the client has taken.
@@ -29,7 +28,6 @@ PRIVATE = {
     # The demo without its steps.
     "cli/test_schemas.py": {"_download", "_release"},
     # Readers of other people's bytes, that a public name calls only after a request.
-    "fuzz/net.py": {"_transport"},
     "fuzz/targets.py": {"_found", "_parse_item"},
     # Names of Python's and of libraries, which have no public one.
     "conftest.py": {"_get_local_constants"},

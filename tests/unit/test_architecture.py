@@ -46,9 +46,10 @@ ONLY = {
 _PURE = """
     bounds net/pagination describe formatting paths weights/safetensors presigned redact crc_json files events listener
     errors reports json_stream weights/end_records weights/junk weights/known_formats units values
-    net/allowlist net/credentials net/headers net/pacer net/policy net/proxies net/redirects net/server_messages
-    net/ranges net/range_requests net/http_errors net/responses downloader/plan downloader/content_check
-    downloader/connection_scaler downloader/__init__ downloader/download downloader/schedule downloader/segment
+    net/allowlist net/credentials net/headers net/host_access net/pacer net/policy net/proxies net/redirects
+    net/ranges net/range_requests net/server_messages net/http_errors net/responses
+    downloader/plan downloader/content_check downloader/connection_scaler
+    downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin sources/hub_protocol results/outputs results/answers results/answer_keys results/answer_names
     config/remotes jobs/job
     jobs/lines console/state console/remarks

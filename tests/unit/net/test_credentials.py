@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from mdl.errors import MdlError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.credentials import HostCredential
+from mdl.net.host_access import HostAccess
 
 SECRET = "canary-user:canary-word"
 SENT = {
@@ -146,9 +147,9 @@ def test_it_follows_no_redirect(sites: Sites) -> None:
 @pytest.mark.parametrize("rule", ["is_named", "is_for"])
 def test_the_rule_is_needed(sites: Sites, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """The control: without the rule about redirects, or that about the host, the same check finds the leak."""
-    ask: Callable[..., tuple[str, Mapping[str, str], str]] = HttpClient._authorized
     if rule == "is_named":
-        monkeypatch.setattr(HttpClient, "_authorized", lambda *a, **k: ask(*a, **{**k, "is_named": True}))
+        proof = HostAccess.proof
+        monkeypatch.setattr(HostAccess, "proof", lambda *a, **k: proof(*a, **{**k, "is_named": True}))
     else:
         monkeypatch.setattr(HostCredential, "is_for", lambda _self, _url: True)
     chain = ("own", "other", "own") if rule == "is_named" else ("other", "own")

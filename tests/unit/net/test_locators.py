@@ -35,11 +35,11 @@ def body_of(http: HttpClient, url: str, headers: dict[str, str] | None = None) -
 
 def test_a_link_is_followed_as_a_redirect_is(http: HttpClient, server: FaultyServer) -> None:
     """The bytes come from the link, which is remembered; the key of its origin is not sent unless the link says so."""
-    http.locate = lambda url: Link(f"{server.url}/{url.rpartition('/')[2]}?X-Amz-Signature=1")
+    http.follower.locate = lambda url: Link(f"{server.url}/{url.rpartition('/')[2]}?X-Amz-Signature=1")
     with http.open("GET", "job://gpu/p1/f") as opened:
         assert opened.location == f"{server.url}/f?X-Amz-Signature=1"
         assert b"".join(bytes(block) for block in http.body(opened)) == SMALL
-    http.locate = lambda url: Link(f"{server.url}/f", authorized=True)
+    http.follower.locate = lambda url: Link(f"{server.url}/f", authorized=True)
     with http.open("GET", "job://gpu/p1/f") as opened:
         assert opened.location is None  # so the locator is asked again, and the key is sent again
     sent = [request.header("authorization") for request in server.requests]
@@ -48,7 +48,7 @@ def test_a_link_is_followed_as_a_redirect_is(http: HttpClient, server: FaultySer
 
 def test_a_link_to_a_strange_host_is_refused(http: HttpClient, server: FaultyServer) -> None:
     """A worker's answer cannot lead mdl to a host that nobody allowed."""
-    http.locate = lambda url: Link("http://10.1.2.3/f")
+    http.follower.locate = lambda url: Link("http://10.1.2.3/f")
     with pytest.raises(MdlError, match=r"10\.1\.2\.3 is not on the allow-list"), http.open("GET", "job://gpu/p1/f"):
         pass
     assert server.requests == []
@@ -60,7 +60,7 @@ def test_an_error_of_a_locator_is_the_error_of_the_request(http: HttpClient) -> 
     def locate(url: str) -> Link:
         raise NotFound("no such job", item="p1")
 
-    http.locate = locate
+    http.follower.locate = locate
     with pytest.raises(NotFound, match="no such job"), http.open("GET", "job://gpu/p1/f"):
         pass
 
@@ -73,9 +73,9 @@ def test_patience_is_for_the_first_byte_alone(http: HttpClient) -> None:
         return replace(answer, status=None, headers=(), body=[0.5, answer.head(), *answer.pieces()])
 
     with FaultyServer(late) as server:
-        http.locate = lambda url: Link(f"{server.url}/f", patience=30, authorized=True)
+        http.follower.locate = lambda url: Link(f"{server.url}/f", patience=30, authorized=True)
         assert body_of(http, "job://box/j1/f") == SMALL
-        http.locate = lambda url: Link(f"{server.url}/f")
+        http.follower.locate = lambda url: Link(f"{server.url}/f")
         with pytest.raises(NetworkError):
             body_of(http, "job://box/j1/f")
 
@@ -86,7 +86,7 @@ def test_whether_a_refused_link_is_made_anew(http: HttpClient, status: int, is_f
     """A 403 may mean that the link has expired, if only on its way: the caller asks the locator again. What is not
     there by a link that was signed just now will not be there by the next one."""
     with FaultyServer(faults.answers(status, body=b"Request has expired")) as server:
-        http.locate = lambda url: Link(f"{server.url}/f", is_fresh=is_fresh)
+        http.follower.locate = lambda url: Link(f"{server.url}/f", is_fresh=is_fresh)
         with pytest.raises(AuthError if status == 403 else NotFound) as caught, http.open("GET", "s3://b/f"):
             pass
         assert caught.value.redirected == (status == 403 or not is_fresh)
@@ -112,7 +112,7 @@ def test_a_body_answers_as_a_server_does(data: bytes, start: int, length: int | 
 def test_a_body_comes_without_a_connection(http: HttpClient, tmp_path: Path) -> None:
     """What is at hand is read as any answer is, block by block."""
     blocks = [bytes([n]) * 100_000 for n in range(20)]
-    http.locate = lambda url: Body(lambda start, stop: Part(2_000_000, iter(blocks), {"ETag": '"1"'}))
+    http.follower.locate = lambda url: Body(lambda start, stop: Part(2_000_000, iter(blocks), {"ETag": '"1"'}))
     assert body_of(http, "s3://b/f") == b"".join(blocks)
 
 

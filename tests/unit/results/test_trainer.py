@@ -271,7 +271,7 @@ def test_the_key_goes_to_the_server_alone(scripted: World, script: Script) -> No
         }
         remote = scripted.open("box")
         [file] = remote.files(JobOrigin("box", "j1"))
-        scripted.http.locate = remote.locate
+        scripted.http.follower.locate = remote.locate
         with scripted.http.open("GET", file.url) as opened:
             assert opened.status == 200
         assert [request.header("authorization") for request in other.requests] == [None]
@@ -363,7 +363,7 @@ def test_a_stop_while_the_server_packs(scripted: World, script: Script) -> None:
     }
     remote = scripted.open("box")
     [file] = remote.files(JobOrigin("box", "j1"))
-    scripted.http.locate = remote.locate
+    scripted.http.follower.locate = remote.locate
 
     def ask() -> None:
         with scripted.http.open("GET", file.url):

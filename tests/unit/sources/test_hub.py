@@ -346,7 +346,7 @@ def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None
     of it has the limit of other answers."""
     monkeypatch.setitem(HttpClient.json_lists.__kwdefaults__, "most", 10_000)
     here.mock.add_response(url=tree_url(), content=b"[" + b" " * 10_000 + b"]")
-    error = refused(here, ProtocolError, 6, "more than 10,000 bytes")
+    error = refused(here, ProtocolError, 6, "over 10,000 bytes")
     assert "/resolve/" in str(error.hint)
     monkeypatch.setitem(HttpClient.json_lists.__kwdefaults__, "most", LARGEST_LIST)
     here.next_run()

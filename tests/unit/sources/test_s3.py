@@ -92,7 +92,7 @@ def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> 
     )
     OPEN.append(http)
     source = S3Source(found)
-    http.locate = source.locate
+    http.follower.locate = source.locate
     return source
 
 
