@@ -733,20 +733,8 @@ class Client:
                 network = self.resolver(context.store, lambda locate: open_network(locate=locate)).network
                 return network.http if network is not None else None
 
-            def ask(model: Model) -> Sequence[RemoteFile]:
-                """What the hub has of a model; nothing offline."""
-                if self.config.is_offline:
-                    return ()
-                open_network = partial(
-                    self.network.open, [model], lock=self.catalogs.locked, cancel=context.store.cancel
-                )
-                resolver = self.resolver(context.store, lambda locate: open_network(locate=locate), context.on_event)
-                if resolver.network is not None:
-                    stack.enter_context(resolver.network)
-                return resolver.resolve_each(model).files
-
             request = VerifyRequest(tuple(models), force, strict)
-            return verify(context, request, connect=connect if repair else None, ask=ask)
+            return verify(context, request, connect=connect if repair else None)
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:
@@ -763,15 +751,14 @@ class Client:
         self,
         targets: Targets | None = None,
         *,
-        beyond_pins: bool = False,
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
     ) -> OutdatedReport:
         """Compare what is here, and what is locked, with what is newest at the sources: of ``targets``, or of every
         model that is here or locked. Nothing is written.
 
-        ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
-        Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
+        What cannot be asked is in the report. Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and
+        `LockError` offline.
         """
         from mdl.ops.outdated import outdated
 
@@ -781,7 +768,7 @@ class Client:
             here = {model.name for model in models}
             models += [one for one in self.catalog.meant() if one.name in lock.models and one.name not in here]
         with self.context(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as context:
-            return outdated(context, models, lock, beyond_pins=beyond_pins)
+            return outdated(context, models, lock)
 
     def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
         """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,

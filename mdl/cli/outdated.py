@@ -25,7 +25,7 @@ UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not
 @command(
     "outdated",
     "mdl outdated  # everything that is here or locked",
-    "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
+    "mdl outdated bert-fa --exit-code  # for a script: 8 if it moved",
 )
 def outdated(
     session: Session,
@@ -34,15 +34,12 @@ def outdated(
         list[str] | None,
         argument("NAME", "Models and groups; without one, all that is here or locked."),
     ] = None,
-    beyond_pins: Annotated[
-        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
-    ] = False,
     exit_code: Annotated[bool, flag("--exit-code", "Exit code 8 if anything moved at its source.")] = False,
 ) -> int:
     """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
     client = session.client(settings)
     with session.console.watch() as on_event:
-        report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
+        report = client.outdated(names or None, on_event=on_event)
         on_event.end_with(report.error)
     outdated_models = [model for model in report.models if model.state == "outdated"]
     error = report.error
@@ -119,7 +116,7 @@ def _update_of(model: ModelVersion) -> str:
         case "missing":
             return f"not here: {changed}"
         case "pinned":
-            return f"pinned; {changed} newer" if model.changes else "pinned"
+            return "pinned"
     if not model.changes:
         return "up to date" if model.state == "current" else "the same bytes; the lock is older"
     kinds: Counter[str] = Counter(change.change for change in model.changes)

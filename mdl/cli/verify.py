@@ -17,7 +17,7 @@ from mdl.paths import shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import Client, VerifyReport
+    from mdl import VerifyReport
 
 
 @value_class
@@ -67,27 +67,28 @@ def verify(
         )
         on_event.end_with(report.error)
     models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
-    report = _spelled(report, client.labels(models, into=choice.into))
-    note = report.note_on_changed()
-    if names or choice.into or settings.get("home"):
-        note = report.note_on_changed(_command(session, "replace"))
-        if report.wrong and report.remedy:
-            hint = report.remedy.hint(_command(session, report.remedy.kind))
-            report = replace(report, wrong=report.wrong.but(hint=hint))
-    if note and not (report.remedy and report.remedy.kind == "replace"):  # else the error's hint says it
+    labels = client.labels(models, into=choice.into)
+    is_narrowed = bool(names or choice.into or settings.get("home"))
+    report = _spelled(session, report, labels, is_narrowed=is_narrowed)
+    is_in_hint = report.remedy is not None and report.remedy.kind == "replace"
+    note = report.note_on_changed(_command(session, "replace") if is_narrowed else "")
+    if note and not is_in_hint:
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
-    return session.show({"models": models_facts}, lambda: _show_verified(session, report, client), error=report.error)
+    return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
 
 
-def _spelled(report: VerifyReport, labels: Mapping[str, str]) -> VerifyReport:
-    """The report with the names of the models as people write them."""
+def _spelled(session: Session, report: VerifyReport, labels: Mapping[str, str], *, is_narrowed: bool) -> VerifyReport:
+    """The report with the names of the models as people write them. If what is verified ``is_narrowed``, its hint is
+    the command that was typed, as one that fetches."""
     spelled = replace(report, models={labels.get(name, name): files for name, files in report.models.items()})
-    if not report.wrong or not report.remedy:
+    remedy = report.remedy
+    if remedy is None or report.wrong is None:
         return spelled
-    remedy = replace(report.remedy, models=tuple(labels.get(name, name) for name in report.remedy.models))
-    return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=remedy.hint()))
+    remedy = replace(remedy, models=tuple(labels.get(name, name) for name in remedy.models))
+    command = _command(session, remedy.kind) if is_narrowed else ""
+    return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=remedy.hint(command)))
 
 
 def _command(session: Session, kind: str) -> str:
@@ -99,7 +100,7 @@ def _command(session: Session, kind: str) -> str:
     return typed(with_flags(words, [flag for flag in wanted if flag not in words]))
 
 
-def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:
+def _show_verified(session: Session, report: VerifyReport) -> None:
     """Show what is not ok, and one line for the whole; the digests of all if that was asked for."""
     console = session.console
     counts = Counter[str]()
@@ -126,6 +127,4 @@ def _show_verified(session: Session, report: VerifyReport, client: Client) -> No
     elif ok or counts:
         console.note(summary)
     elif not report.errors:
-        unread = sum(status.files_present for _, status in client.inventory().models)
-        others = f"; {counted(unread, 'file')} of other programs not read, see: mdl list --local" if unread else ""
-        console.note(f"nothing of mdl's is here to verify{others}")
+        console.note("nothing of mdl's is here to verify; 'mdl list --local' shows what other programs brought")

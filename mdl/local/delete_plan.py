@@ -208,8 +208,13 @@ def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """Plan the deletion of a repository of the hub's cache, no matter which program brought it, or of the part of it
     that ``origin`` means; if it has a revision, of that revision alone."""
     cached = repo_on_disk(store, origin)
-    entries = cached.entries_meant(origin)
     is_whole = origin.is_whole and not origin.revision
+    commit = None
+    entries: list[CacheEntry] = []
+    if origin.revision:
+        commit = cached.repo.commit_of(origin.revision)
+    if commit or not origin.revision:
+        entries = cached.entries_of(commit, origin)
     name = str(origin)
     deletion = Deletion(store, name, name.removeprefix("hf:"), cached.repo.folder, [])
     if entries or is_whole:

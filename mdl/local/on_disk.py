@@ -197,12 +197,12 @@ class RepoOnDisk:
             entries.append(CacheEntry(commit, path, None, tuple(of_file)))
         return entries
 
-    def entries_meant(self, origin: HubOrigin) -> list[CacheEntry]:
-        """The entries that a reference to this repository means: of its revision, if it has one, and of its part."""
-        entries = self.entries
-        if origin.revision:
-            commit = self.repo.commit_of(origin.revision)
-            entries = [entry for entry in entries if entry.commit == commit]
+    def entries_of(self, commit: str | None, origin: HubOrigin) -> list[CacheEntry]:
+        """The entries at a commit, or at all, that are of the part of the repository that a reference means."""
+        entries: list[CacheEntry] = []
+        for entry in self.entries:
+            if commit in (None, entry.commit):
+                entries.append(entry)
         meant = set(part_of(origin, [entry.path for entry in entries]))
         return [entry for entry in entries if entry.path in meant]
 
@@ -256,32 +256,29 @@ def cached_models(store: Store) -> Iterator[Model]:
 
 
 def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
-    """Return the files of a model in the hub's cache that mdl has no receipt of, with the digests that the cache tells.
-    Raises `NotFound` if the model's patterns fit none of them."""
+    """Return the files of a model in the hub's cache that mdl has no receipt of. Their digests are those by which
+    their blobs are named, or those that the hub's client has noted. Raises `NotFound` if the model's patterns fit none
+    of them."""
     files: list[RemoteFile] = []
     for origin in hub_origins(model):
         cached = repo_on_disk(store, origin)
         commit = cached.repo.commit_of(origin.revision or "main")
         if commit is None and origin.revision:
             continue
-        here = [file for file in cached.strangers if commit in (None, file.commit)]
-        meant = part_of(origin, [file.path for file in here])
         of_origin: list[RemoteFile] = []
-        for file in here:
-            remote = file.remote(cached.repo.origin, endpoint)
-            if remote is not None and file.path in meant:
-                of_origin.append(_with_digest(remote, cached.repo))
+        for entry in cached.entries_of(commit, origin):
+            remote = None
+            if entry.file is not None and not entry.receipts:
+                remote = entry.file.remote(cached.repo.origin, endpoint)
+            if remote is None:
+                continue
+            noted = cached.repo.listed(entry.commit).get(entry.path)
+            if remote.digest is None and noted is not None:
+                remote = replace(remote, digest=noted[1])
+            of_origin.append(remote)
         if of_origin:
             files += narrow(of_origin, model.include, model.exclude, origin.label)
     return files
-
-
-def _with_digest(remote: RemoteFile, repo: CachedRepo) -> RemoteFile:
-    """A file with its digest, if that is known: from the name of its blob, or from a listing of the hub's client."""
-    if remote.digest is not None or remote.hub is None:
-        return remote
-    size_and_digest = repo.listed(remote.hub.revision).get(remote.hub.path)
-    return replace(remote, digest=size_and_digest[1]) if size_and_digest else remote
 
 
 # What receipts and references tell of a model.

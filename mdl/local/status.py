@@ -19,6 +19,7 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
+from mdl.hashing import Fingerprint
 from mdl.local.on_disk import hub_origins, meant_paths
 from mdl.paths import RelPath
 from mdl.values import value_class
@@ -101,24 +102,22 @@ def can_run_code(path: Path, name: str) -> bool | None:
 
 def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     """The path of the one file of a model that is on this disk. Of a model that a reference to a part of a repository
-    or a bucket means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if
-    none is here, `UsageError` that lists them if there are several."""
+    means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if none is here,
+    `UsageError` that lists them if there are several."""
     here = [row.remote.path.text for row in status.rows if row.is_here]
     origins = hub_origins(model)
-    meant: set[str] = set()
+    meant = set() if origins else set(here)
     for origin in origins:
         meant.update(part_of(origin, here))
-    if not origins:
-        meant.update(here)
+    if len(meant) == 1:
+        return RelPath(meant.pop()).under(status.path)
     if not meant:
         raise NotFound("no file of it is on this disk", item=typed)
-    if len(meant) > 1:
-        names = listed(sorted(meant), most=_NAMED)
-        hint = f"take the folder: mdl path {typed}"
-        if origins:
-            hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
-        raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
-    return RelPath(meant.pop()).under(status.path)
+    names = listed(sorted(meant), most=_NAMED)
+    hint = f"take the folder: mdl path {typed}"
+    if origins:
+        hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
+    raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
 
 
 Judgement = Literal["present", "unverified", "changed", "corrupt", "partial", "missing"]
@@ -130,16 +129,47 @@ def judge(local: LocalFile, remote: RemoteFile) -> Judgement:
     ``changed``: somebody edited it after mdl wrote it. ``corrupt``: other bytes, or no file at all, are in its place;
     without reading that is not known, and a file that is not the one at its source is ``missing``.
     """
-    unfinished: Judgement = "partial" if local.partial else "missing"
-    if local.kind == "absent":
-        return unfinished
-    if local.kind != "file":
+    if local.kind == "file":
+        if local.fingerprint is not None:
+            return _judge_bytes(local, local.fingerprint, remote)
+        if _seems_right(local, remote):
+            return "present" if _seems_vouched_for(local, remote) else "unverified"
+        if local.is_edited:
+            return "changed"
+    elif local.kind != "absent":
         return "corrupt"
-    if _is_right(local, remote):
-        return "present" if _is_vouched_for(local, remote) else "unverified"
-    if local.is_edited:
-        return "changed"
-    return "corrupt" if local.fingerprint is not None else unfinished
+    return "partial" if local.partial else "missing"
+
+
+def _judge_bytes(local: LocalFile, fingerprint: Fingerprint, remote: RemoteFile) -> Judgement:
+    """Judge a file that was read. A right one is ``present`` only if somebody else than the folder that brought it
+    says which digest it has."""
+    has_size = remote.size in (None, fingerprint.size)
+    has_bytes = remote.digest in (None, fingerprint.digest)
+    if has_size and has_bytes:
+        return "present" if remote.is_vouched_for else "unverified"
+    return "changed" if local.is_edited else "corrupt"
+
+
+def _seems_right(local: LocalFile, remote: RemoteFile) -> bool:
+    """Tell whether a file that was not read is the one at its source, as far as its size and its receipt tell."""
+    if local.stamp is None or remote.size not in (None, local.stamp.size):
+        return False
+    receipt = local.receipt
+    if receipt is None:
+        return True
+    if not local.untouched:
+        return False
+    is_comparable = remote.digest is None or remote.digest.algorithm == receipt.digest.algorithm
+    return receipt.matches(remote) if is_comparable else True
+
+
+def _seems_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
+    """Tell whether somebody else than the folder that brought a file said that the bytes of its receipt are right."""
+    receipt = local.receipt
+    if receipt is None:
+        return False
+    return receipt.is_vouched_for or (remote.is_vouched_for and remote.digest == receipt.digest)
 
 
 def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
@@ -147,45 +177,23 @@ def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
     the one in the receipt of what came from there. Pure."""
     if receipt is None or remote.digest is not None:
         return remote
-    is_sure = receipt.is_vouched_for and receipt.matches(remote)
-    return replace(remote, digest=receipt.digest, vouched_by=receipt.vouched_by if is_sure else "folder")
-
-
-def _is_right(local: LocalFile, remote: RemoteFile) -> bool:
-    """Tell whether a file is the one at its source, as far as is known."""
-    receipt = local.receipt
-    wanted = remote.digest
-    if local.fingerprint is not None:
-        has_its_size = remote.size in (None, local.fingerprint.size)
-        return has_its_size and wanted in (None, local.fingerprint.digest)
-    if local.stamp is None or remote.size not in (None, local.stamp.size):
-        return False
-    if receipt is None:
-        return True
-    is_not_comparable = wanted is not None and wanted.algorithm != receipt.digest.algorithm
-    return local.untouched and (is_not_comparable or receipt.matches(remote))
-
-
-def _is_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
-    """Tell whether somebody else than the folder that brought a right file says that its bytes are right."""
-    if local.fingerprint is not None:
-        return remote.is_vouched_for
-    receipt = local.receipt
-    if receipt is None:
-        return False
-    return receipt.is_vouched_for or (remote.is_vouched_for and remote.digest == receipt.digest)
+    if not receipt.matches(remote):
+        return replace(remote, digest=receipt.digest, vouched_by="folder")
+    vouched_by = receipt.vouched_by if receipt.is_vouched_for else "folder"
+    return replace(remote, digest=receipt.digest, size=receipt.stamp.size, vouched_by=vouched_by)
 
 
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
     judgement = judge(local, remote)
     if local.stamp is None or judgement not in ("present", "unverified", "changed"):
-        return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
-    status: Status = "present" if judgement == "present" else "unverified"  # only reading tells what was changed
-    since = local.stamp.mtime_ns / 1e9
+        status: Status = "partial" if local.partial else "missing"
+        return FileStatus(remote, status, local.partial, is_own=True)
+    status = "present" if judgement == "present" else "unverified"  # only reading tells what was changed
+    found = FileStatus(remote, status, local.stamp.size, since=local.stamp.mtime_ns / 1e9)
     if local.receipt is None:
-        return FileStatus(remote, status, local.stamp.size, since=since)
-    return FileStatus(remote, status, local.stamp.size, local.receipt.commit, since, is_own=True)
+        return found
+    return replace(found, commit=local.receipt.commit, is_own=True)
 
 
 def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status:
@@ -253,18 +261,19 @@ def status_by_receipts(
     """Judge a model by its receipts. ``known`` are its files as its source has them: those without a
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
     wanted them. Raises as `model_status`."""
-    listed = {remote.path: remote for remote in known}
+    without_receipt = {remote.path: remote for remote in known}
     rows: dict[RelPath, FileStatus] = {}
     for receipt in receipts:
-        remote = listed.pop(receipt.path, None)
+        remote = without_receipt.pop(receipt.path, None)
         if remote is None or remote.vouched_by == "first use" or not receipt.matches(remote):
             remote = as_vouched_for(receipt)  # its source has another version, or only says what came first
         rows[receipt.path] = _look(name, remote, store)
     wanted = store.receipts.wanted(name)
-    for remote in listed.values():
+    for path, remote in without_receipt.items():
         row = _look(name, remote, store)
-        if is_exact or remote.path.text in wanted or row.bytes_present:
-            rows[remote.path] = row
+        is_wanted = is_exact or path.text in wanted
+        if is_wanted or row.bytes_present:
+            rows[path] = row
     is_complete = is_exact or wanted <= {path.text for path in rows}
     return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
 
@@ -278,26 +287,27 @@ def as_vouched_for(receipt: Receipt) -> RemoteFile:
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
     """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
-    present = 0
+    files_present = 0
     bytes_present = 0
-    size: int | None = 0 if is_complete else None
-    has_own = False
+    size = 0
+    is_size_known = is_complete
+    brought_by: BroughtBy | None = None
     for row in rows:
         bytes_present += row.bytes_present
-        present += row.is_here
-        has_own = has_own or (row.is_own and row.bytes_present > 0)
-        if size is not None:
-            size = None if row.remote.size is None else size + row.remote.size
-    brought_by: BroughtBy | None = None
-    if present or bytes_present:
-        brought_by = "mdl" if has_own else "other"
+        files_present += row.is_here
+        size += row.remote.size or 0
+        is_size_known = is_size_known and row.remote.size is not None
+        if row.is_own and row.bytes_present:
+            brought_by = "mdl"
+    if brought_by is None and files_present:
+        brought_by = "other"
     return ModelStatus(
         path=store.folder(name),
         status=joint_status((row.status for row in rows), is_complete=is_complete),
         rows=tuple(rows),
         files=len(rows) if is_complete else None,
-        files_present=present,
-        bytes=size,
+        files_present=files_present,
+        bytes=size if is_size_known else None,
         bytes_present=bytes_present,
         layout=store.layout.name,
         brought_by=brought_by,

@@ -7,7 +7,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 
 _WRONG = ("corrupt", "missing")
 """The verdicts on files that a repair fetches; with force also ``changed``."""
-_LARGE = 2**19
 READERS = min(4, os.cpu_count() or 1)
-"""The number of files of at least so many bytes that are read at once."""
+"""The number of files that are read at once."""
 _NAMED = 5
 """The number of files that one error names."""
 _WORDS: dict[Judgement, str] = {"present": "ok", "partial": "missing"}
@@ -140,7 +139,7 @@ class VerifyReport(BaseReport):
 
 @small_value_class
 class Checked:
-    """A file with its verdict."""
+    """A file with its verdict. ``remote`` is what it was compared with, as `expected_file` has it."""
 
     model: str
     remote: RemoteFile
@@ -155,6 +154,11 @@ class Checked:
     def is_wrong(self) -> bool:
         """Tell whether a repair fetches it."""
         return self.status in _WRONG
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether it is here in some state, or was."""
+        return self.status != "missing" or self.local.receipt is not None
 
     @property
     def item(self) -> str:
@@ -181,12 +185,8 @@ def verify(
     request: VerifyRequest,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
-    ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
 ) -> VerifyReport:
-    """Read every file of the models again and compare it with its digest.
-
-    ``ask`` asks the source of a model for its files, of which another program has brought some to the hub's cache
-    without their digests; without it, or if it fails, these are unverified.
+    """Read every file of the models again and compare it with its digest. Nobody is asked for digests (ADR 100).
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. What fails for one file hinders no other.
@@ -195,15 +195,11 @@ def verify(
     began = time.monotonic()
     models = request.models
     errors: dict[str, MdlError] = {}
-    rows = check(models, context, errors, ask)
+    rows = check(models, context, errors)
     names = {row.model for row in rows if row.is_to_repair(request.force)}
-    wrong_models = [model for model in models if model.name in names]
     bytes_fetched = None
-    if connect is not None and wrong_models:
-        urls: list[str] = []
-        for row in rows:
-            urls += _urls(row.remote)
-        http = connect(urls)
+    if connect is not None and names:
+        http = connect(_urls(rows))
         if http is None:
             hint = online_hint(context.offline_by)
             for name in sorted(names):
@@ -211,7 +207,7 @@ def verify(
         else:
             with http, model_locks(models, context):
                 bytes_fetched = repair(rows, context, http, force=request.force, errors=errors).bytes_fetched
-                again = check(wrong_models, context, errors, ask)
+                again = check([model for model in models if model.name in names], context, errors)
                 _mark_complete(again, context.store)
             rows = [row for row in rows if row.model not in names] + again
 
@@ -222,8 +218,8 @@ def verify(
         verdicts[row.model].append(row.verdict)
         if not row.is_wrong and row.local.fingerprint is not None:
             bytes_read += row.local.fingerprint.size
-        is_explained = row.is_wrong and (row.model in errors or row.item in errors)
-        if not is_explained:  # else an error says why it is still wrong: that is one reason, not two
+        is_explained = row.model in errors or row.item in errors
+        if not (row.is_wrong and is_explained):  # else an error says why it is still wrong: one reason, not two
             unexplained.append(row)
     wrong, remedy = _failure(unexplained, strict=request.strict)
     return VerifyReport(
@@ -250,28 +246,26 @@ def _mark_complete(rows: Sequence[Checked], store: Store) -> None:
 # Reading.
 
 
-def check(
-    models: Sequence[Model],
-    context: Context,
-    errors: dict[str, MdlError],
-    ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
-) -> list[Checked]:
-    """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
-    that cannot be checked the error goes into ``errors``."""
+def check(models: Sequence[Model], context: Context, errors: dict[str, MdlError]) -> list[Checked]:
+    """Hash every file of ``models``, several at once. A corrupt one is distrusted from now on. Of a model that cannot
+    be checked the error goes into ``errors``."""
     store = context.store
     expected: list[tuple[str, RemoteFile]] = []
     failed: dict[str, MdlError] = {}
     for model in models:
         try:
-            for remote in store.apart(model.name, _expected(model, context, ask)):
+            for remote in store.apart(model.name, _expected(model, context)):
                 expected.append((model.name, remote))
         except MdlError as error:
             failed[model.name] = error.on(model.name)
-    calls = [partial(check_file, name, remote, store) for name, remote in expected if is_large(remote)]
     rows: list[Checked] = []
-    with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as large:
+    calls = [partial(check_file, name, remote, store) for name, remote in expected]
+    with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as outcomes:
         for name, remote in expected:
-            row = _next_row(name, remote, context, large)
+            with contextlib.suppress(MdlError):  # the outcome has this error too
+                if store.is_named(name, remote):
+                    context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
+            row = next(outcomes)
             if isinstance(row, MdlError):
                 failed[name] = row.on(name)
                 continue
@@ -283,26 +277,6 @@ def check(
     return [row for row in rows if row.model not in failed]
 
 
-def _next_row(
-    name: str, remote: RemoteFile, context: Context, large: Iterator[Checked | MdlError]
-) -> Checked | MdlError:
-    """Tell that a file is read now, and return its verdict, or why there is none."""
-    try:
-        if context.store.is_named(name, remote):
-            context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
-        if not is_large(remote):
-            return check_file(name, remote, context.store)
-    except MdlError as error:
-        if not is_large(remote):
-            return error
-    return next(large)
-
-
-def is_large(remote: RemoteFile) -> bool:
-    """Tell whether another thread can begin to read the file in less time than it takes to read it."""
-    return (remote.size or 0) >= _LARGE
-
-
 def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     """Read a file and judge it. Raises `StorageError`, `StateError`, `Cancelled`."""
     asked = expected_file(remote, store.receipts.get(model, remote.path, remote))
@@ -312,8 +286,6 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     actual = local.why or None
     if local.fingerprint is not None:
         actual = str(local.fingerprint.digest)
-        if local.fingerprint.digest == asked.digest:
-            actual = str(asked.digest)
     if status in ("ok", "unverified"):
         pointer = store.pointer_state(model, asked)
         if pointer != "right":
@@ -322,12 +294,10 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     expected = str(asked.digest) if asked.digest else None
     name = remote.path.text
     code = can_run_code(store.final_path(model, asked), name)
-    return Checked(model, remote, local, VerifiedFile(name, status, expected, actual, code))
+    return Checked(model, asked, local, VerifiedFile(name, status, expected, actual, code))
 
 
-def _expected(
-    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
-) -> Sequence[RemoteFile]:
+def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
     """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
     formats; else those that have a receipt, or that another program brought to the hub's cache.
 
@@ -336,39 +306,15 @@ def _expected(
     store = context.store
     receipts = store.receipts.of_model(model.name)
     if store.layout.is_by_digest and not receipts:
-        cached = _cached(model, context, ask)
+        cached = cached_files(store, model, context.endpoint)
         if cached:
             return cached
     known = context.resolver.known(model)
     if known is None:
         return _by_receipts(model, receipts, context)
-    paths = {remote.path for remote in known}
-    others = {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()} - paths
+    in_all_formats = context.resolver.known(model, in_all_formats=True) or ()
+    others = {remote.path for remote in in_all_formats}.difference(remote.path for remote in known)
     return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in others]
-
-
-def _cached(
-    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
-) -> Sequence[RemoteFile]:
-    """Return what another program has brought of a model to the hub's cache. The digests are the names of the blobs, or
-    those of a listing."""
-    files = cached_files(context.store, model, context.endpoint)
-    files = _with_digests(files, context.resolver.known(model) or ())
-    if ask is not None and any(file.digest is None for file in files):
-        with contextlib.suppress(MdlError):
-            files = _with_digests(files, ask(model))
-    return files
-
-
-def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files; of those without a digest what a listing says of them."""
-    listed = {(file.commit, file.path): file for file in listing}
-    described: list[RemoteFile] = []
-    for file in files:
-        if file.digest is None:
-            file = listed.get((file.commit, file.path), file)
-        described.append(file)
-    return described
 
 
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
@@ -402,13 +348,7 @@ def repair(
         if error is not None:
             errors[row.item] = error
             continue
-        remote = row.remote
-        receipt = context.store.receipts.get(row.model, remote.path, remote)
-        if receipt is not None and remote.digest is None:
-            remote = replace(remote, digest=receipt.digest)
-        if receipt is not None and remote.size is None:
-            remote = replace(remote, size=receipt.stamp.size)
-        wanted.append(Wanted(row.model, remote, row.local))
+        wanted.append(Wanted(row.model, row.remote, row.local))
     plan = Plan.of(wanted, force=force)
     for refused in plan.refuse:
         if refused.refused is not None:
@@ -426,9 +366,13 @@ def repair(
     return result
 
 
-def _urls(remote: RemoteFile) -> Sequence[str]:
-    """Return the URLs that a repair asks for a file."""
-    return () if _was_imported(remote) else (remote.url, *remote.places)
+def _urls(rows: Sequence[Checked]) -> list[str]:
+    """Return the URLs that a repair may ask."""
+    urls: list[str] = []
+    for row in rows:
+        if not _was_imported(row.remote):
+            urls += [row.remote.url, *row.remote.places]
+    return urls
 
 
 def _was_imported(remote: RemoteFile) -> bool:
@@ -452,32 +396,26 @@ def _why_not_fetched(row: Checked) -> MdlError | None:
 def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
     """The one error for what is wrong, and what to do about it: `DigestMismatch` if anything is corrupt (or, with
     ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well."""
-    corrupt = {"corrupt", "unverified", "changed"} if strict else {"corrupt"}
-    bad = [row for row in rows if row.status in corrupt or row.status == "missing"]
+    counts_as_wrong = ("corrupt", "missing", "unverified", "changed") if strict else _WRONG
+    bad = [row for row in rows if row.status in counts_as_wrong]
     if not bad:
         return None, None
     names = listed([f"{row.item} ({row.status})" for row in bad], most=_NAMED)
     remedy = _remedy(rows, bad)
-    kind = NotFound if all(row.status == "missing" for row in bad) else DigestMismatch
+    is_only_missing = {row.status for row in bad} == {"missing"}
+    kind = NotFound if is_only_missing else DigestMismatch
     return kind(names, hint=remedy.hint()), remedy
 
 
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
-    """Choose the remedy for the ``bad`` ones."""
-    wrong: dict[str, None] = {}
-    changed: dict[str, None] = {}
+    """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs."""
+    models: dict[str, dict[str, None]] = {"wrong": {}, "changed": {}, "unverified": {}}
     for row in bad:
-        if row.is_wrong:
-            wrong[row.model] = None
-        elif row.status == "changed":
-            changed[row.model] = None
-    if not wrong:
-        return Remedy("replace", tuple(changed)) if changed else Remedy("lock")
-    if len(wrong) <= _NAMED:
-        is_nothing_here = True
-        for row in rows:
-            if row.model in wrong and (row.local.receipt or row.status != "missing"):
-                is_nothing_here = False
-        if is_nothing_here:
-            return Remedy("get", tuple(wrong))
-    return Remedy("repair", tuple(wrong))
+        models["wrong" if row.is_wrong else row.status][row.model] = None
+    wrong = tuple(models["wrong"])
+    if wrong:
+        is_any_here = any(row.is_here for row in rows if row.model in wrong)
+        return Remedy("repair" if is_any_here or len(wrong) > _NAMED else "get", wrong)
+    if models["changed"]:
+        return Remedy("replace", tuple(models["changed"]))
+    return Remedy("lock")

@@ -18,7 +18,6 @@ from mdl.errors import MdlError, whole_error
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
 from mdl.formatting import utc_time
 from mdl.reports import BaseReport
-from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
@@ -87,35 +86,37 @@ class OutdatedReport(BaseReport):
     @property
     def error(self) -> MdlError | None:
         """The one error for all models that could not be asked; None if there is none."""
-        errors = {version.name: version.error for version in self.models if version.error}
+        errors: list[MdlError] = []
+        what = ""
+        for version in self.models:
+            if version.error is not None:
+                errors.append(version.error)
+                what = version.name
         if not errors:
             return None
-        what = next(iter(errors)) if len(errors) == 1 else f"{len(errors)} of {len(self.models)} models"
-        return whole_error(f"{what} could not be asked", list(errors.values()))
+        if len(errors) > 1:
+            what = f"{len(errors)} of {len(self.models)} models"
+        return whole_error(f"{what} could not be asked", errors)
 
 
 # What is newest.
 
 
-def outdated(context: Context, models: Sequence[Model], lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
+def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedReport:
     """Ask the sources of ``models`` for what is newest; each branch takes one request or two. Nothing is written.
 
-    With ``beyond_pins`` a pinned commit is compared with the newest one of the default branch. The ``context`` must
-    resolve past the lock. What cannot be asked is in the report. Raises `StateError`, `StorageError`, `Cancelled`.
+    The ``context`` must resolve past the lock. What cannot be asked is in the report. Raises `StateError`,
+    `StorageError`, `Cancelled`.
     """
-    resolver = context.resolver
-    asked: dict[str, Model] = {}
-    for model in models:
-        if _has_source(model):
-            asked[model.name] = _on_main(model, resolver) if beyond_pins else model
-    answers = dict(zip(asked, resolver.resolve_all(list(asked.values())), strict=True))
-    versions = []
+    asked = [model for model in models if _has_source(model)]
+    answers: dict[str, Resolved | MdlError] = {}
+    for model, answer in zip(asked, context.resolver.resolve_all(asked), strict=True):
+        answers[model.name] = answer
+    versions: list[ModelVersion] = []
     for model in models:
         version = _known_version(model, context, lock)
-        if model.name in asked:
-            version = _asked_version(version, model, answers[model.name], context, beyond_pins=beyond_pins)
-            if version.newest:
-                version = replace(version, newest_at=resolver.modified_at(asked[model.name]))
+        if model.name in answers:
+            version = _asked_version(version, model, answers[model.name], context)
         versions.append(version)
     return OutdatedReport(tuple(versions))
 
@@ -123,50 +124,47 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock, *, beyond_pi
 def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
     """The versions of a model as far as they are known without asking anybody."""
     receipts = context.store.receipts.in_order(model.name)
-    times = [receipt.stamp.mtime_ns // 10**9 for receipt in receipts]
+    newest_stamp = max((receipt.stamp.mtime_ns for receipt in receipts), default=None)
+    here_at = None if newest_stamp is None else utc_time(newest_stamp // 10**9)
     locked: tuple[str, ...] = ()
     if model.is_of_catalog and model.name in lock.models:
         locked = tuple(lock.models[model.name].commits)
-    here_at = utc_time(max(times)) if times else None
     return ModelVersion(model.name, "unknown", here=versions_here(receipts), here_at=here_at, locked=locked)
 
 
-def _asked_version(
-    version: ModelVersion, model: Model, answer: Resolved | MdlError, context: Context, *, beyond_pins: bool
-) -> ModelVersion:
+def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlError, context: Context) -> ModelVersion:
     """The version with what is newest, and how that differs from what is here and from what is locked."""
     branches = _followed_branches(model, context.resolver)
-    revision = ", ".join(dict.fromkeys(branch for branch in branches if branch))
+    revision = ", ".join(dict.fromkeys(filter(None, branches)))
     version = replace(version, revision=revision or None)
+    store = context.store
+    wanted: list[Wanted] = []
     try:
         if isinstance(answer, MdlError):
             raise answer
         answer.raise_for_errors()
-        wanted = []
-        for remote in context.store.apart(version.name, answer.files):
-            wanted.append(Wanted(version.name, remote, _local_file(version.name, remote, context.store)))
+        for remote in store.apart(model.name, answer.files):
+            wanted.append(Wanted(model.name, remote, _local_file(model.name, remote, store)))
     except MdlError as error:
-        return replace(version, state="failed", error=error.on(version.name))
+        return replace(version, state="failed", error=error.on(model.name))
     plan = Plan.of(wanted)
     changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
     changes.sort(key=lambda change: change.path)
     newest = commits_of(remote.commit for remote in answer.files)
-    is_pinned = not branches
-    version = replace(
+    state: State = "current" if branches else "pinned"
+    if version.here_at is None and all(file.local.kind == "absent" for file in wanted):
+        state = "missing"
+    elif changes or version.locked not in ((), newest):
+        state = "outdated"
+    return replace(
         version,
+        state=state,
         here=version.here if changes else newest,  # bytes that did not change belong to both commits
         newest=newest,
+        newest_at=context.resolver.modified_at(model) if newest else None,
         files=len(answer.files),
         changes=tuple(changes),
-        state="pinned" if is_pinned else "current",
     )
-    is_absent = all(file.local.kind == "absent" for file in wanted)
-    if version.here_at is None and is_absent:
-        return replace(version, state="missing")
-    may_move = not (is_pinned and beyond_pins)
-    if may_move and (changes or (version.locked and version.locked != newest)):
-        return replace(version, state="outdated")
-    return version
 
 
 def _local_file(model: str, remote: RemoteFile, store: Store) -> LocalFile:
@@ -183,17 +181,14 @@ def _change(item: Item, context: Context) -> FileChange:
     if item.refused:
         return FileChange(remote.path.text, "edited" if local.receipt else "unread", remote.size, 0)
     change: Change = "changed"
-    if item.reason == Reason.UNFINISHED:
+    if local.partial or item.reason == Reason.UNFINISHED:
         change = "partial"
     elif local.kind == "absent":
-        change = "partial" if local.partial else "new"
-        if local.receipt and not local.partial:
-            change = "missing"
+        change = "missing" if local.receipt else "new"
     to_fetch = max(0, (remote.size or 0) - local.partial)
     copies = context.local_copies
-    if copies and to_fetch and copies.predict(item):
-        to_fetch = 0
-    return FileChange(remote.path.text, change, remote.size, to_fetch)
+    is_elsewhere = copies is not None and to_fetch > 0 and copies.predict(item) is not None
+    return FileChange(remote.path.text, change, remote.size, 0 if is_elsewhere else to_fetch)
 
 
 def commits_of(commits: Iterable[str | None]) -> tuple[str, ...]:
@@ -225,23 +220,12 @@ def _followed_branches(model: Model, resolver: Resolver) -> list[str]:
         origin = resolver.origin(file)
         if origin.repository or file.digest is None:
             origins.append(origin)
-    return [origin.branch for origin in origins if not _is_at_commit(origin)]
-
-
-def _is_at_commit(origin: Origin) -> bool:
-    return bool(origin.repository) and not origin.branch
-
-
-def _on_main(model: Model, resolver: Resolver) -> Model:
-    """The model with the default branch in the place of each commit that its entry names."""
-    sources = [origin.at("main") if _is_at_commit(origin) else origin for origin in model.sources]
-    files = []
-    for file in model.files:
-        origin = resolver.origin(file)
-        if _is_at_commit(origin):
-            file = CatalogFile(file.path, str(origin.at("main")), role=file.role)
-        files.append(file)
-    return replace(model, sources=tuple(sources), files=tuple(files))
+    branches: list[str] = []
+    for origin in origins:
+        is_at_commit = origin.repository and not origin.branch
+        if not is_at_commit:
+            branches.append(origin.branch)
+    return branches
 
 
 def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str], resolver: Resolver) -> Model:

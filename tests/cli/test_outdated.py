@@ -94,8 +94,7 @@ def test_the_lock_has_its_own_column(shell: Shell, hub: LoopbackHub, ok: Run, ro
 
 
 def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
-    """A commit in the catalog cannot move: it is pinned, and nobody is asked. With --beyond-pins the newest commit is
-    shown; it stays pinned."""
+    """A commit in the catalog cannot move: it is pinned, and nobody is asked."""
     write_catalog(shell, PINNED + entry_of("one", f"{NOBODY}/f"))
     ok(shell, "get tiny")
     hub.publish(MOVED)
@@ -103,9 +102,7 @@ def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) ->
     found = rows(shell, "tiny", "one")
     assert hub.requests[before:] == []
     assert [(row["state"], row["newest"]) for row in found.values()] == [("pinned", [TINY.commit]), ("missing", [])]
-    row = rows(shell, "tiny", "--beyond-pins")["tiny"]
-    assert (row["state"], row["newest"], len(row["changes"])) == ("pinned", [MOVED.commit], 3)
-    assert "nothing to update among 1 model\n" in ok(shell, "outdated --beyond-pins").err
+    assert "nothing to update among 1 model\n" in ok(shell, "outdated tiny").err
     (shell.models / "tiny" / "model.bin").unlink()
     assert [change["change"] for change in rows(shell)["tiny"]["changes"]] == ["missing"]
 
