@@ -256,7 +256,7 @@ def test_verify_reads_what_hf_brought(shell: Shell, mdl: Inside, hf: Hf) -> None
     assert offline(hf, shell) == FILES
 
 
-def test_what_cannot_be_verified_is_told(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+def test_what_cannot_be_verified_is_told(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
     """A copy without links of which no listing is here: unverified, in words, and 6 with --strict. Nobody is asked;
     once get has adopted it, its digests are known."""
     fill(hf, shell)
