@@ -132,6 +132,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
             )
             for row in rows
         ],
+        drop=("FILES", "TIME", "EPOCH", "SIZE", "STEP"),
         below="NOTE",
     )
     if found.latest_note:

@@ -46,7 +46,7 @@ def search(
             for one in found
         ]
         heads = ("REPOSITORY", "SIZE", "DOWNLOADS", "LICENSE", "ACCESS", "MODIFIED")
-        session.console.table(heads, rows, cut=("LICENSE", "MODIFIED", "DOWNLOADS"))
+        session.console.table(heads, rows, cut=(), drop=("LICENSE", "MODIFIED", "DOWNLOADS", "ACCESS"))
         note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' puts it into your catalog"
         session.console.note(note if found else "the hub has no such repository")
 

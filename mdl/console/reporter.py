@@ -196,9 +196,11 @@ class Console:
     ) -> None:
         """Write a table to stdout: drawn on a terminal, where the columns ``cut``, ``drop`` and ``below`` give room, as
         `mdl.console.tables` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can split
-        again."""
+        again. A table without rows is nothing."""
         heads = [shown(header) for header in headers]
         body = [self._cells(row) for row in rows]
+        if not body:
+            return
         if self.stdout.can_move_cursor and len(body) <= _MOST_ROWS_DRAWN:
             from mdl.console.tables import drawn_table
 

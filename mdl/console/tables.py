@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import JustifyMethod
 from rich.table import Table
@@ -44,11 +44,10 @@ def drawn_table(
     """Return a table for the terminal ``stream``. If it is too wide, the text of the column ``below`` stands under
     each row, which then stays one line.
 
-    With ``cut`` each row stays one line, too: the columns ``cut`` are cut, the widest first. If that is not enough,
-    those of ``drop`` are left out in that order, and at last the other words are cut.
-
-    Without ``cut`` and ``below`` no letter is lost: the widest column goes on in the next line. If that is still too
-    wide, other columns of words get narrower, but never one of numbers.
+    A table that is too wide gets narrower in this order: the columns ``cut`` are cut, those of ``drop`` are left out,
+    and other words are cut, the widest first and the name last. With ``cut``, and above a text ``below``, each row
+    stays one line. Otherwise no letter is lost: the widest column goes on in the next line before other words get
+    narrower. A number is never broken.
     """
     width = stream.size[0]
     columns = _columns(headers, rows)
@@ -60,17 +59,22 @@ def drawn_table(
         del least[below]
     shrinking: list[str] = []
     if cut is not None:
-        _cut(least, cut, drop, width)
-        shrinking = [*cut, *_narrowed(least, columns, width)]  # the name last: it is what a user types next
-    elif not texts_below:  # each of these stands under the one line of its row
-        shrinking = [*_fold_widest(least), *_narrowed(least, columns, width)]
+        _cut(least, cut)
+        shrinking += cut
+    _leave_out(least, drop, width)
+    stays_one_line = cut is not None or bool(texts_below)
+    if not stays_one_line:
+        shrinking += _fold_widest(least)
+    words = [name for name in least if not _has_numbers(columns[name])]
+    shrinking += _narrowed(least, [name for name in words if name in shrinking], width)
+    shrinking += _narrowed(least, words, width)
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     drawn_cells = []
     for name in least:
         is_right = _has_numbers(columns[name])
         justify: JustifyMethod = "right" if is_right else "left"
         table.add_column(Text(name), justify=justify, no_wrap=name not in shrinking, overflow="fold")
-        is_cut = cut is not None and name in shrinking
+        is_cut = stays_one_line and name in shrinking
         drawn_cells.append([_cell(name, text, is_cut=is_cut) for text in columns[name]])
     for row in zip(*drawn_cells, strict=True):
         table.add_row(*row)
@@ -96,11 +100,15 @@ def _fold_widest(least: dict[str, int]) -> Sequence[str]:
     return (widest,)
 
 
-def _cut(least: dict[str, int], cut: Sequence[str], drop: Sequence[str], width: int) -> None:
-    """Let the columns ``cut`` have fewer cells, and leave out those of ``drop`` until ``width`` cells are enough."""
+def _cut(least: dict[str, int], cut: Sequence[str]) -> None:
+    """Let the columns ``cut`` have fewer cells."""
     for name in cut:
         if name in least:
             least[name] = _LEAST_OF_WIDE if least[name] >= _WIDE else min(least[name], _LEAST)
+
+
+def _leave_out(least: dict[str, int], drop: Sequence[str], width: int) -> None:
+    """Leave out columns of ``drop`` until ``width`` cells are enough."""
     for name in drop:
         if name in least and _needed(least) > width:
             del least[name]
@@ -114,13 +122,12 @@ def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str,
     return columns
 
 
-def _narrowed(least: dict[str, int], columns: Mapping[str, Sequence[str]], width: int) -> list[str]:
-    """Make ``least`` fit into a very narrow terminal, the widest columns first, and return which columns that took.
-    Numbers are never broken, so columns of numbers stay as they are."""
+def _narrowed(least: dict[str, int], names: Sequence[str], width: int) -> list[str]:
+    """Make the columns ``names`` narrower until ``width`` cells are enough, the widest first. Returns which columns
+    that took."""
     narrowed: list[str] = []
-    texts = [name for name in least if not _has_numbers(columns[name])]
-    while texts and _needed(least) > width:
-        name = max(texts, key=least.__getitem__)
+    while names and _needed(least) > width:
+        name = max(names, key=least.__getitem__)
         if least[name] <= _FEWEST:
             break
         least[name] -= 1

@@ -235,8 +235,8 @@ LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in r
 def test_one_line_a_model(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int], columns: int, words: str
 ) -> None:
-    """At any width each model has one line, with its whole name, and no line is wider than the terminal if the name has
-    room; statuses have a colour, and sizes stand at the right."""
+    """At any width each model has one line, no wider than the terminal. Its name is whole from 80 columns on;
+    statuses have a colour, and sizes stand at the right."""
     entries = "".join(
         f'[[models.{name}.files]]\npath = "f"\nurl = "http://127.0.0.1:9/f"\nsize = {10**n}\n[models.{name}]\n'
         f'title = "{"a title of many words " * 5}"\nkind = "checkpoint-of-a-lora"\nlicense = "cc-by-nc-sa-4.0"\n'
@@ -253,8 +253,10 @@ def test_one_line_a_model(
         assert exit_code(shell, *words.split()) == 0
     text = seen.text()
     rows = [row for row in Screen(text).rows if row.startswith("model-")]
-    assert sorted(row.split()[0] for row in rows) == LONG
-    assert columns < 80 or Screen(text).widest <= columns
+    names = sorted(row.split()[0] for row in rows)
+    assert columns < 80 or names == LONG
+    assert all(name.startswith(shown.rstrip("…")) for name, shown in zip(LONG, names, strict=True))
+    assert Screen(text).widest <= columns
     assert "\x1b[33munverified\x1b[0m" in text or "\x1b[2mmissing\x1b[0m" in text
     assert columns < 200 or words != "list" or all("a title of many words" in row for row in rows)
 

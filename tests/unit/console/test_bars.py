@@ -16,6 +16,8 @@ from unittest.mock import Mock
 
 import pytest
 import rich.console
+from hypothesis import given
+from hypothesis import strategies as st
 from support.cases import each
 from support.console import NAMES, download, is_under_way, on_terminal, one, piped, progress, seen_download, ticking
 from support.polling import until
@@ -667,3 +669,28 @@ def test_errors_are_wrapped_at_words() -> None:
         reader.start()
         Console(environ={"TERM": "xterm", "COLUMNS": "40"}, stdout=io.StringIO(), stderr=stderr).error(error)
     assert reader.data().decode().count("\n") == 2
+
+
+@given(st.data())
+def test_a_table_fits_its_terminal(data: st.DataObject) -> None:
+    """No line is wider than the terminal, unless numbers and the least of words need more; no number is broken."""
+    width = data.draw(st.integers(20, 100))
+    kinds = data.draw(st.lists(st.sampled_from(["number", "word", "sentence"]), min_size=1, max_size=6))
+    headers = [f"C{at}" for at in range(len(kinds))]
+    texts = {
+        "number": st.integers(0, 10**9).map(str),
+        "word": st.text("ab-", min_size=1, max_size=40).map(lambda text: f"x{text}"),
+        "sentence": st.text("ab ", min_size=1, max_size=60).map(lambda text: f"x{text.strip()}"),
+    }
+    rows = data.draw(st.lists(st.tuples(*(texts[kind] for kind in kinds)), min_size=1, max_size=4))
+    cut = data.draw(st.none() | st.lists(st.sampled_from(headers), unique=True))
+    drop = data.draw(st.lists(st.sampled_from(headers[1:] or headers), unique=True))
+    seen = Screen(drawn_table(headers, [list(row) for row in rows], cut, tuple(drop), columns=width), 400).rows
+    lines = [line.rstrip() for line in seen if line.strip()]
+    numbers = [at for at, kind in enumerate(kinds) if kind == "number"]
+    least = sum(max(len(row[at]) for row in rows) + 2 for at in numbers) + 8 * (len(kinds) - len(numbers))
+    assert all(len(line) <= max(width, least) for line in lines)
+    whole = " ".join(lines)
+    for at in numbers:
+        if headers[at] not in drop and headers[at] not in (cut or ()):
+            assert all(row[at] in whole for row in rows)
