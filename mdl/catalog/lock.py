@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -44,14 +44,16 @@ class LockedFile:
     bundled: bool = False
 
     @classmethod
-    def of(cls, remote: RemoteFile, *, first: Digest | None = None, mirrors: tuple[str, ...] = ()) -> LockedFile:
-        """``first`` is the digest of what came, for a file without a published digest; ``mirrors`` are as the
-        catalog writes them. Raises `NoSpace` for a size that no lock can hold."""
+    def of(cls, remote: RemoteFile, mirrors: tuple[str, ...] = ()) -> LockedFile:
+        """A file as its source has it now; ``mirrors`` are as the catalog writes them. Raises `NoSpace` for a size that
+        no lock can hold."""
         if remote.size is not None and remote.size > LARGEST_NUMBER:
             raise NoSpace(f"it has {human_bytes(remote.size)}, and no disk is that large", item=remote.path.text)
-        digest = remote.digest or first
-        is_tofu = remote.digest is None and first is not None
-        return cls(remote.path, remote.source, remote.size, digest, is_tofu, mirrors, remote.role)
+        return cls(remote.path, remote.source, remote.size, remote.digest, mirrors=mirrors, role=remote.role)
+
+    def trusted_first(self, digest: Digest, size: int | None) -> LockedFile:
+        """The file with the digest of what came first, which nobody has published."""
+        return replace(self, digest=digest, size=size, tofu=True)
 
     @property
     def vouched_by(self) -> Voucher:
@@ -63,6 +65,19 @@ class LockedFile:
     def is_same_as(self, other: LockedFile) -> bool:
         """Whether both have the same bytes, as far as digests and sizes are known."""
         return _agree(self.digest, other.digest) and _agree(self.size, other.size)
+
+    def pinned(self, branches: Mapping[str, str]) -> CatalogFile:
+        """The file as a catalog would name it; ``branches`` are those that its entry follows, by repository."""
+        return CatalogFile(
+            self.path,
+            self.source,
+            self.mirrors,
+            self.size,
+            self.digest,
+            role=self.role,
+            branch=branches.get(self.repository, ""),
+            vouched_by=self.vouched_by,
+        )
 
     @property
     def repository(self) -> str:
@@ -137,20 +152,8 @@ class Lock:
             hint = 'include = ["*"] in its entry locks all formats'
             raise LockError("the lock leaves out files that are asked for", item=model.name, hint=hint)
         branches = _branches(model) if is_covered else {}
-        files = []
-        for file in locked.files:
-            pinned = CatalogFile(
-                file.path,
-                file.source,
-                file.mirrors,
-                file.size,
-                file.digest,
-                role=file.role,
-                branch=branches.get(file.repository, ""),
-                vouched_by=file.vouched_by,
-            )
-            files.append(pinned)
-        return replace(model, sources=(), include=(), exclude=(), files=tuple(files))
+        files = tuple(file.pinned(branches) for file in locked.files)
+        return replace(model, sources=(), include=(), exclude=(), files=files)
 
     def leaves_out(self, name: str, include: Sequence[str]) -> bool:
         """Whether the patterns ``include`` ask for files that the lock leaves out of a model."""
@@ -161,15 +164,11 @@ class Lock:
 
     def at_commits(self, model: Model) -> Model:
         """The entry of a locked model, with each repository at the commit at which its files are locked."""
-        commits = {}
-        for file in self.models[model.name].files:
-            if file.revision:
-                commits[file.repository] = file.revision
+        commits = {file.repository: file.revision for file in self.models[model.name].files}
         sources = []
         for source in model.sources:
-            if source.repository in commits:
-                source = source.at(commits[source.repository])
-            sources.append(source)
+            commit = commits.get(source.repository)
+            sources.append(source.at(commit) if commit else source)
         return replace(model, sources=tuple(sources))
 
     def without_bundled_facts(self, model: Model) -> Model:
@@ -186,10 +185,9 @@ class Lock:
     def urls(self, names: Iterable[str]) -> list[str]:
         """The references that these models' files come from, mirrors too."""
         urls = []
-        for name in names:
-            if name in self.models:
-                for file in self.models[name].files:
-                    urls += [file.source, *file.mirrors]
+        for locked in self.only(names).models.values():
+            for file in locked.files:
+                urls += [file.source, *file.mirrors]
         return urls
 
     def with_model(self, locked: LockedModel) -> Lock:
@@ -208,12 +206,9 @@ class Lock:
 
     def with_changes(self, before: Lock, after: Lock) -> Lock:
         """This lock with what ``after`` says differently from ``before``, and all else as it is here."""
-        models = dict(self.models)
-        for name in before.changed_names(after):
-            models.pop(name, None)
-            if name in after.models:
-                models[name] = after.models[name]
-        return Lock(models)
+        changed = before.changed_names(after)
+        kept = {name: locked for name, locked in self.models.items() if name not in changed}
+        return Lock({**kept, **after.only(changed).models})
 
     def misfits(self, models: Iterable[Model], known: Iterable[Model]) -> list[str]:
         """Where this lock does not fit a catalog, a line each: of its entries ``models``, and of what is locked and not
@@ -226,7 +221,7 @@ class Lock:
                 reasons[model.name] = "not locked yet"
             elif not self.covers(model):
                 reasons[model.name] = "its entry has changed"
-        return [f"{name}: {reason}" for name, reason in sorted(reasons.items())]
+        return [f"{name}: {reasons[name]}" for name in sorted(reasons)]
 
 
 def entry_of(model: Model) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from mdl.files import role_of
 from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
-from mdl.reports import LeftOutFile, Report
+from mdl.reports import LeftOutFile, ModelReport, Report
 from mdl.sources import is_reference
 from mdl.toml import parse_toml
 
@@ -118,18 +118,20 @@ def parse_lock(text: str) -> Lock:
         data = parse_toml(text)
     except ValueError as error:
         raise StateError(f"the lock cannot be read: {shown(str(error))[:80]}", hint=_AGAIN) from None
-    version = data.get("version")
-    if type(version) is int and version > VERSION:
-        raise StateError(f"a lock of version {version}", hint="use a newer mdl")
-    if type(version) is not int or version != VERSION:
-        raise StateError("the lock has no known version", hint=_AGAIN)
     models: dict[str, LockedModel] = {}
     try:
+        version = whole_number(data["version"])
+        if version > VERSION:
+            raise StateError(f"a lock of version {version}", hint="use a newer mdl")
+        if version != VERSION:
+            raise ValueError(f"it has the version {version}")
         for facts in data.get("model", []):
             locked = _parse_model(facts)
             if locked.name in models:
                 raise ValueError(f"{locked.name} is there twice")
             models[locked.name] = locked
+    except StateError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
         raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
     return Lock(models)
@@ -137,10 +139,8 @@ def parse_lock(text: str) -> Lock:
 
 def _parse_model(facts: dict[str, Any]) -> LockedModel:
     base = _typed(facts.get("source", ""), str)
-    files = [_parse_file(file, base) for file in _typed(facts["files"], list)]
-    left_out = []
-    for file in _typed(facts.get("left_out", []), list):
-        left_out.append(LeftOutFile(_typed(file["path"], str), _parse_size(file)))
+    files = [_parse_file(file, base) for file in facts["files"]]
+    left_out = [LeftOutFile(_typed(file["path"], str), _parse_size(file)) for file in facts.get("left_out", [])]
     name = RelPath.parse(_typed(facts["name"], str)).text
     return LockedModel(name, _typed(facts["entry"], str), tuple(files), tuple(left_out))
 
@@ -233,21 +233,31 @@ def update_lock(path: Path, catalog: Path, change: Callable[[Lock], Lock]) -> No
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:
     """The lock with the digests of what came, for files without a published digest: just now, or when mdl was killed
     before it could write them down."""
-    covered = {model.name for model in models if lock.covers(model)}
-    for model in report.models:
-        if model.name not in covered:
-            continue
-        hashed: dict[tuple[str, str], tuple[Digest, int | None]] = {}
-        for row in model.files:
-            if row.sha256 and row.action in _HASHED:
-                hashed[row.path, row.url] = (Digest("sha256", row.sha256), row.size)
-        locked = lock.models[model.name]
-        files = []
-        for file in locked.files:
-            key = (file.path.text, bare_url(file.source))
-            if file.digest is None and key in hashed:
-                digest, size = hashed[key]
-                file = replace(file, digest=digest, size=size, tofu=True)
-            files.append(file)
-        lock = lock.with_model(replace(locked, files=tuple(files)))
+    reports = {model.name: model for model in report.models}
+    for model in models:
+        if model.name in reports and lock.covers(model):
+            hashed = _hashed_files(reports[model.name])
+            locked = lock.models[model.name]
+            files = tuple(_with_first_digest(file, hashed) for file in locked.files)
+            lock = lock.with_model(replace(locked, files=files))
     return lock
+
+
+_Hashed = Mapping[tuple[str, str], tuple[Digest, int | None]]
+"""The digests and sizes of files, by their paths and open URLs."""
+
+
+def _hashed_files(report: ModelReport) -> _Hashed:
+    """The files of a model whose bytes were hashed in this run."""
+    hashed = {}
+    for file in report.files:
+        if file.sha256 and file.action in _HASHED:
+            hashed[file.path, file.url] = (Digest("sha256", file.sha256), file.size)
+    return hashed
+
+
+def _with_first_digest(file: LockedFile, hashed: _Hashed) -> LockedFile:
+    key = (file.path.text, bare_url(file.source))
+    if file.digest is not None or key not in hashed:
+        return file
+    return file.trusted_first(*hashed[key])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.lock_changes import words_of_changes
@@ -12,8 +13,9 @@ from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.context import Context
 from mdl.errors import LockError, MdlError, NotFound, whole_error
-from mdl.files import Receipt
+from mdl.files import Receipt, RemoteFile
 from mdl.formatting import counted
+from mdl.paths import RelPath
 from mdl.reports import BaseReport, LeftOutFile
 from mdl.values import value_class
 
@@ -81,18 +83,14 @@ def lock(context: Context, request: LockRequest) -> LockReport:
             if model.name in upgraded:
                 after = after.with_model(_resolve(model, context))
             elif model.name in wanted:
-                after = after.with_model(_locked_anew(model, before, context))
+                after = after.with_model(_lock_again(model, before, context))
         except MdlError as error:
             failures[model.name] = error.on(model.name)
     if after != before:
         update_lock(request.path, catalog.paths[0], lambda now: now.with_changes(before, after))
-    return LockReport(
-        request.path,
-        words_of_changes(before, after),
-        tuple(_row(model.name, after) for model in present if model.name in wanted or model.name in after.models),
-        failures,
-        _one_error(failures),
-    )
+    names = [model.name for model in present if model.name in wanted or model.name in after.models]
+    changes = words_of_changes(before, after)
+    return LockReport(request.path, changes, _rows(names, after), failures, _one_error(failures))
 
 
 def _wanted_names(request: LockRequest) -> set[str]:
@@ -115,10 +113,10 @@ def _compare(path: Path, written: Lock | None, models: Sequence[Model], present:
     elif misfits:
         reason = f"out of date: {counted(len(misfits), 'change')}"
         error = LockError(reason, item=path.name, hint="'mdl lock' writes what the catalog says now")
-    return LockReport(path, misfits, tuple(_row(model.name, current) for model in models), error=error)
+    return LockReport(path, misfits, _rows([model.name for model in models], current), error=error)
 
 
-def _locked_anew(model: Model, before: Lock, context: Context) -> LockedModel:
+def _lock_again(model: Model, before: Lock, context: Context) -> LockedModel:
     """A wanted model as it is to be locked: what the lock says, if it covers it and more than a bundle vouches for
     that; else what its sources say now. Raises what they raise."""
     locked = before.models.get(model.name)
@@ -127,48 +125,56 @@ def _locked_anew(model: Model, before: Lock, context: Context) -> LockedModel:
         if not locked.is_doubtful or context.network is None:
             return locked
         asked = before.without_bundled_facts(model)
-    receipts = context.store.receipts.of_model(model.name)
-    resolved = _resolve(asked, context, receipts, locked.files if locked else ())
-    return replace(resolved, entry=entry_of(model))
+    receipts = {receipt.path: receipt for receipt in context.store.receipts.of_model(model.name)}
+    known = {file.source: file for file in locked.files} if locked else {}
+    return replace(_resolve(asked, context, receipts, known), entry=entry_of(model))
 
 
 def _resolve(
-    model: Model, context: Context, receipts: Sequence[Receipt] = (), locked: Sequence[LockedFile] = ()
+    model: Model,
+    context: Context,
+    receipts: Mapping[RelPath, Receipt] = MappingProxyType({}),
+    known: Mapping[str, LockedFile] = MappingProxyType({}),
 ) -> LockedModel:
-    """The model as its sources have it now. Where nobody publishes a digest, it is that of what came first, by the
-    ``receipts`` or by what is ``locked``."""
-    receipt_of = {receipt.path: receipt for receipt in receipts}
-    locked_of = {file.source: file for file in locked}
+    """The model as its sources have it now. A file whose digest nobody publishes has that of what came first: by its
+    receipt, or by what is ``known`` of it, by its source. Raises what the sources raise."""
     mirrors = {file.path: file.mirrors for file in model.files}
     resolved = context.resolver.resolve(model)
     files = []
     for remote in resolved.files:
-        receipt = receipt_of.get(remote.path)
-        first = receipt.digest if receipt and receipt.matches(remote) else None
-        file = LockedFile.of(remote, first=first, mirrors=mirrors.get(remote.path, ()))
-        known = locked_of.get(file.source)
-        if remote.digest is None and known and _is_unpublished(known) and known.size == file.size:
-            file = known
+        file = LockedFile.of(remote, mirrors.get(remote.path, ()))
+        if remote.digest is None:
+            file = _trusted_first(file, remote, known.get(file.source), receipts.get(file.path))
         files.append(file)
     left_out = [LeftOutFile(str(file.path), file.size) for file in resolved.left_out]
     return LockedModel(model.name, entry_of(model), tuple(files), tuple(left_out))
 
 
-def _is_unpublished(file: LockedFile) -> bool:
-    """Whether its source does not say which digest it has."""
-    return file.tofu or file.bundled
+def _trusted_first(
+    file: LockedFile, remote: RemoteFile, known: LockedFile | None, receipt: Receipt | None
+) -> LockedFile:
+    if known is not None and (known.tofu or known.bundled) and known.size == file.size:
+        return known
+    if receipt is not None and receipt.matches(remote):
+        return file.trusted_first(receipt.digest, file.size)
+    return file
 
 
 def _one_error(failures: dict[str, MdlError]) -> MdlError | None:
     """The error that stands for all; None if there is none."""
     errors = list(failures.values())
-    if len(errors) > 1:
-        return whole_error(f"{len(errors)} models could not be resolved", errors)
-    return errors[0] if errors else None
+    if not errors:
+        return None
+    if len(errors) == 1:
+        return errors[0]
+    return whole_error(f"{len(errors)} models could not be resolved", errors)
 
 
-def _row(name: str, lock: Lock) -> LockRow:
-    locked = lock.models.get(name)
+def _rows(names: Sequence[str], lock: Lock) -> tuple[LockRow, ...]:
+    return tuple(_row(name, lock.models.get(name)) for name in names)
+
+
+def _row(name: str, locked: LockedModel | None) -> LockRow:
     if locked is None:
         return LockRow(name, locked=False, files=0, without_digest=0, tofu=0)
     return LockRow(
