@@ -57,6 +57,16 @@ class Resolved:
             raise error
 
 
+class _Collected:
+    """What the sources of a model answer, before patterns narrow it; see `Resolved`."""
+
+    def __init__(self) -> None:
+        self.files: list[RemoteFile | RefusedFile] = []
+        self.left_out: list[RemoteFile | RefusedFile] = []
+        self.failed: dict[RelPath, MdlError] = {}
+        self.errors: list[MdlError] = []
+
+
 class _Relay:
     """Passes the events of sources, which are asked by several threads, on to a listener in the thread that waits for
     them, with the name of the model that is resolved."""
@@ -148,11 +158,9 @@ class Resolver:
 
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
         """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
-        origins: list[Origin] = []
+        origins: list[Origin] = [self._parsed(reference) for reference in more]
         for model in models:
-            origins += model.sources
-            origins += map(self._parsed, model.urls)
-        origins += map(self._parsed, more)
+            origins += [*model.sources, *map(self._parsed, model.urls)]
         hosts: list[str] = []
         for origin in origins:
             hosts += self.source(origin).hosts(origin)
@@ -160,12 +168,9 @@ class Resolver:
 
     def modified_at(self, model: Model) -> str | None:
         """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
-        newest: str | None = None
-        for origin in (*model.sources, *map(self.origin, model.files)):
-            modified_at = self.source(origin).modified_at(origin)
-            if modified_at is not None and (newest is None or modified_at > newest):
-                newest = modified_at
-        return newest
+        origins = (*model.sources, *map(self.origin, model.files))
+        moments = [self.source(origin).modified_at(origin) or "" for origin in origins]
+        return max(moments, default="") or None
 
     # The files of models, as their sources have them.
 
@@ -200,56 +205,54 @@ class Resolver:
             hint = f"see {', '.join(model.see)}" if model.see else model.note or None
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
-        files: list[RemoteFile | RefusedFile] = []
-        left_out: list[RemoteFile | RefusedFile] = []
-        failed: dict[RelPath, MdlError] = {}
-        errors: list[MdlError] = []
         with self._relay.resolving(model.name):
-            for origin in model.sources:
-                try:
-                    chosen = self._of_origin(origin, model, is_new)
-                except MdlError as error:
-                    errors.append(_of_model(error, model))
-                    continue
-                files += chosen.files
-                left_out += chosen.left_out
-            for file in model.files:
-                try:
-                    files.append(self._named(file, model, is_new))
-                except MdlError as error:
-                    failed[file.path] = _of_file(error, file, model)
-                    files.append(self.stated(file))
+            collected = self._collect(model, is_new)
         try:
-            narrowed = narrow(files, self._include, self._exclude, model.name)
+            narrowed = narrow(collected.files, self._include, self._exclude, model.name)
         except NotFound as error:
-            raise errors[0] if errors else error from None
+            raise next(iter(collected.errors), error) from None
         kept = [file for file in narrowed if isinstance(file, RemoteFile)]
         refused = [file for file in narrowed if isinstance(file, RefusedFile)]
-        failed_and_kept = {file.path: failed[file.path] for file in kept if file.path in failed}
-        return Resolved(tuple(_sorted(kept)), failed_and_kept, tuple(errors), tuple(refused), tuple(left_out))
+        failed = {file.path: collected.failed[file.path] for file in kept if file.path in collected.failed}
+        return Resolved(
+            tuple(_sorted(kept)), failed, tuple(collected.errors), tuple(refused), tuple(collected.left_out)
+        )
+
+    def _collect(self, model: Model, is_new: IsNew | None) -> _Collected:
+        """Ask every source of a model, and for every file that it names."""
+        collected = _Collected()
+        for origin in model.sources:
+            try:
+                chosen = self._of_origin(origin, model, is_new)
+            except MdlError as error:
+                collected.errors.append(_of_model(error, model))
+                continue
+            collected.files += chosen.files
+            collected.left_out += chosen.left_out
+        for file in model.files:
+            try:
+                collected.files.append(self._named(file, model, is_new))
+            except MdlError as error:
+                collected.failed[file.path] = _of_file(error, file, model)
+                collected.files.append(self.stated(file))
+        return collected
 
     def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> Chosen[RemoteFile | RefusedFile]:
         """The files of one source that the model's patterns leave, with one set of weights. An exact answer asks for
         the digests that a listing lacks. Raises `SeveralQuantisations`."""
-        source = self.source(origin)
         if is_new and isinstance(origin, UrlOrigin) and self._is_one_file(model):
             unasked = UrlSource(self._context).unasked(origin)
             if is_new(model.name, unasked):
-                if model.is_of_catalog:
-                    unasked = replace(unasked, label=f"{model.name}: {origin.label}")
-                return Chosen((unasked,))
+                label = f"{model.name}: {origin.label}" if model.is_of_catalog else unasked.label
+                return Chosen((replace(unasked, label=label),))
+        source = self.source(origin)
         files: list[RemoteFile | RefusedFile] = [*source.resolve(origin), *source.refused(origin)]
         chosen = self._chosen(narrow(files, model.include, model.exclude, origin.label), origin, model)
         if chosen.quantisations and isinstance(origin, HubOrigin):
             raise several(chosen.quantisations, origin, is_of_catalog=model.is_of_catalog)
         if not self._exact:
             return chosen
-        completed: list[RemoteFile | RefusedFile] = []
-        for file in chosen.files:
-            if isinstance(file, RemoteFile) and not (file.digest or file.probed):
-                file = source.complete(origin, file)
-            completed.append(file)
-        return replace(chosen, files=tuple(completed))
+        return replace(chosen, files=tuple(_completed(file, origin, source) for file in chosen.files))
 
     def _chosen(self, files: Sequence[File], origin: Origin, model: Model) -> Chosen[File]:
         """Choose a set of weights out of the files of one source. Patterns that name files mean all that they match,
@@ -279,8 +282,9 @@ class Resolver:
         """The results in order. Events reach the listener in the caller's thread."""
         self._relay.wait_here()
         network = self._context.network
+        connections = network.connections if network else 1
         try:
-            yield from in_parallel(calls, network.connections if network else 1, self._relay.deliver)
+            yield from in_parallel(calls, connections, self._relay.deliver)
         except (KeyboardInterrupt, Cancelled):
             if network:
                 network.cancel.set()  # the other calls end as well
@@ -309,7 +313,9 @@ class Resolver:
         """The files to be shown of a model whose source was never asked; None if nothing is known. Sizes and digests
         may be missing: a download asks the source."""
         described = self._describe(model)
-        return None if described is None else self._known_files([], described)
+        if described is None:
+            return None
+        return self._known_files([], described)
 
     def _known_files(self, files: list[RemoteFile], model: Model) -> list[RemoteFile]:
         """These files and those that the model names, narrowed as the command line asked."""
@@ -358,6 +364,13 @@ class Resolver:
         return self.source(origin).file(origin, file.path)
 
 
+def _completed(file: RemoteFile | RefusedFile, origin: Origin, source: Source) -> RemoteFile | RefusedFile:
+    """The file with the digest that a listing lacks."""
+    if isinstance(file, RefusedFile) or file.digest is not None or file.probed:
+        return file
+    return source.complete(origin, file)
+
+
 def _without_refused(refused: Sequence[RefusedFile]) -> str:
     names = listed([shown(file.path)[:LONGEST_SHOWN_NAME] for file in refused], most=_NAMED)
     return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}"
@@ -370,7 +383,9 @@ def _sorted(files: Iterable[RemoteFile]) -> list[RemoteFile]:
 def _of_file(error: MdlError, file: CatalogFile, model: Model) -> MdlError:
     """The same error; if its item is no more than the file's path, it names the model too, or else the URL."""
     if error.item in (None, file.path.text):
-        error = error.but(item=f"{model.name}/{file.path.text}" if model.is_of_catalog else shown_url(file.url))
+        if model.is_of_catalog:
+            return error.but(item=f"{model.name}/{file.path.text}")
+        return error.but(item=shown_url(file.url))
     return _of_model(error, model)
 
 
@@ -383,13 +398,14 @@ def _of_model(error: MdlError, model: Model) -> MdlError:
 
 def narrow(files: list[File], include: Sequence[str], exclude: Sequence[str], item: str) -> list[File]:
     """Return the files that the patterns leave. Raises `NotFound` for a pattern that names nothing."""
-    paths = [str(file.path) for file in files]
+    paths = {str(file.path) for file in files}
     for pattern in include:
         if not matching(paths, (pattern,)):
-            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {', '.join(paths[:5])}")
-    chosen = matching(paths, include) if include else set(paths)
-    chosen -= matching(paths, exclude)
-    kept = [file for file in files if str(file.path) in chosen]
-    if not kept:
+            available = ", ".join([str(file.path) for file in files[:5]])
+            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {available}")
+    if include:
+        paths = matching(paths, include)
+    paths -= matching(paths, exclude)
+    if not paths:
         raise NotFound("no file is left after --exclude", item=item)
-    return kept
+    return [file for file in files if str(file.path) in paths]
