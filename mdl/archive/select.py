@@ -471,7 +471,7 @@ def _base_model_notes(tree: Tree, members: Iterable[Member]) -> list[str]:
     notes: dict[str, None] = {}
     for member in members:
         if member.path.name == ADAPTER_CONFIG:
-            folder = member.entry.path.rpartition("/")[0]
+            folder = member.entry.folder
             notes[base_model_note(tree, folder)] = None
     notes.pop("", None)
     return list(notes)

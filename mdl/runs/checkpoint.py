@@ -178,7 +178,7 @@ def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
             continue
         if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
             return True
-        folders.add(entry.path.rpartition("/")[0])
+        folders.add(entry.folder)
     return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders - {""})
 
 

@@ -6,11 +6,10 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from mdl.paths import matches
-from mdl.runs.tree import Entry, Tree
+from mdl.runs.tree import Entry, Tree, join
 from mdl.weights.known_formats import is_weights, why_not_whole
 from mdl.weights.safetensors import SAFETENSORS, read_header
 
@@ -53,86 +52,63 @@ def is_index(name: str) -> bool:
 
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
-    """Return what shows that files that were saved together are incomplete; "" if nothing does."""
-    for folder, saved in _by_folder(entries).items():
-        fault = next(_faults(tree, folder, saved), "")
-        if fault:
-            return fault
+    """Return what shows that files that were saved together are incomplete; "" if nothing does. The names, which cost
+    nothing, come first."""
+    saved = list(entries)
+    return _fault_in_names(saved) or why_parts_are_missing(tree, saved) or _fault_in_contents(tree, saved)
+
+
+def _fault_in_names(entries: Iterable[Entry]) -> str:
+    for entry in entries:
+        staged = _STAGED.fullmatch(entry.name)
+        if staged and is_weights(staged[1]):
+            return f"{entry.name} was still being written"
+        if entry.kind in ("special", "unreadable") and is_weights(entry.name):
+            return f"{entry.name}: {entry.why}"
+    return ""
+
+
+def _fault_in_contents(tree: Tree, entries: Iterable[Entry]) -> str:
+    for entry in entries:
+        reason = why_cut(tree, entry)
+        if reason:
+            return f"{entry.name}: {reason}"
     return ""
 
 
 def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
-    """Return which shard, index or part of a split file is missing beside these files; "" if none is."""
-    for saved in _by_folder(entries).values():
-        fault = next(_missing_parts(tree, _files_of(saved)), "")
-        if fault:
-            return fault
+    """Return which shard that an index names, which index, or which part of a split file is missing beside these files;
+    "" if none is."""
+    files = {entry.path: entry for entry in entries if entry.kind == "file"}
+    indexed = set()
+    for path, entry in files.items():
+        if is_index(entry.name):
+            indexed.add(entry.folder)
+            why = missing_shard(tree, path)
+            if why:
+                return why
+    checked = set()
+    for path, entry in files.items():
+        if _SHARD.fullmatch(entry.name) and entry.folder not in indexed:
+            return f"the index of {entry.name} is missing"
+        if entry.name.endswith(".distcp") and join(entry.folder, ".metadata") not in files:
+            return f"{entry.folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
+        split = _PART.fullmatch(path)
+        if split and split.groups() not in checked:
+            checked.add(split.groups())
+            for part in _all_parts(split, len(files)):
+                if part not in files:
+                    return f"{part.rpartition('/')[2]} is missing"
     return ""
 
 
-def _by_folder(entries: Iterable[Entry]) -> dict[str, dict[str, Entry]]:
-    """The entries of each folder by their names."""
-    folders: dict[str, dict[str, Entry]] = defaultdict(dict)
-    for entry in entries:
-        folder, _, name = entry.path.rpartition("/")
-        folders[folder][name] = entry
-    return folders
-
-
-def _files_of(entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    return {name: entry for name, entry in entries.items() if entry.kind == "file"}
-
-
-def _faults(tree: Tree, folder: str, entries: Mapping[str, Entry]) -> Iterator[str]:
-    """All that is wrong within one folder. The names, which cost nothing, come first."""
-    for name, entry in entries.items():
-        staged = _STAGED.fullmatch(name)
-        if staged and is_weights(staged[1]):
-            yield f"{name} was still being written"
-        if entry.kind in ("special", "unreadable") and is_weights(name):
-            yield f"{name}: {entry.why}"
-    files = _files_of(entries)
-    yield from _missing_parts(tree, files)
-    for name, entry in files.items():
-        if is_weights(name) and not entry.stamp.size:
-            yield f"{name} is empty"
-        reason = why_cut(tree, entry)
-        if reason:
-            yield f"{name}: {reason}"
-    has_shards = any(name.endswith(".distcp") for name in files)
-    if has_shards and ".metadata" not in files:
-        yield f"{folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
-
-
-def _missing_parts(tree: Tree, files: Mapping[str, Entry]) -> Iterator[str]:
-    """Missing shards that an index names, a missing index, missing parts of a split file."""
-    has_index = False
-    for name, entry in files.items():
-        if is_index(name):
-            has_index = True
-            why = missing_shard(tree, entry.path)
-            if why:
-                yield why
-    split_files: dict[tuple[str | None, ...], re.Match[str]] = {}
-    for name in files:
-        if not has_index and _SHARD.fullmatch(name):
-            yield f"the index of {name} is missing"
-        part = _PART.fullmatch(name)
-        if part:
-            split_files[part.groups()] = part
-    for part in split_files.values():
-        for name in _all_parts(part, len(files)):
-            if name not in files:
-                yield f"{name} is missing"
-
-
-def _all_parts(part: re.Match[str], most: int) -> list[str]:
-    """The names of all parts of the split file that one is a ``part`` of; no more than one more than ``most``. None if
-    it is of no format that tells."""
-    stem = part["stem"]
-    total = part["total"]
+def _all_parts(split: re.Match[str], most: int) -> list[str]:
+    """The paths of all parts of a split file; no more than one more than ``most``. None if it is of no format that
+    tells."""
+    stem = split["stem"]
+    total = split["total"]
     count = min(int(total), most + 1)
-    if part["suffix"]:
+    if split["suffix"]:
         return [f"{stem}-{number:05}-of-{total}.gguf" for number in range(1, count + 1)]
     if stem.endswith(".data"):  # TensorFlow counts its parts from 0
         shards = [f"{stem}-{number:05}-of-{total}" for number in range(count)]
@@ -144,26 +120,28 @@ def missing_shard(tree: Tree, index: str) -> str:
     """Return what is wrong with the index at this path: it cannot be read, or names a shard that is missing; else
     ""."""
     shards = tree.json(index).get("weight_map")
-    folder, slash, name = index.rpartition("/")
+    folder, _, name = index.rpartition("/")
     if not isinstance(shards, dict) or not shards:
         return f"{name} cannot be read"
     for shard in sorted(set(map(str, shards.values()))):
-        entry = tree.get(folder + slash + shard)
+        entry = tree.get(join(folder, shard))
         if entry is None or not entry.is_file:
             return f"shard {shard} of the index is missing"
     return ""
 
 
-def why_cut(tree: Tree, entry: Entry) -> str | None:
-    """Return what shows that a file of weights is not whole; None if nothing does, if it is no such file, or if it
-    cannot be read now."""
+def why_cut(tree: Tree, entry: Entry) -> str:
+    """Return what shows that a file of weights is not whole; "" if nothing does, if it is no such file, or if it cannot
+    be read now."""
     if entry.kind != "file" or not is_weights(entry.name):
-        return None
+        return ""
+    if not entry.stamp.size:
+        return "it is empty"
     try:
         with tree.opened(entry) as file:
-            return why_not_whole(file, entry.stamp.size, entry.name) if file else None
+            return (file and why_not_whole(file, entry.stamp.size, entry.name)) or ""
     except OSError:
-        return None
+        return ""
 
 
 def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:

@@ -181,7 +181,7 @@ def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
     own = {entry.path for entry in row.entries}
     for weights in filter(row.is_weights, row.entries):
         stem = stem_of(weights.name)
-        for child in tree.children(weights.path.rpartition("/")[0]):
+        for child in tree.children(weights.folder):
             if child.path in own or not child.name.startswith((f"{stem}.", f"{stem}_")):
                 continue
             is_file = child.kind == "file" and child.name.startswith(f"{stem}.")

@@ -274,7 +274,7 @@ def _is_model(entry: Entry) -> bool:
 
 
 def _set_of(entry: Entry) -> SetKey:
-    folder = entry.path.rpartition("/")[0]
+    folder = entry.folder
     if entry.name.endswith(".distcp"):
         return folder, ""
     shard = _SHARD.fullmatch(entry.name) or TENSORFLOW_SHARD.fullmatch(entry.name)

@@ -62,6 +62,11 @@ class Entry:
         object.__setattr__(self, "name", self.path.rsplit("/", 1)[-1])
 
     @property
+    def folder(self) -> str:
+        """The path of the folder that it is in; "" is the run's own folder."""
+        return self.path.rpartition("/")[0]
+
+    @property
     def is_file(self) -> bool:
         """Whether it is the name of a file, be it one that may be packed or a link out of the run."""
         return self.kind in FILES
