@@ -7,6 +7,7 @@ layout comes first; these names are for the folders and files that no layout kno
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 from mdl.bounds import LONGEST_FILE_NAME
@@ -58,6 +59,14 @@ class NameSays:
     @property
     def is_counted(self) -> bool:
         return self.step is not None or self.epoch is not None
+
+    def with_counts(self, step: int | None, epoch: int | None) -> NameSays:
+        """Return the same with another step and another epoch, as far as these are known."""
+        return replace(
+            self,
+            step=self.step if step is None else step,
+            epoch=self.epoch if epoch is None else epoch,
+        )
 
     @property
     def is_checkpoint(self) -> bool:

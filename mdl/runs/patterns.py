@@ -5,12 +5,12 @@ which has regular expressions for the names of one trainer.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mdl.bounds import LARGEST_NOTE
 from mdl.paths import matches
+from mdl.paths import matching as matching_names
 from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
 from mdl.runs.choice import common_axes
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
@@ -43,15 +43,33 @@ def no_record(_tree: Tree, _path: str) -> NameSays:
     return NameSays()
 
 
-@value_class
 class _Save:
     """What was saved under one name: its ``entries``, which ``pieces`` they are, and the ``names`` in it: those in its
-    folder, those of folders with a slash, or else its own."""
+    folder, those of folders with a slash, or else its own.
 
-    name: str
-    entries: tuple[Entry, ...]
-    pieces: frozenset[str]
-    names: tuple[str, ...]
+    One of a single file, or of variants, is called like the file with the shortest name, unless it ``has_own_name``.
+    """
+
+    def __init__(self, name: str, *, has_own_name: bool) -> None:
+        self._name = name
+        self._has_own_name = has_own_name
+        self.entries: list[Entry] = []
+        self.pieces: set[str] = set()
+        self.names: list[str] = []
+
+    def add(self, tree: Tree, entry: Entry, piece: str) -> None:
+        """Add an entry, which is this ``piece`` of the checkpoint, or none if that is ""."""
+        self.entries.append(entry)
+        if piece:
+            self.pieces.add(piece)
+        for child in tree.children(entry.path) or [entry]:
+            self.names.append(f"{child.name}/" if child.kind == "folder" else child.name)
+
+    @property
+    def name(self) -> str:
+        if self._has_own_name or (self.pieces and len(self.entries) > 1):
+            return self._name
+        return min((entry.name for entry in self.entries), key=lambda file_name: (len(file_name), file_name))
 
     @property
     def first(self) -> Entry:
@@ -63,7 +81,7 @@ class _Save:
 
     def has(self, glob: str) -> bool:
         """Tell whether a name in it matches a glob."""
-        return any(matches(name, [glob]) for name in self.names)
+        return len(matching_names(self.names, [glob])) > 0
 
 
 @value_class
@@ -122,7 +140,7 @@ class Pattern:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """Return the checkpoints in ``base``; None if it holds none."""
-        if self.requires and not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
+        if self.requires and not any(map(matching(self.requires), _names(tree.children(base)))):
             return None
         rows: list[Checkpoint] = []
         places = self.places(tree, base, self._match)
@@ -133,30 +151,29 @@ class Pattern:
         finals: list[Checkpoint] = []
         if places and self.final != NO_NAME:
             finals = finished_model(tree, base, self.final, rows, named_folders(tree, base))
-        if not rows and not self.final_alone:
-            return None
-        return Found((*rows, *finals)) if rows or finals else None
+        if rows or (finals and self.final_alone):
+            return Found((*rows, *finals))
+        return None
 
     def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
         """Return the rows, the one that the trainer's own file names as the latest marked as recorded. What is newer
         than that one was perhaps still being written."""
         file, pattern = self.newest_in
         name = named_in(tree, join(base, file), pattern)
-        if not name:
-            return rows
         number = parse_count(name)
         recorded = [row for row in rows if row.name == name]
-        if not recorded and number is not None:
+        if number is not None and not recorded:
             recorded = [row for row in rows if row.step == number]
         if len(recorded) != 1 or not recorded[0].complete:
             return rows
         newest = recorded[0]
+        note = f"newer than the one '{file}' names, so perhaps not finished"
         marked = []
         for row in rows:
             if row is newest:
                 row = replace(row, is_recorded=True)
-            elif row.has_more_steps_than(newest) and not row.note:
-                row = replace(row, note=f"newer than the one '{file}' names, so perhaps not finished")
+            elif row.has_more_steps_than(newest):
+                row = replace(row, note=row.note or note)
             marked.append(row)
         return marked
 
@@ -169,16 +186,14 @@ class Pattern:
         beside = _matching(tree, place, self.beside)
         are_marked = any(save.has(self.written_last) for save in saves)
         pieces = {entry.name for entry in self._piece_folders(tree, folder)}
-        for save in saves:
-            pieces |= save.pieces
+        pieces = pieces.union(*(save.pieces for save in saves))
         rows = []
         for save in saves:
-            if not any(map(self.holds, save.names)):
-                continue
-            says = self._says(tree, save.first)
-            is_to_be_marked = are_marked and says.is_counted
-            wrong = self._why_unfinished(tree, folder, save, pieces, is_to_be_marked=is_to_be_marked)
-            rows.append(self._row(tree, save, beside, says, place, wrong))
+            if any(map(self.holds, save.names)):
+                says = self._says(tree, save.first)
+                must_have_mark = are_marked and says.is_counted
+                wrong = self._why_unfinished(tree, folder, save, pieces, must_have_mark=must_have_mark)
+                rows.append(self._row(tree, save, beside, says, place, wrong))
         rows.sort(key=_display_order(rows))
         if rows and rows[-1].base == place:  # a folder holds all that it needs
             more = _matching(tree, place, self.beside_newest)
@@ -196,60 +211,43 @@ class Pattern:
     def _saves(self, tree: Tree, folder: str) -> list[_Save]:
         """Return what was saved in a folder, and in those of its pieces, under each name."""
         own = own_state(tree, folder)
-        entries: defaultdict[str, list[Entry]] = defaultdict(list)
-        pieces: defaultdict[str, set[str]] = defaultdict(set)
-        places = {folder: ""}
-        for child in self._piece_folders(tree, folder):
-            places[child.path] = child.name
+        places = {folder: ""} | {piece.path: piece.name for piece in self._piece_folders(tree, folder)}
+        saves: dict[str, _Save] = {}
         for place, piece in places.items():
             for entry in tree.children(place):
                 match = self._match(entry.name)
-                if match is None or entry.kind not in self.kinds or entry.name == own:
-                    continue
-                if self.is_saved(tree, entry):
+                is_saved = match and entry.kind in self.kinds and entry.name != own and self.is_saved(tree, entry)
+                if match and is_saved:
                     name = _shared_name(match) or entry.name
-                    entries[name].append(entry)
-                    pieces[name].add(piece or _group(match, "piece"))
-        return [self._save(tree, name, saved, pieces[name] - {""}) for name, saved in entries.items()]
-
-    def _save(self, tree: Tree, name: str, entries: list[Entry], pieces: set[str]) -> _Save:
-        """Return a save. One of a single file, or of variants, is called like the file with the shortest name, unless
-        ``saved`` has a group for its name."""
-        first = entries[0]
-        has_own_name = _group(self._match(first.name), "name") != ""
-        if not has_own_name and (len(entries) == 1 or not pieces):
-            name = min((entry.name for entry in entries), key=lambda file_name: (len(file_name), file_name))
-        names = []
-        for child in tree.children(first.path) or entries:
-            names.append(f"{child.name}/" if child.kind == "folder" else child.name)
-        return _Save(name, tuple(entries), frozenset(pieces), tuple(names))
+                    save = saves.setdefault(name, _Save(name, has_own_name=bool(_group(match, "name"))))
+                    save.add(tree, entry, piece or _group(match, "piece"))
+        return list(saves.values())
 
     def _why_unfinished(
-        self, tree: Tree, folder: str, save: _Save, pieces: Collection[str], *, is_to_be_marked: bool
+        self, tree: Tree, folder: str, save: _Save, pieces: Collection[str], *, must_have_mark: bool
     ) -> str:
         """Return what the trainer's own marks say against a checkpoint; "" if they say nothing. It should have all
-        ``pieces`` if it has any, and the file that is ``written_last`` if it ``is_to_be_marked``."""
+        ``pieces`` if it has any, and the file that is ``written_last`` if it ``must_have_mark``."""
         if re.fullmatch(self.staging, save.name):
             return "a staging folder, which the trainer renames when it is complete"
         mark = stem_of(save.name) + self.unfinished
         if self.unfinished and tree.get(join(folder, mark)):
             return f"{mark} says that it was still being written"
-        if is_to_be_marked and not save.has(self.written_last):
+        if must_have_mark and not save.has(self.written_last):
             return f"{self.written_last}, which is written last, is missing"
-        if not save.pieces or re.fullmatch(self.partial, save.name):
-            return ""
         missing = sorted(set(pieces) - save.pieces, key=natural_key)
-        return f"the part of {missing[0].strip('-_.')} is missing" if missing else ""
+        if save.pieces and missing and not re.fullmatch(self.partial, save.name):
+            return f"the part of {missing[0].strip('-_.')} is missing"
+        return ""
 
     # The checkpoint that a save is
 
     def _row(self, tree: Tree, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str) -> Checkpoint:
+        base = place
+        members = [*beside, *self._members(tree, save)]
         if save.is_folder:
             base = save.first.path
             members = list(tree.below(base))
-        else:
-            base = place
-            members = [*beside, *self._members(tree, save)]
         row = checkpoint(
             tree,
             save.name,
@@ -290,14 +288,9 @@ class Pattern:
         says = self._said_by(entry.name)
         if not says.is_counted:
             target = self._said_by(entry.real.rpartition("/")[2])
-            if target.is_counted:
-                says = replace(target, is_derived=says.is_derived)
+            says = says.with_counts(target.step, target.epoch)
         recorded = self.record(tree, entry.path)
-        if recorded.step is not None:
-            says = replace(says, step=recorded.step)
-        if recorded.epoch is not None:
-            says = replace(says, epoch=recorded.epoch)
-        return says
+        return says.with_counts(recorded.step, recorded.epoch)
 
     def _said_by(self, name: str) -> NameSays:
         match = self._match(name)
@@ -305,9 +298,13 @@ class Pattern:
             return NameSays()
         says = what_name_says(stem_of(name))
         groups = match.groupdict()
-        if "step" not in groups and "epoch" not in groups:
+        if groups.keys().isdisjoint(("step", "epoch")):
             return says
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
+
+
+def _names(entries: Iterable[Entry]) -> Iterator[str]:
+    return (entry.name for entry in entries)
 
 
 def _matching(tree: Tree, folder: str, globs: tuple[str, ...]) -> list[Entry]:
