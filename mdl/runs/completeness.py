@@ -79,14 +79,12 @@ def _fault_in_contents(tree: Tree, entries: Iterable[Entry]) -> str:
 def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
     """Return which shard that an index names, which index, or which part of a split file is missing beside these files;
     "" if none is."""
-    files = {entry.path: entry for entry in entries if entry.kind == "file"}
-    indexed = set()
-    for path, entry in files.items():
-        if is_index(entry.name):
-            indexed.add(entry.folder)
-            why = missing_shard(tree, path)
-            if why:
-                return why
+    saved = [entry for entry in entries if entry.kind == "file"]
+    why = missing_shards(tree, saved)
+    if why:
+        return why
+    files = {entry.path: entry for entry in saved}
+    indexed = {entry.folder for entry in saved if is_index(entry.name)}
     checked = set()
     for path, entry in files.items():
         if _SHARD.fullmatch(entry.name) and entry.folder not in indexed:
@@ -116,17 +114,19 @@ def _all_parts(split: re.Match[str], most: int) -> list[str]:
     return []
 
 
-def missing_shard(tree: Tree, index: str) -> str:
-    """Return what is wrong with the index at this path: it cannot be read, or names a shard that is missing; else
+def missing_shards(tree: Tree, entries: Iterable[Entry]) -> str:
+    """Return what is wrong with an index among these files: it cannot be read, or names a shard that is missing; else
     ""."""
-    shards = tree.json(index).get("weight_map")
-    folder, _, name = index.rpartition("/")
-    if not isinstance(shards, dict) or not shards:
-        return f"{name} cannot be read"
-    for shard in sorted(set(map(str, shards.values()))):
-        entry = tree.get(join(folder, shard))
-        if entry is None or not entry.is_file:
-            return f"shard {shard} of the index is missing"
+    for entry in entries:
+        if not is_index(entry.name):
+            continue
+        shards = tree.json(entry.path).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            return f"{entry.name} cannot be read"
+        for shard in sorted(set(map(str, shards.values()))):
+            file = tree.get(join(entry.folder, shard))
+            if file is None or not file.is_file:
+                return f"shard {shard} of the index is missing"
     return ""
 
 

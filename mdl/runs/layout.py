@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
-from mdl.paths import matches
+from mdl.paths import matches, matching
 from mdl.runs.checkpoint import Checkpoint, Found
-from mdl.runs.completeness import RESUME, is_index, missing_shard
+from mdl.runs.completeness import RESUME, missing_shards
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
 from mdl.weights.junk import is_log
@@ -83,27 +83,25 @@ class Layout:
         unknown: list[Entry] = []
         notes: list[str] = []
         for entry in checkpoint.entries:
-            if entry.kind == "folder":
-                continue
             name = checkpoint.relative(entry)
             reason = _said_of(name, self.drop)
+            if entry.kind == "folder":
+                continue
             if reason:
                 drop.append((entry, reason))
-            elif matches(name, self.keep):
-                keep.append(entry)
-                note = _said_of(name, self.notes)
-                if note and entry.kind != "excluded":
-                    notes.append(f"{name} {note}")
-            else:
-                unknown.append(entry)
+                continue
+            is_known = matches(name, self.keep)
+            (keep if is_known else unknown).append(entry)
+            note = _said_of(name, self.notes)
+            if is_known and note and entry.kind != "excluded":
+                notes.append(f"{name} {note}")
         left = [*keep, *unknown]
         if not any(map(checkpoint.is_weights, left)):
             raise _nothing_left(checkpoint, drop)
-        for entry in left:
-            missing = missing_shard(tree, entry.path) if is_index(entry.name) else ""
-            if missing:
-                hint = "name another checkpoint; 'mdl checkpoints' lists them"
-                raise NotFound(missing, item=checkpoint.name, hint=hint)
+        missing = missing_shards(tree, left)
+        if missing:
+            hint = "name another checkpoint; 'mdl checkpoints' lists them"
+            raise NotFound(missing, item=checkpoint.name, hint=hint)
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))
 
 
@@ -141,36 +139,37 @@ class Companions:
 
 def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
     """Return what lies beside and above a checkpoint and belongs to it."""
-    names = [entry.name for entry in row.entries]
-    is_adapter = any(name.startswith(ADAPTER) for name in names)
+    names = {entry.name for entry in row.entries}
     beside: list[Entry] = []
     for pattern in layout.above:
-        if not any(matches(name, [pattern]) for name in names):
+        if not matching(names, [pattern]):
             beside += _nearest(tree, row.base, pattern)
-    if not is_adapter:
-        beside = [entry for entry in beside if not entry.name.startswith(ADAPTER)]
-    exports: list[Entry] = []
-    for entry in _of_the_same_stem(tree, row):
-        is_settings = entry.kind == "file" and _SETTINGS.fullmatch(entry.name)
-        if is_settings:
-            beside.append(entry)
-        else:
-            exports.append(entry)
     own = {entry.path for entry in row.entries}
-    along = [entry for entry in beside if entry.path not in own and not is_log(entry.name)]
-    return Companions(tuple(dict.fromkeys(along)), tuple(dict.fromkeys(exports)))
+    same_stem = [entry for entry in _of_the_same_stem(tree, row) if entry.path not in own]
+    exports = [entry for entry in same_stem if not _is_settings(entry)]
+    beside += filter(_is_settings, same_stem)
+    is_adapter = bool(matching(names, [f"{ADAPTER}*"]))
+    along: dict[str, Entry] = {}
+    for entry in beside:
+        is_of_adapter = entry.name.startswith(ADAPTER)
+        if entry.path not in own and not is_log(entry.name) and (is_adapter or not is_of_adapter):
+            along[entry.path] = entry
+    return Companions(tuple(along.values()), tuple(dict.fromkeys(exports)))
+
+
+def _is_settings(entry: Entry) -> bool:
+    return entry.kind == "file" and _SETTINGS.fullmatch(entry.name) is not None
 
 
 def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
     """The files that a pattern matches in ``base``, or else in the nearest folder above it. A pattern with a slash
     names one file below such a folder."""
+    inner, _, name = pattern.rpartition("/")
     for folder in (base, *folders_above(base)):
-        if "/" in pattern:
-            named = tree.get(join(folder, pattern))
-            entries = [named] if named else []
-        else:
-            entries = [child for child in tree.children(folder) if matches(child.name, [pattern])]
-        files = [entry for entry in entries if entry.kind == "file" and not is_weights(entry.name)]
+        files = []
+        for child in tree.children(join(folder, inner) if inner else folder):
+            if child.kind == "file" and matches(child.name, [name]) and not is_weights(child.name):
+                files.append(child)
         if files:
             return files
     return []
@@ -178,13 +177,10 @@ def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
 
 def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
     """Return what lies beside the weights of a checkpoint and is called like them, but for the suffix."""
-    own = {entry.path for entry in row.entries}
     for weights in filter(row.is_weights, row.entries):
         stem = stem_of(weights.name)
         for child in tree.children(weights.folder):
-            if child.path in own or not child.name.startswith((f"{stem}.", f"{stem}_")):
-                continue
             is_file = child.kind == "file" and child.name.startswith(f"{stem}.")
-            is_form = child.kind == "folder" and _EXPORT_FOLDER.fullmatch(child.name)
-            if is_file or is_form:
+            is_form = child.kind == "folder" and child.name.startswith((f"{stem}.", f"{stem}_"))
+            if is_file or (is_form and _EXPORT_FOLDER.fullmatch(child.name)):
                 yield child
