@@ -410,7 +410,12 @@ INCOMPLETE = {
     },
     "an index of hostile names": (HF_RUN, {INDEX: {"weight_map": {"a": [1]}}}, "checkpoint-5", "shard [1] of the"),
     "a short file": (HF_RUN, {"checkpoint-5/model.safetensors": 5}, "checkpoint-5", "its header says"),
-    "an empty file": (HF_RUN, {"checkpoint-5/model.safetensors": b""}, "checkpoint-5", "model.safetensors: it is empty"),
+    "an empty file": (
+        HF_RUN,
+        {"checkpoint-5/model.safetensors": b""},
+        "checkpoint-5",
+        "model.safetensors: it is empty",
+    ),
     "a file still being written": (
         f"{HF_RUN} checkpoint-5/model.safetensors.tmp",
         {},
