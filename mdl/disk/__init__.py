@@ -89,11 +89,9 @@ def refuses_order(error: OSError) -> bool:
 def sync(fd: int, *, data_only: bool = False) -> None:
     """Bring an open file or folder to the disk; ``data_only`` leaves out its times. A file system that cannot sync is
     left alone: it has no better way. Raises `OSError`."""
+    bring = os.fdatasync if data_only else os.fsync
     try:
-        if data_only:
-            os.fdatasync(fd)
-        else:
-            os.fsync(fd)
+        bring(fd)
     except OSError as error:
         if error.errno != errno.EINVAL and not is_unsupported(error):
             raise
@@ -116,22 +114,31 @@ def nearest_existing(path: Path) -> Path:
 def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
     permissions to check, or whose folder it is."""
-    hint = storage_error(error, item).hint
+    explained = storage_error(error, item)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return explained.but(hint=_hint_on_refusal(error, root))
+    if refuses_order(error):
+        hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
+        return explained.but(hint=hint)
     if error.errno == errno.ENOSPC and disk_space(root).free_files == 0:
         hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
-    if refuses_order(error) and error.errno != errno.EPERM:
-        hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        named = error.filename if isinstance(error.filename, str | bytes) else ""
-        refusing = nearest_existing(Path(os.fsdecode(named)))
-        refusing = refusing if refusing.is_relative_to(root) else root
-        hint = f"check the permissions of {refusing} and the disk"
+        return explained.but(hint=hint)
+    return explained
+
+
+def _hint_on_refusal(error: OSError, root: Path) -> str:
+    """Return what to do if this user may not write below ``root``."""
+    named = error.filename if isinstance(error.filename, str | bytes) else ""
+    refusing = nearest_existing(Path(os.fsdecode(named)))
+    if not refusing.is_relative_to(root):
+        refusing = root
+    if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS:
         with contextlib.suppress(OSError):
             owner = refusing.stat().st_uid
-            if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS and owner != os.geteuid():
+            if owner != os.geteuid():
                 whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
-                hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
-    return storage_error(error, item).but(hint=hint)
+                return f"{whose}: have it downloaded there, or take a folder of your own with --to"
+    return f"check the permissions of {refusing} and the disk"
 
 
 def user_name(uid: int) -> str:
@@ -146,9 +153,9 @@ def user_name(uid: int) -> str:
 def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:
     """As `storage_error`, for a ``path`` that could not be looked at or read. If ``closed``, the path itself or its
     folder, is closed to this account, the hint says who can open it."""
-    found = storage_error(error, str(path))
+    explained = storage_error(error, str(path))
     if isinstance(error, PermissionError):
         with contextlib.suppress(OSError):
             whose = f"{user_name(closed.lstat().st_uid)} keeps {closed} closed to others"
-            return found.but(hint=f"{whose}: 'chmod -R go+rX' by its owner lets them read it")
-    return found
+            return explained.but(hint=f"{whose}: 'chmod -R go+rX' by its owner lets them read it")
+    return explained

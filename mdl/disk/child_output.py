@@ -26,6 +26,16 @@ _GRACE_SECONDS = 5.0
 """How long a program that is ended may take before it is killed."""
 
 
+def end_program(process: subprocess.Popen[bytes], grace: float) -> None:
+    """End a program if it still runs, by force after ``grace`` seconds."""
+    process.terminate()
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Child:
     """A program that runs, and what it has said so far. What it says is read by `read_ready`."""
 
@@ -99,13 +109,7 @@ class Child:
 
     def end(self) -> None:
         """End it if it still runs, by force if it does not listen, and close its pipes."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end_program(self.process, _GRACE_SECONDS)
         for file in (self.process.stdin, self.process.stdout, self.process.stderr):
             if file:
                 with contextlib.suppress(OSError):

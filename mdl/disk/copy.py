@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
@@ -59,9 +60,11 @@ class SharingRule:
             return False
         if self.name == "hard":
             return True
-        is_large = (status.st_size if size is None else size) >= _SMALL
-        is_safe = self.may_make_read_only or not status.st_mode & _WRITE
-        return self.name == "auto" and is_large and is_safe and os.geteuid() != 0
+        if self.name != "auto" or os.geteuid() == 0:
+            return False
+        future_size = status.st_size if size is None else size
+        is_read_only = not status.st_mode & _WRITE
+        return future_size >= _SMALL and (self.may_make_read_only or is_read_only)
 
 
 def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = None) -> Way:
@@ -137,7 +140,7 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
         left = size - done
         try:
             count = os.copy_file_range(source, target, min(left, _PIECE), at, at)
-        except OSError:
+        except (AttributeError, OSError):  # macOS has no such call
             count = os.pwrite(target, os.pread(source, min(left, 2**20), at), at)
         if count == 0:
             break
@@ -161,8 +164,8 @@ def data_ranges(fd: int) -> list[tuple[int, int]]:
             if error.errno == errno.ENXIO:
                 break  # the rest is a hole
             return [(0, size)]  # the file system does not tell holes
-        first = start + _EDGE if start else 0
-        last = stop if stop == size else stop - _EDGE
+        first = 0 if start == 0 else start + _EDGE
+        last = size if stop == size else stop - _EDGE
         if first < last:
             found.append((first, last))
         at = stop
@@ -196,7 +199,8 @@ def read_no_further(fd: int) -> None:
 def _mount_of(fd: int) -> tuple[int, str]:
     """Return the device and the mount of an open file. A hard link cannot cross mounts, not even those of one file
     system (a container's volumes)."""
-    lines: list[str] = []
+    facts = ""
     with contextlib.suppress(OSError):  # not every system tells the mount
-        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    return os.fstat(fd).st_dev, next((line for line in lines if line.startswith("mnt_id:")), "")
+        facts = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    mount = re.search(r"^mnt_id:.*", facts, re.MULTILINE)
+    return os.fstat(fd).st_dev, mount[0] if mount else ""

@@ -67,8 +67,10 @@ class ProcessId:
         if machine != _machine() or namespace != _namespace():
             return None
         started = _start_time(int(pid))
-        if started is None or started == _HIDDEN:
-            return False if started is None else None
+        if started is None:
+            return False
+        if started == _HIDDEN:
+            return None
         return started == recorded or _UNKNOWN in (started, recorded)
 
     def is_stopped(self) -> bool:
@@ -254,8 +256,10 @@ def run_program(
     """
     import subprocess
 
+    from mdl.disk.child_output import end_program
+
     cancel = cancel or CancelToken()
-    out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if silent else (_STDERR, None)
+    out = subprocess.DEVNULL if silent else _STDERR
     with cancel.polled():  # an exception raised by a signal during the start would leave the program running alone
         _check(cancel)
         try:
@@ -264,7 +268,7 @@ def run_program(
                 environ["PWD"] = os.fspath(folder)
             with users_core_limit():
                 process = subprocess.Popen(
-                    words, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                    words, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
                 )
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
@@ -275,12 +279,7 @@ def run_program(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_TICK_SECONDS)
         except BaseException:
-            process.terminate()
-            try:
-                process.wait(grace)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_program(process, grace)
             raise
 
 

@@ -84,7 +84,9 @@ def open_regular(path: Path, *, is_own: bool = True) -> int:
     """
     if is_own:
         os.lstat(path)  # most of what is looked for is not there, and to open its folder step by step takes long
-    fd = open_own(path, os.O_RDONLY) if is_own else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_own(path, os.O_RDONLY)
+    else:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd
@@ -117,12 +119,13 @@ def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) 
     """
     with os.fdopen(open_regular(path, is_own=False), "rb") as file:
         status = os.fstat(file.fileno())
-        if owners is not None and (strangers := {status.st_uid, os.lstat(path).st_uid}.difference(owners)):
-            raise Unsafe(f"refused: it belongs to {user_name(strangers.pop())}", item=str(path))
+        if owners is not None:
+            for owner in (status.st_uid, os.lstat(path).st_uid):
+                if owner not in owners:
+                    raise Unsafe(f"refused: it belongs to {user_name(owner)}", item=str(path))
         data = file.read(min(most, max(status.st_size, 2**12)) + 1)
     if len(data) > most:
-        size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
-        raise OSError(errno.EFBIG, f"the file is larger than {size}, the most that mdl reads here", str(path))
+        raise OSError(errno.EFBIG, f"the file has more than {most:,} bytes, the most that mdl reads here", str(path))
     return data
 
 
@@ -363,27 +366,26 @@ def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
     """Open an empty file of mdl's own: the existing one, emptied, or a new one in place of another user's. Raises as
     `open_own` does."""
     try:
-        fd = open_own(path, flags | os.O_CREAT, mode)
+        return _open_emptied(path, flags, mode)
     except Unsafe:
-        return _made_anew(path, flags, mode)
+        pass
     except OSError as error:
-        if error.errno != errno.EACCES and refuses_order(error):  # it would be emptied, which this mount may not take
-            return _made_anew(path, flags, mode)
-        raise
+        if not refuses_order(error):  # this mount may not take it that a file is emptied
+            raise
+    path.unlink(missing_ok=True)
+    return open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
+
+
+def _open_emptied(path: Path, flags: int, mode: int) -> int:
+    """Open a file of mdl's own, and take away what is in it. Raises as `open_own` does."""
+    fd = open_own(path, flags | os.O_CREAT, mode)
     try:
         if os.fstat(fd).st_size:
             os.ftruncate(fd, 0)
-    except OSError as error:
+    except OSError:
         os.close(fd)
-        if not refuses_order(error):
-            raise
-        return _made_anew(path, flags, mode)
+        raise
     return fd
-
-
-def _made_anew(path: Path, flags: int, mode: int) -> int:
-    path.unlink(missing_ok=True)
-    return open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
 
 
 def is_own_folder(path: Path) -> bool:
@@ -415,38 +417,31 @@ def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
     """Open mdl's own folder ``path`` step by step; yields it and whose files in it to trust. Raises `Unsafe`,
     `OSError`."""
     steps, at = _split(path)
-    top = fd = os.open(at, _FOLDER)
-    try:
+    mode = 0o700 if make else None
+    with contextlib.ExitStack() as opened:
+        top = fd = os.open(at, _FOLDER)
+        opened.callback(os.close, top)
         trust = _Trust(trusted_owners(at.parent if at.name == _CACHE_OWN else at))
         for step in steps:
             at = at / step
-            below = open_step(fd, step, at, 0o700 if make else None)
-            if fd != top:
-                os.close(fd)
-            fd = below
+            try:
+                fd = open_step(fd, step, at, mode)
+            except Occupied as error:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
+            opened.callback(os.close, fd)
             if trust.why_untrusted(os.fstat(fd)):
                 trust = _repair(fd, at, top, trust)
             if make and step == _OWN:
                 _hide_from_git(fd)
         yield fd, trust
-    except Occupied as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
-    finally:
-        if fd != top:
-            os.close(fd)
-        os.close(top)
 
 
 def _hide_from_git(folder: int) -> None:
     """Have git pass over mdl's own folder, which may stand in somebody's project (``--into .``)."""
     with contextlib.suppress(OSError):
-        if os.stat(".gitignore", dir_fd=folder, follow_symlinks=False).st_size:
-            return  # to open it for writing would copy it out of an image's layer
-    with contextlib.suppress(OSError):
-        fd = os.open(".gitignore", os.O_WRONLY | os.O_CREAT | NO_LINK, 0o600, dir_fd=folder)
+        fd = create(".gitignore", 0o600, folder=folder)
         try:
-            if not os.fstat(fd).st_size:
-                os.write(fd, b"*\n")
+            os.write(fd, b"*\n")
         finally:
             os.close(fd)
 
