@@ -25,7 +25,7 @@ from support.jobs import GATE, Gate, arrived, log_of, put_job, records_of, the_j
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.processes import free_ports
-from support.shell import Ran, Run, Shell, done, ended, machine, started, with_environ
+from support.shell import Process, Ran, Run, Shell, done, ended, machine, started, with_environ
 
 from mdl.config.settings import Config
 from mdl.console.state import State
@@ -52,7 +52,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 
 @contextmanager
-def at_the_gate(shell: Shell, gate: Gate, *words: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def at_the_gate(shell: Shell, gate: Gate, *words: str, folder: Path | None = None) -> Iterator[Process]:
     """A download that has what its server gives, and waits for the rest."""
     with started(shell, *words, folder=folder) as process:
         waits(shell, gate)

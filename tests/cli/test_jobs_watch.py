@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from support.faulty_server import FaultyServer
 from support.jobs import GATE, Gate, arrived, state_of, the_job, waits
 from support.polling import until
 from support.schemas import events_of
-from support.shell import Run, Shell, done, ended, machine, started, with_environ
+from support.shell import Process, Run, Shell, done, ended, machine, started, with_environ
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f"))
 
 
-def line_with(process: subprocess.Popen[str], text: str) -> str:
+def line_with(process: Process, text: str) -> str:
     """The first line of a watcher's stderr that has ``text`` in it."""
     assert process.stderr is not None
     for line in process.stderr:

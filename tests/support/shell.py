@@ -6,17 +6,19 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from support.forked import Forked, can_be_a_copy
 from support.polling import PATIENCE
 from support.schemas import document_of, events_of
 
 NOBODY = "http://127.0.0.1:9"
 Inside = Callable[..., "Ran"]
+Process = subprocess.Popen[str] | Forked
 Run = Callable[..., "Ran"]
 """Of words in one text: see the fixture ``run``."""
 ExitCode = Callable[..., int]
@@ -65,17 +67,10 @@ class Shell:
 
     def run(self, *words: str, prefix: tuple[str, ...] = ()) -> Ran:
         """Run it to its end. What it says as JSON is checked against the schemas in any case."""
-        done = subprocess.run(
-            [*prefix, *self.command(*words)],
-            env=self.environ,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=100,
-        )
-        ran = Ran(done.returncode, done.stdout, done.stderr)
+        with beside(self, *prefix, *self.command(*words), process_group=None) as process:
+            out, err = process.communicate(timeout=100)
+        assert process.returncode is not None
+        ran = Ran(process.returncode, out, err)
         assert "--json" not in words or not ran.out or ran.document
         assert ("--progress", "json") not in pairwise(words) or ran.events
         return ran
@@ -116,20 +111,27 @@ def done(ran: Ran, code: int = 0) -> Ran:
 
 
 @contextlib.contextmanager
-def beside(shell: Shell, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def beside(shell: Shell, *command: str, **options: Any) -> Iterator[Process]:
     """A command that goes on beside the test; it is killed if it still runs in the end."""
-    usual = {"cwd": shell.home, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     group = 0  # this process stays outside it and can continue it: the system stops no orphaned group
-    with subprocess.Popen(command, env=shell.environ, text=True, process_group=group, **usual | options) as process:
+    settings = {"cwd": shell.home, "env": shell.environ, "process_group": group, **streams, **options}
+    with _process(command, **settings) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def started(
-    shell: Shell, *words: str, folder: Path | None = None
-) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def _process(command: Sequence[str], **settings: Any) -> Process:
+    """That command: mdl without options of Python's is a copy of a process that has imported it."""
+    python, words = [sys.executable, "-m", "mdl"], list(command)
+    if words[:3] == python and can_be_a_copy(settings["env"]):
+        return Forked(tuple(words[3:]), **settings)
+    return subprocess.Popen(command, text=True, **settings)
+
+
+def started(shell: Shell, *words: str, folder: Path | None = None) -> contextlib.AbstractContextManager[Process]:
     """mdl beside the test."""
     return beside(shell, *shell.command(*words), cwd=folder or shell.home)
 
@@ -142,7 +144,7 @@ def opened_by(pid: int) -> set[str]:
         return set()
 
 
-def ended(process: subprocess.Popen[str], code: int) -> Ran:
+def ended(process: Process, code: int) -> Ran:
     """Wait for its end: it must have that exit code."""
     out, err = process.communicate(timeout=PATIENCE)
     return done(Ran(process.returncode, out, err), code)
@@ -150,24 +152,10 @@ def ended(process: subprocess.Popen[str], code: int) -> Ran:
 
 def environ(home: Path, **more: str) -> dict[str, str]:
     """A child's environment without any setting of this machine."""
-    root = str(Path(__file__).parents[2])
-    usual = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    usual = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     return {"HOME": str(home), **usual, **more}
 
 
-class _Child(subprocess.Popen[str]):
-    """A child that does not outlive a test that failed."""
-
-    def __del__(self, **_: Any) -> None:
-        if self.poll() is None:
-            self.kill()
-            self.wait()
-        for pipe in (self.stdout, self.stderr):
-            if pipe:
-                pipe.close()
-
-
-def child(home: Path, *words: str, **more: str) -> subprocess.Popen[str]:
-    """``python -m mdl …`` in a separate process."""
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return _Child([sys.executable, "-m", "mdl", *words], env=environ(home, **more), cwd=home, text=True, **streams)
+def child(home: Path, *words: str, **more: str) -> Process:
+    """``mdl …`` in a separate process, which does not outlive the test."""
+    return Forked(words, env=environ(home, **more), cwd=home)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from support.moto_store import s3_api
 from support.polling import until
 from support.relay import Meter, relaying
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
-from support.shell import Shell, child, done
+from support.shell import Process, Shell, child, done
 
 import mdl
 from mdl import AuthError, Client
@@ -109,7 +108,7 @@ def test_broken_connections_cost_no_byte_twice(
     assert meter.sent < 1.05 * len(DATA)
 
 
-def has_or_ended(models: Path, count: int, process: subprocess.Popen[str]) -> bool:
+def has_or_ended(models: Path, count: int, process: Process) -> bool:
     return claimed_in(models) > count or process.poll() is not None
 
 

@@ -24,7 +24,7 @@ from support.jobs import GATE, Gate
 from support.long import LONG
 from support.namespaces import bound_by_modes
 from support.polling import PATIENCE, until
-from support.shell import Ran, beside, done, machine, with_environ
+from support.shell import Process, Ran, beside, done, machine, with_environ
 
 from mdl.disk import mutex
 from mdl.disk.process import ProcessId
@@ -70,7 +70,7 @@ def mounted(folder: Path, count: int, lies: str) -> Iterator[list[Path]]:
 
 
 @contextlib.contextmanager
-def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[subprocess.Popen[str], Path]]]:
+def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[Process, Path]]]:
     """So many machines on one models folder, each with a home of its own, and the file in which each says what it
     does."""
     with contextlib.ExitStack() as stack:
@@ -85,13 +85,13 @@ def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[
         yield found
 
 
-def waiting(said: list[tuple[subprocess.Popen[str], Path]]) -> list[bool]:
+def waiting(said: list[tuple[Process, Path]]) -> list[bool]:
     """Which of them wait. One that lost its turn to another for a moment, and got it, does not."""
     texts = [path.read_text() for _, path in said]
     return [WAITS in text and WORKS not in text for text in texts]
 
 
-def ended(said: list[tuple[subprocess.Popen[str], Path]]) -> list[Ran]:
+def ended(said: list[tuple[Process, Path]]) -> list[Ran]:
     return [Ran(one.wait(3 * PATIENCE), "", path.read_text()) for one, path in said]
 
 

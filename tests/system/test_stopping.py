@@ -19,7 +19,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived, the_job
 from support.polling import PATIENCE, until
-from support.shell import ExitCode, Shell, beside, ended, machine, opened_by, started
+from support.shell import ExitCode, Process, Shell, beside, ended, machine, opened_by, started
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, DeadlineReached, Paused
@@ -149,7 +149,7 @@ def test_a_stop_that_is_swallowed(gated: Shell, how: str, command: str) -> None:
 # Whatever the main thread waits for.
 
 
-def stopped(process: subprocess.Popen[str], how: signal.Signals, code: int) -> str:
+def stopped(process: Process, how: signal.Signals, code: int) -> str:
     """Stop it: it must be gone soon, with that code; what it said on stderr."""
     began = time.monotonic()
     process.send_signal(how)

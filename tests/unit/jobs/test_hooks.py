@@ -22,7 +22,7 @@ from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived, log_of, program, put_job, records_of, state_of, the_job
 from support.polling import until
 from support.schemas import events_of
-from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
+from support.shell import ExitCode, Process, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl.cancel import CancelToken
 from mdl.disk import process
@@ -188,7 +188,7 @@ def waiting(folder: Path, *, trap: str = "") -> str:
 
 
 @contextlib.contextmanager
-def at_the_hook(shell: Shell, folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def at_the_hook(shell: Shell, folder: Path, *words: str) -> Iterator[Process]:
     """A job whose hook has begun and does not end."""
     with started(shell, "get", *words) as process:
         until((folder / "begun").exists, "it is not run")
