@@ -43,6 +43,17 @@ def _nothing_tells(_file: ReadableFile, _size: int) -> None:
     return None
 
 
+def _by_beginning(magic: bytes, lacks: Lacks, otherwise: Lacks) -> Lacks:
+    """``lacks`` for a file that begins with ``magic``, and ``otherwise`` for any other."""
+
+    def lacks_by_beginning(file: ReadableFile, size: int) -> str | None:
+        if read_at(file, 0, len(magic)) == magic:
+            return lacks(file, size)
+        return otherwise(file, size)
+
+    return lacks_by_beginning
+
+
 @value_class
 class Kind:
     """One kind of file.
@@ -89,16 +100,10 @@ def _is_torch(beginning: bytes, _size: int) -> bool:
     return beginning.startswith((end_records.ZIP_MEMBER, b"\x80")) or _is_tar(beginning, _size)
 
 
-def _torch_lacks(file: ReadableFile, size: int) -> str | None:
-    """A bare pickle, which torch wrote before 1.6, has no end record."""
-    is_zip = read_at(file, 0, 4) == end_records.ZIP_MEMBER
-    return end_records.zip_lacks(file, size) if is_zip else None
-
-
-def _distcp_lacks(file: ReadableFile, size: int) -> str | None:
-    """Several torch files one behind the other."""
-    is_zip = read_at(file, 0, 4) == end_records.ZIP_MEMBER
-    return end_records.last_zip_lacks(file, size) if is_zip else None
+_torch_lacks = _by_beginning(end_records.ZIP_MEMBER, end_records.zip_lacks, _nothing_tells)
+"""A bare pickle, which torch wrote before 1.6, has no end record."""
+_distcp_lacks = _by_beginning(end_records.ZIP_MEMBER, end_records.last_zip_lacks, _nothing_tells)
+"""Several torch files one behind the other."""
 
 
 def _is_onnx(beginning: bytes, _size: int) -> bool:
@@ -137,20 +142,15 @@ def _is_nemo(beginning: bytes, size: int) -> bool:
     return _is_tar(beginning, size) or beginning.startswith(_GZIP)
 
 
-def _nemo_lacks(file: ReadableFile, size: int) -> str | None:
-    return None if read_at(file, 0, 2) == _GZIP else end_records.tar_lacks(file, size)
+_nemo_lacks = _by_beginning(_GZIP, _nothing_tells, end_records.tar_lacks)
 
 
 _ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!")
 """How a member, an empty archive, a part of a split one, or a self-extracting archive begins."""
 
 
-def _zip_lacks(file: ReadableFile, size: int) -> str | None:
-    """Return what stands behind a program, or is a part of several, is not where it would be alone."""
-    is_alone = read_at(file, 0, 4) == end_records.ZIP_MEMBER
-    return end_records.zip_lacks(file, size) if is_alone else end_records.last_zip_lacks(file, size)
-
-
+_zip_lacks = _by_beginning(end_records.ZIP_MEMBER, end_records.zip_lacks, end_records.last_zip_lacks)
+"""What stands behind a program, or is a part of several, is not where it would be alone."""
 _is_zip = _starts(end_records.ZIP_MEMBER, b"PK\x05\x06")
 
 

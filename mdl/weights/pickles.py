@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _SUFFIXES = (
     *(".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".pck", ".pcl"),
@@ -30,8 +30,6 @@ _ZIP_HEADER_SIZE = 30
 _DEFLATED = 8
 _TAR_BLOCK = 512
 _MOST_MEMORY = 2**26
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "lzma"}
-"""How compressed files begin, and the modules that read them."""
 
 _BINARY_PICKLE = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'")
 """A pickle's protocol, or the header of a NumPy array whose elements are pickled objects."""
@@ -102,9 +100,9 @@ def _members(name: str, head: bytes) -> Iterator[tuple[str, bytes]]:
         yield from _zip_members(head)
     elif head[257:262] == b"ustar":
         yield from _tar_members(head)
-    for magic, module in _COMPRESSED.items():
+    for magic, decompress in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            yield name.rpartition(".")[0], _unpacked(head, module)
+            yield name.rpartition(".")[0], _decompressed(head, decompress)
 
 
 def _zip_members(head: bytes) -> Iterator[tuple[str, bytes]]:
@@ -115,15 +113,9 @@ def _zip_members(head: bytes) -> Iterator[tuple[str, bytes]]:
         data_at = name_at + int.from_bytes(header[26:28], "little")
         name = head[name_at:data_at].decode("utf-8", "replace")
         data = head[data_at + int.from_bytes(header[28:30], "little") :]
-        yield name, _inflated(data) if method == _DEFLATED else data
-
-
-def _inflated(data: bytes) -> bytes:
-    """The first bytes of what was deflated; none if it is damaged."""
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _HEAD)
-    except zlib.error:
-        return b""
+        if method == _DEFLATED:
+            data = _decompressed(data, _inflate)
+        yield name, data
 
 
 def _tar_members(head: bytes) -> Iterator[tuple[str, bytes]]:
@@ -138,16 +130,35 @@ def _tar_members(head: bytes) -> Iterator[tuple[str, bytes]]:
         at = data_at + -(-int(size, 8) // _TAR_BLOCK) * _TAR_BLOCK
 
 
-def _unpacked(head: bytes, module: str) -> bytes:
-    """The first bytes of what was compressed, as far as the ``head`` of the file has them. ``module`` reads it."""
-    import bz2
+def _decompressed(data: bytes, decompress: Callable[[bytes], bytes]) -> bytes:
+    """The first bytes of what was compressed, as far as ``data`` has them; none if it is damaged."""
     import lzma
 
     try:
-        if module == "gzip":
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _HEAD)
-        if module == "bz2":
-            return bz2.BZ2Decompressor().decompress(head, _HEAD)
-        return lzma.LZMADecompressor(memlimit=_MOST_MEMORY).decompress(head, _HEAD)
+        return decompress(data)
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return b""
+
+
+def _inflate(data: bytes) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _HEAD)
+
+
+def _gunzip(data: bytes) -> bytes:
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, _HEAD)
+
+
+def _bunzip(data: bytes) -> bytes:
+    import bz2
+
+    return bz2.BZ2Decompressor().decompress(data, _HEAD)
+
+
+def _unxz(data: bytes) -> bytes:
+    import lzma
+
+    return lzma.LZMADecompressor(memlimit=_MOST_MEMORY).decompress(data, _HEAD)
+
+
+_DECOMPRESSORS = {b"\x1f\x8b": _gunzip, b"BZh": _bunzip, b"\xfd7zXZ\x00": _unxz}
+"""How compressed files begin, and what decompresses them."""
