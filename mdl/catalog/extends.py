@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from mdl.bounds import LARGEST_RECORD, LAST_MOMENT, LONGEST_QUOTE, finite_number
 from mdl.config.places import SHIPPED, expanded
@@ -31,6 +31,7 @@ from mdl.errors import (
 from mdl.redact import bare_url
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.toml import parse_toml
+from mdl.urls import check_url
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -65,20 +66,16 @@ def place_of_base(text: str, of: Place) -> Place:
 def _checked_url(text: str, base: str) -> str:
     """The URL that ``text`` means in the catalog at the URL ``base``; '' is a file on this disk. It is one of https, or
     of http on this machine, but never of http in a catalog that came over https. Raises `UsageError`."""
-    from mdl.net.allowlist import host_of, port_of
+    from mdl.net.allowlist import host_of
     from mdl.net.credentials import is_loopback
 
     refused = UsageError('must be "shipped", a path, or an https URL without a password')
     try:
-        url = urljoin(base, text)
-        parts = urlsplit(url)
-        host = host_of(url)
-        port_of(url)
-    except ValueError:
+        url = check_url(urljoin(base, text))
+    except (ValueError, UsageError):
         raise refused from None
-    is_plain_allowed = is_loopback(host) and not base.startswith("https:")
-    is_allowed = parts.scheme == "https" or (parts.scheme == "http" and is_plain_allowed)
-    if not is_allowed or not host or "@" in parts.netloc:
+    is_plain_allowed = is_loopback(host_of(url)) and not base.startswith("https:")
+    if url.startswith("http:") and not is_plain_allowed:
         raise refused
     return url
 

@@ -20,9 +20,10 @@ from mdl.formatting import counted, listed
 from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
 from mdl.sources import Origin, Source, SourceContext, Sources, page_hosts, parse
-from mdl.sources.hub_origin import HubOrigin, shown_url
+from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.url import UrlSource
 from mdl.sources.url_origin import UrlOrigin
+from mdl.urls import shown_url
 from mdl.values import value_class
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
@@ -15,6 +15,7 @@ from mdl.paths import RelPath, shown
 from mdl.toml.problems import did_you_mean
 from mdl.toml.table import Table
 from mdl.units import as_meant
+from mdl.urls import check_server_url
 from mdl.values import value_class
 
 KINDS = {
@@ -28,6 +29,7 @@ _NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": ("endpoint", "base_url
 """Keys of which one must be there."""
 RUNPOD = "https://api.runpod.ai/v2"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BUCKET_URL = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(?P<prefix>|/[^?#\s]*)")
 _KEY_PREFIXES = ("hf", "rpa", "rps", "sk", "pk", "user")
 _LONGEST_WORD = 20
 
@@ -130,7 +132,7 @@ def _server(table: Table, key: str) -> None:
     if not url:
         return
     sends_key = table.data.get("kind") == "runpod" or "api_key_env" in table.data
-    if table.attempt(_check_url, url, key) and sends_key and url.startswith("http:") and is_public(host_of(url)):
+    if table.attempt(check_server_url, url, key) and sends_key and url.startswith("http:") and is_public(host_of(url)):
         table.wrong("would send the key in clear text to a public host; write https://", key)
 
 
@@ -166,30 +168,12 @@ _KEYS: dict[str, dict[str, Callable[[Table, str], object]]] = {
 """The keys of each kind, and how each is checked."""
 
 
-def _check_url(url: str, schemes: Sequence[str] = ("https", "http")) -> str:
-    """Raises `UsageError`."""
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url or re.search(r"\s", url):
-        beginnings = " or ".join(f"{scheme}://" for scheme in schemes)
-        raise UsageError(f"must be a URL that begins with {beginnings}")
-    if "@" in parts.netloc:
-        raise UsageError("must have no user name and no password in it; keys are read from variables")
-    if re.search(r"[?#]", url):
-        raise UsageError("must have no query and no fragment")
-    return url
-
-
 def _check_bucket(url: str) -> str:
     """Raises `UsageError`, and `Unsafe` for a prefix that is no path."""
-    _check_url(url, ("s3",))
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+    place = _BUCKET_URL.fullmatch(url)
+    if not place:
         raise UsageError("must be s3://bucket or s3://bucket/prefix")
-    folder = prefix.strip("/")
+    folder = place["prefix"].strip("/")
     if folder:
         RelPath.parse(unquote(folder))
     return url

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mdl.bounds import LARGEST_NOTE
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import UsageError
 from mdl.net.allowlist import OriginToken, host_of, is_public, origin_of
 from mdl.units import as_meant, is_true
+from mdl.urls import check_server_url
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
@@ -55,26 +55,17 @@ class Endpoint:
 
 def _endpoint_url(text: str) -> str:
     """The URL of the hub that HF_ENDPOINT names, without a slash at its end. Raises `UsageError`."""
-    url = text.rstrip("/")
-    hint = "write it as https://HOST or http://HOST:PORT, without a user name, a query or a fragment"
-    refused = UsageError("it is not the URL of a hub", item="HF_ENDPOINT", hint=hint)
-    if not url.isprintable() or re.search(r"\s", url):
-        raise refused
     try:
-        parts = urlsplit(url)
-        host = host_of(url)
-        port = parts.port
-    except ValueError:
-        raise refused from None
-    if parts.scheme not in ("http", "https") or not host or port == 0:
-        raise refused
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise refused
-    if parts.scheme == "http" and is_public(host):
+        url = check_server_url(text)
+    except UsageError as error:
+        hint = "write it as https://HOST or http://HOST:PORT, without a user name, a query or a fragment"
+        raise UsageError("it is not the URL of a hub", item="HF_ENDPOINT", hint=hint) from error
+    host = host_of(url)
+    if url.startswith("http:") and is_public(host):
         reason = f"it is plain http to {host}; a token would be sent in the clear"
         hint = "write https://, or the name of a machine of your own network, which has no dot, or its address"
         raise UsageError(reason, item="HF_ENDPOINT", hint=hint)
-    return parts.scheme + url[len(parts.scheme) :]
+    return url
 
 
 def token_places(environ: Mapping[str, str]) -> list[str]:

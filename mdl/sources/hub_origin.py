@@ -9,13 +9,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import ClassVar
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote
 
 from mdl.errors import UsageError
 from mdl.files import hub_reference, repo_path
 from mdl.paths import RelPath, is_at_or_below, shown
-from mdl.redact import bare_url
 from mdl.sources import Origin
+from mdl.urls import shown_url, split_url
 from mdl.values import value_class
 
 _TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
@@ -259,16 +259,3 @@ def why_bad_id(repo: str) -> str | None:
     if any("--" in part or ".." in part or part.endswith(".git") for part in parts):
         return "'--', '..' and a '.git' ending are not allowed"
     return None
-
-
-def split_url(url: str) -> SplitResult | None:
-    """The parts of ``url``; None if it has none."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return None
-
-
-def shown_url(url: str) -> str:
-    """``url`` for a message: bare, and nothing a terminal would obey."""
-    return shown(bare_url(url))[:200]

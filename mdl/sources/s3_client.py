@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from mdl.bounds import LARGEST_ANSWER, LONGEST_QUOTE
@@ -43,6 +42,7 @@ from mdl.net.server_messages import impostor, safe_excerpt
 from mdl.paths import shown
 from mdl.sources import SourceContext
 from mdl.units import as_meant
+from mdl.urls import check_server_url
 from mdl.values import value_class
 
 REFUSALS = tuple(range(400, 600))
@@ -100,8 +100,8 @@ class Access:
                 remote = settings.values
                 break
         endpoint = remote.get("endpoint_url") or _first_of(environ, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-        endpoint = endpoint.rstrip("/")
-        _check_endpoint(endpoint)
+        if endpoint:
+            endpoint = check_server_url(endpoint)
         region = remote.get("region") or _first_of(environ, "AWS_REGION", "AWS_DEFAULT_REGION")
         _check_sendable(region, "AWS_REGION")
         return cls(endpoint, region, remote.get("presign"))
@@ -145,8 +145,7 @@ class S3Client:
         self._require_boto3()
         with self.trouble(""):
             url: str = self._new_client(is_signed=False).meta.endpoint_url
-        _check_endpoint(url)
-        return url.rstrip("/")
+        return check_server_url(url)
 
     @property
     def host(self) -> str:
@@ -390,11 +389,6 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
 def _in_other_region(told: str, item: str) -> UsageError:
     hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' tells it"
     return UsageError(f"the bucket is in another region: {told}", item=item, hint=hint)
-
-
-def _check_endpoint(url: str) -> None:
-    if url and (urlsplit(url).scheme not in ("http", "https") or not host_of(url)):
-        raise UsageError("the endpoint is not an http(s) URL", item=shown(url)[:200], hint="see AWS_ENDPOINT_URL")
 
 
 def _check_sendable(value: str, variable: str) -> None:

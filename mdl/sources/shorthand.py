@@ -12,8 +12,9 @@ from collections.abc import Collection
 from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.sources import Origin, is_reference, parse
-from mdl.sources.hub_origin import parse_page, parse_reference, shown_url, why_bad_id
+from mdl.sources.hub_origin import parse_page, parse_reference, why_bad_id
 from mdl.sources.url_origin import FILE_NAME, has_extension
+from mdl.urls import shown_url
 
 _CLONE = re.compile(
     r"(?:(?:ssh://)?git@|(?:git\+)?(?:https?|git)://(?=[^?#]*\.git/?\Z))"

@@ -9,10 +9,10 @@ import hashlib
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import ClassVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from mdl import urls
 from mdl.errors import ProtocolError, UsageError
 from mdl.formatting import listed
 from mdl.hashing import Digest
@@ -20,7 +20,8 @@ from mdl.paths import RelPath
 from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url
 from mdl.sources import Origin, reference_forms
-from mdl.sources.hub_origin import parse_page, shown_url, split_url
+from mdl.sources.hub_origin import parse_page
+from mdl.urls import shown_url
 from mdl.values import value_class
 
 _LONGEST_NAME = 120
@@ -34,11 +35,6 @@ FILE_NAME = re.compile(
 """The names of files, by their extensions."""
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
 """Names of algorithms in a fragment, which people expect to be compared."""
-_PLACE = re.compile(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*")
-"""A host or an address in brackets, and a port."""
-_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
-_LONGEST_HOST = 253
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -140,15 +136,12 @@ def parse(text: str, page_hosts: Collection[str]) -> Origin:
 
 @lru_cache(maxsize=2**14)  # a URL of a catalog is read several times in one command
 def check_url(url: str) -> str:
-    """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
-
-    Raises `UsageError`. The message never repeats the URL, which may hold a secret.
-    """
+    """As `mdl.urls.check_url`; an error about the scheme names every form of a reference."""
     try:
-        parts = _checked_parts(url)
-    except _BadUrl as error:
-        raise UsageError(f"not a usable URL: {error}", item=shown_url(url), hint=error.hint) from None
-    return parts.scheme + url[len(parts.scheme) :]
+        return urls.check_url(url)
+    except urls.OtherScheme as error:
+        message = f"not a usable URL: only {listed(reference_forms())}"
+        raise error.but(message=message, hint="write https://… or hf:org/repo") from None
 
 
 def file_url(url: str) -> str:
@@ -176,77 +169,3 @@ def sha256_of(text: str, item: str) -> Digest:
     except ProtocolError as error:
         reason = f"not a sha256: it has {len(text.strip())} characters"
         raise UsageError(reason, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
-
-
-class _BadUrl(Exception):
-    """A URL cannot be used; ``hint`` says what to do about it."""
-
-    def __init__(self, reason: str, hint: str | None = None) -> None:
-        super().__init__(reason)
-        self.hint = hint
-
-
-def _checked_parts(url: str) -> SplitResult:
-    """The parts of a URL. Raises `_BadUrl`."""
-    if " " in url or not url.isprintable():
-        raise _BadUrl("a blank, control or invisible character", "percent-encode it")
-    if "\\" in url:
-        raise _BadUrl("a backslash", "percent-encode it")
-    parts = split_url(url)
-    if parts is None:
-        raise _BadUrl("malformed host")
-    if "@" in parts.netloc:
-        raise _BadUrl("a user name or password", "never put secrets in URLs; a token comes from the environment")
-    if parts.scheme not in ("http", "https"):
-        raise _BadUrl(f"only {listed(reference_forms())}", "write https://… or hf:org/repo")
-    if not parts.hostname:
-        raise _BadUrl("no host", "write https://host/path")
-    if not _PLACE.fullmatch(parts.netloc):
-        raise _BadUrl("something beside the bracketed address", "write https://[address]:port/path")
-    _check_port(parts)
-    if parts.netloc.startswith("["):
-        _check_address(parts.hostname)
-    else:
-        _check_host(parts.hostname)
-    return parts
-
-
-def _check_port(parts: SplitResult) -> None:
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise _BadUrl("a port must be 1 to 65535")
-
-
-def _check_address(host: str) -> None:
-    """An address in brackets, in its usual spelling. Raises `_BadUrl`."""
-    try:
-        address = IPv6Address(host)
-    except AddressValueError:
-        raise _BadUrl("not an IPv6 address") from None
-    if address.scope_id:
-        raise _BadUrl("an address with a zone")
-    if address.ipv4_mapped:
-        raise _BadUrl("an odd spelling of an address", f"write {address.ipv4_mapped}")
-    if str(address) != host:
-        raise _BadUrl("an odd spelling of an address", f"write [{address}]")
-
-
-def _check_host(host: str) -> None:
-    """A host name, or an IPv4 address in its usual spelling. Raises `_BadUrl`."""
-    if not host.isascii():
-        raise _BadUrl("a host name beyond ASCII", "write its xn-- form")
-    labels = host.removesuffix(".").split(".")
-    for label in labels:
-        if not _LABEL.fullmatch(label):
-            raise _BadUrl("not a host name")
-    if len(host) > _LONGEST_HOST:
-        raise _BadUrl("not a host name")
-    if _NUMBER.fullmatch(labels[-1]):
-        try:
-            IPv4Address(host)
-        except AddressValueError:
-            hint = "write it as four decimal numbers, such as 127.0.0.1"
-            raise _BadUrl("an odd spelling of an address", hint) from None

@@ -44,8 +44,8 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "downloader/hub_client", "ops/push"},
 }
 _PURE = """
-    bounds net/pagination describe formatting paths weights/safetensors presigned redact crc_json files events listener
-    errors reports json_stream weights/end_records weights/junk weights/known_formats units values
+    bounds net/pagination describe formatting paths urls weights/safetensors presigned redact crc_json files
+    events listener errors reports json_stream weights/end_records weights/junk weights/known_formats units values
     net/allowlist net/credentials net/headers net/host_access net/pacer net/policy net/proxies net/redirects
     net/ranges net/range_requests net/server_messages net/http_errors net/responses
     downloader/plan downloader/content_check downloader/connection_scaler
