@@ -280,10 +280,10 @@ class ReleaseDir:
         here = self.here()
         if name in here:
             return name
-        matching = sorted(version for version in here if name in version)
-        if len(matching) == 1 and name:
+        matching = sorted(version for version in here if name and name in version)
+        if len(matching) == 1:
             return matching[0]
-        if matching and name:
+        if matching:
             raise UsageError(f"{len(matching)} releases match", item=name, hint=listed(matching))
         known = [version for version in history.releases if version in here]
         raise NotFound("no such release", item=name, hint=f"there are: {listed(known)}")
@@ -310,11 +310,8 @@ class ReleaseDir:
     def quick_check(self, version: str) -> None:
         """See that every file of a release is there and as long as it was, without reading it: a rollback must be
         quick. Raises `ProtocolError`."""
-        manifest = self.manifest(version)
         hint = f"nothing was changed; unpack {version} again"
-        if manifest is None:
-            raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
-        missing = self.first_missing(version, manifest)
+        missing = self.first_missing(version, self._readable_manifest(version, hint))
         if missing:
             raise ProtocolError(_DAMAGED, item=f"{version}/{missing}", hint=hint)
 
@@ -329,13 +326,17 @@ class ReleaseDir:
     def full_check(self, version: str, watch: Watch | None = None) -> Manifest:
         """Read a release again and compare it with its manifest; ``watch`` is called with the bytes read of a file, and
         may raise to stop. Raises `ProtocolError` naming what is wrong."""
-        manifest = self.manifest(version)
         hint = f"remove {self.path_of(version)} and unpack the archive again"
-        if manifest is None:
-            raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
+        manifest = self._readable_manifest(version, hint)
         for entry in manifest.files:
             if not _matches(self._file(version, entry), entry, watch):
                 raise ProtocolError(_DAMAGED, item=f"{version}/{entry.path}", hint=hint)
+        return manifest
+
+    def _readable_manifest(self, version: str, hint: str) -> Manifest:
+        manifest = self.manifest(version)
+        if manifest is None:
+            raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
         return manifest
 
     def copies_in(self, version: str, watch: Watch | None = None) -> FindCopy:
@@ -367,15 +368,15 @@ def make_readonly(folder: Path, manifest: Manifest) -> None:
             file.chmod(stat.S_IMODE(file.lstat().st_mode) & 0o555)
 
 
+_TICK = 0.02
+"""Seconds; longer than a step of the kernel's clock for file times."""
+
+
 class ChangeWatch:
     """Tells what a user's command changed in a release that it looked at.
 
-    No program can set a file's ctime, so a file is read again only if its ctime has moved, or may have moved without
-    being seen: file systems count in ticks of some milliseconds, old ones in seconds.
+    No program can set a file's ctime, so a file is read again only if its ctime has moved.
     """
-
-    _TICK = 0.02
-    """Seconds; longer than a step of the kernel's clock for file times."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
@@ -383,27 +384,23 @@ class ChangeWatch:
         own = ManifestEntry(NAME, len(data), hashlib.sha256(data).hexdigest())
         self._entries = {entry.path: entry for entry in (*manifest.files, own)}
         self._before = _statuses(folder)
-        time.sleep(self._TICK)
-        self._since = time.time_ns() - int(self._TICK / 2 * 1e9)
+        time.sleep(_TICK)
 
     def changed(self) -> list[str]:
         """The names that were added, removed, replaced, written to, or given other modes, owners or times."""
         after = _statuses(self._folder)
-        return sorted(name for name in self._before.keys() | after.keys() if self._is_changed(name, after.get(name)))
+        changed = self._before.keys() ^ after.keys()
+        for name in self._before.keys() & after.keys():
+            if self._is_changed(name, self._before[name], after[name]):
+                changed.add(name)
+        return sorted(changed)
 
-    def _is_changed(self, name: str, after: os.stat_result | None) -> bool:
-        before = self._before.get(name)
-        if before is None or after is None or _fixed(before) != _fixed(after):
+    def _is_changed(self, name: str, before: os.stat_result, after: os.stat_result) -> bool:
+        if _fixed(before) != _fixed(after):
             return True
-        if stat.S_ISDIR(after.st_mode):
+        if stat.S_ISDIR(after.st_mode) or before.st_ctime_ns == after.st_ctime_ns:
             return False
-        has_fine_time = before.st_ctime_ns < self._since and before.st_ctime_ns % 10**9
-        if has_fine_time and before.st_ctime_ns == after.st_ctime_ns:
-            return False
-        entry = self._entries.get(name)
-        if entry is None:
-            return before.st_ctime_ns != after.st_ctime_ns
-        return not _matches(self._folder / name, entry)
+        return not _matches(self._folder / name, self._entries[name])
 
 
 def _statuses(folder: Path) -> dict[str, os.stat_result]:

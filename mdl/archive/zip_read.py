@@ -13,6 +13,7 @@ import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import eq
 from struct import Struct
 
 from mdl.archive.base import TOP, Archive, ArchiveLimits, InflatedMember, StoredMember, member_path, refuse_collisions
@@ -121,7 +122,7 @@ def parse_directory(data: bytes, count: int) -> list[ZipEntry]:
         members.append(member)
     if at != len(data):
         raise ProtocolError("its directory holds more than its members")
-    _refuse_collisions(members)
+    refuse_collisions([(member.path, member.is_folder) for member in members])
     return members
 
 
@@ -273,20 +274,15 @@ def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -
         raise ProtocolError("stored, but its two sizes differ", item=item)
 
 
-def _refuse_collisions(members: list[ZipEntry]) -> None:
-    """Refuse two members of one name, and two that would be one on some file system."""
-    refuse_collisions([(member.path, member.is_folder) for member in members])
-
-
 # The directory
 
 _TAIL = END_RECORD.size + FULL16
 _LEAST = CENTRAL_HEAD.size
 _MOST = 4096
 """Bytes that a member takes in the directory: a name has 1,024 at most, and no longer comment is needed."""
-_CHUNK = 2**20
 _AHEAD = 64 * 2**10
 """Bytes that are read at once if fewer than half of them are wanted."""
+_JOIN = "join it first, e.g. with 'zip -s 0'"
 _FULL_END = (FULL16, FULL16, FULL16, FULL16, FULL32, FULL32)
 """What the fields of the end record are if the 64-bit record has them."""
 _NOTHING = (b"", b"\x03\x00")
@@ -308,8 +304,8 @@ def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
 
     Raises `ProtocolError` for damage and contradictions, `Unsafe` for what must not be unpacked, `OSError`.
     """
-    length = os.fstat(fd).st_size
-    end = _find_end(fd, length)
+    archive = ReadAhead(fd)
+    end = _find_end(archive, os.fstat(fd).st_size)
     limits.check_count(end.count)
     if end.at + end.size != end.stop:
         raise ProtocolError("its directory is not where its end record says")
@@ -317,9 +313,9 @@ def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
         raise ProtocolError("its directory is too short for its members")
     if end.size > end.count * _MOST:
         raise Unsafe(f"a directory of {end.size:,} bytes for {end.count:,} members")
-    members = parse_directory(_read(fd, end.at, end.size), end.count)
+    members = parse_directory(archive.exactly(end.at, end.size), end.count)
     members.sort(key=lambda member: member.header_at)
-    _place(ReadAhead(fd), members, end.at)
+    _place(archive, members, end.at)
     _check_sizes(members, limits)
     return tuple(member for member in members if member.path != TOP)
 
@@ -358,28 +354,17 @@ class ReadAhead:
     def exactly(self, at: int, count: int) -> bytes:
         """``count`` bytes from ``at``. Raises `ProtocolError` at the end of the file, `OSError`."""
         data = self.read(at, count)
-        if len(data) != count:
-            raise ProtocolError("the archive was cut")
+        while len(data) < count:  # the system reads 2 GiB at most at once
+            more = self.read(at + len(data), count - len(data))
+            if not more:
+                raise ProtocolError("the archive was cut")
+            data += more
         return data
 
 
-def _read(fd: int, at: int, count: int) -> bytes:
-    """Exactly ``count`` bytes from ``at``."""
-    pieces = []
-    left = count
-    while left:
-        piece = os.pread(fd, min(left, 64 * _CHUNK), at)
-        if not piece:
-            raise ProtocolError("the archive was cut")
-        pieces.append(piece)
-        at = at + len(piece)
-        left = left - len(piece)
-    return b"".join(pieces)
-
-
-def _find_end(fd: int, length: int) -> _End:
+def _find_end(archive: ReadAhead, length: int) -> _End:
     first = max(0, length - _TAIL)
-    tail = _read(fd, first, length - first)
+    tail = archive.exactly(first, length - first)
     at = tail.rfind(END)
     if at < 0:
         raise ProtocolError("this is not a whole zip: it has no end record")
@@ -390,15 +375,18 @@ def _find_end(fd: int, length: int) -> _End:
         why = "it has more than one end record" if ends else "data follows its end record"
         raise ProtocolError(f"{why}; readers would disagree on what it holds")
     narrow = END_RECORD.unpack_from(tail, at)[1:7]
-    wide, stop = _end64(fd, first + at) or (narrow, first + at)
+    wide = narrow
+    stop = _end64_at(archive, first + at)
+    if stop < first + at:
+        wide = _end64(archive, stop)
+    elif any(map(eq, narrow, _FULL_END)):
+        raise ProtocolError("its 64-bit end record is missing")
     for value, wide_value, full in zip(narrow, wide, _FULL_END, strict=True):
-        if wide is narrow and value == full:
-            raise ProtocolError("its 64-bit end record is missing")
         if value not in (wide_value, full):
             raise ProtocolError("its two end records contradict each other")
     disk, start_disk, here, count, size, begin = wide
     if disk or start_disk or here != count:
-        raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
+        raise Unsafe("an archive of several volumes is not unpacked", hint=_JOIN)
     return _End(count, size, begin, stop)
 
 
@@ -411,22 +399,29 @@ def _end_of_record(tail: bytes, at: int) -> int:
     return end + comment
 
 
-def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
-    """The 64-bit end record before the end record at ``end``, and its offset; None if there is none."""
+def _end64_at(archive: ReadAhead, end: int) -> int:
+    """Return where the 64-bit end record before the end record at ``end`` begins, as its locator says; ``end`` if there
+    is no locator."""
     at = end - LOCATOR_RECORD.size
     if at < 0:
-        return None
-    signature, disk, begin, disks = LOCATOR_RECORD.unpack(_read(fd, at, LOCATOR_RECORD.size))
+        return end
+    signature, disk, begin, disks = LOCATOR_RECORD.unpack(archive.exactly(at, LOCATOR_RECORD.size))
     if signature != LOCATOR:
-        return None
+        return end
     if disk or disks != 1:
-        raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
+        raise Unsafe("an archive of several volumes is not unpacked", hint=_JOIN)
     if begin + END64_RECORD.size != at:
         raise ProtocolError("its 64-bit end record is not where it should be")
-    signature, size, _, _, *wide = END64_RECORD.unpack(_read(fd, begin, END64_RECORD.size))
+    found: int = begin
+    return found
+
+
+def _end64(archive: ReadAhead, at: int) -> tuple[int, ...]:
+    """Return what the 64-bit end record at ``at`` says."""
+    signature, size, _, _, *wide = END64_RECORD.unpack(archive.exactly(at, END64_RECORD.size))
     if signature != END64 or size != END64_RECORD.size - 12:
         raise ProtocolError("its 64-bit end record is damaged")
-    return tuple(wide), begin
+    return tuple(wide)
 
 
 def _place(archive: ReadAhead, members: list[ZipEntry], stop: int) -> None:
