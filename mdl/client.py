@@ -854,12 +854,12 @@ class Client:
                 raise UsageError("--as and --from do not go together", item="--as", hint="leave out one of the two")
             model = self._finder.one(source, is_asked=True)
             with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
-                ask = partial(repository_files, model, context.resolver)
-                return import_folder(place, context, ask, how=how, dry_run=dry_run)
+                find_known = partial(repository_files, model, context.resolver)
+                return import_folder(place, context, find_known, how=how, dry_run=dry_run)
         models = list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, online=False) as context:
-            known = CatalogFiles(models, context.resolver)
-            return import_folder(place, context, known, name=name, how=how, dry_run=dry_run)
+            known = CatalogFiles(models, context.resolver, name)
+            return import_folder(place, context, lambda _commits: known, how=how, dry_run=dry_run)
 
     # The catalog and its lock.
 

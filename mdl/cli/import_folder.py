@@ -12,7 +12,7 @@ from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import ImportedFile, ImportReport, MdlError
+    from mdl import ImportedFile, ImportReport
 
 _LAYOUTS = {
     "ollama": "Ollama's store",
@@ -61,44 +61,44 @@ def import_folder(
     with session.console.watch() as on_event:
         report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)
         on_event.end_with(report.error)
-    error = report.error
-    failures: list[MdlError] = [file.error for file in report.files if file.error]
-    if error is not None and not failures:
-        failures.append(error)
-    session.errors(failures)
+    session.errors(report.all_errors)
     facts = dict(vars(report))
     left_out = facts.pop("left_out")
     facts["skipped"] = [{"path": path, "why": why} for path, why in left_out.items()]
-    return session.show(facts, lambda: _show(session, report), error=error)
+    return session.show(facts, lambda: _show(session, report), error=report.error)
 
 
 def _show(session: Session, report: ImportReport) -> None:
     """Show one line a model, and what is not one."""
     console = session.console
     models: dict[str, list[ImportedFile]] = {}
-    came: list[ImportedFile] = []
-    here: list[ImportedFile] = []
     for file in report.files:
         models.setdefault(file.model, []).append(file)
-        if file.action in ("imported", "planned"):
-            came.append(file)
-        elif file.action == "kept":
-            here.append(file)
     console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, models[name]) for name in models])
     left_out = [f"left out: {shown(path)}: {why}" for path, why in report.left_out.items()]
     for line in first_of(left_out, most=_NAMED):
         console.note(line)
+    if not report.files:
+        console.note("no model was found there")
+    here = [file for file in report.files if file.action == "kept"]
     if here:
         console.note(f"here already: {_amount(here)}")
+    came = [file for file in report.files if file.action in ("imported", "planned")]
     if came:
-        to_copy = sum(file.size for file in came if file.way == "copy")
-        copied = f", {human_bytes(to_copy)} of it by copying" if to_copy else ""
-        known = len({file.model for file in report.files if file.of_catalog})
-        whose = f"; {known} of {counted(len(models), 'model')} known to the catalog" if known else ""
-        verb = "to import" if came[0].action == "planned" else "imported"
-        console.note(f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}{copied}{whose}")
-    elif not report.files:
-        console.note("no model was found there")
+        console.note(_summary(came, report, len(models)))
+
+
+def _summary(came: list[ImportedFile], report: ImportReport, count: int) -> str:
+    """Sum up what was or is to be imported, of so many models."""
+    verb = "to import" if came[0].action == "planned" else "imported"
+    summary = f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}"
+    to_copy = sum(file.size for file in came if file.way == "copy")
+    if to_copy:
+        summary += f", {human_bytes(to_copy)} of it by copying"
+    known = {file.model for file in report.files if file.of_catalog}
+    if known:
+        summary += f"; {len(known)} of {counted(count, 'model')} known to the catalog"
+    return summary
 
 
 def _amount(files: list[ImportedFile]) -> str:

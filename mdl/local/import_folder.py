@@ -11,9 +11,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -41,13 +42,11 @@ from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.local.formats import Folder, FoundFile, FoundModel, is_hidden, recognize
 from mdl.local.hash_progress import ReadingProgress, watch_reading
-from mdl.local.import_match import CatalogFiles, HashedFile, Match, RepositoryFiles, Target
+from mdl.local.import_match import HashedFile, KnownFiles, Match, Target
 from mdl.local.import_report import ImportedFile, ImportReport
 from mdl.paths import RelPath
 from mdl.reports import no_space
 
-AskRepository = Callable[[Sequence[str]], RepositoryFiles]
-"""Returns the files of the repository that was named. It gets the commits that the folder itself names."""
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
@@ -57,14 +56,13 @@ _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 def import_folder(
     folder: Path,
     context: Context,
-    known: CatalogFiles | AskRepository,
+    find_known: Callable[[Sequence[str]], KnownFiles],
     *,
-    name: str | None = None,
     how: How = "auto",
     dry_run: bool = False,
 ) -> ImportReport:
-    """Adopt the files of ``folder``: those that the catalog knows as files of its models, the others as models of their
-    own, or as the one model ``name``. If ``known`` asks for one repository, they are files of that one.
+    """Adopt the files of ``folder``: those that are known as files of a model, the others as models of their own.
+    ``find_known`` returns the files that are known; it gets the commits of which the folder says that its files are.
 
     ``auto`` clones where the file system can, else hard-links large files and copies small ones, else copies; only
     ``move`` takes the original away. What fails for one file hinders no other and is in the report. Raises `NotFound`,
@@ -72,38 +70,33 @@ def import_folder(
     """
     listed, left_out = _scan(folder)
     form, models = recognize(listed)
-    is_repository = not isinstance(known, CatalogFiles)
-    if len(models) > 1 and (name is not None or is_repository):
-        raise UsageError(f"{len(models)} models were found, and one is named", item=name or str(folder))
-    reason_left_out = f"it belongs to no model ({form})"
-    files: CatalogFiles | RepositoryFiles
-    if isinstance(known, CatalogFiles):
-        files = known
-        if name is not None:
-            models = [replace(model, name=name) for model in models]
-    else:
-        files = known(_commits_in(models))
-        reason_left_out = f"{files.origin} has no such file"
-        models = [_in_repository(model, files) for model in models]
+    known = find_known(_commits_in(models))
+    models = known.arranged(models)
     wanted = Counter[str]()
     for model in models:
         wanted.update(file.at for file in model.files)
     for path in listed.files:
         if path not in wanted and not is_hidden(path):
-            left_out[path] = reason_left_out
+            left_out[path] = known.why_left_out(form)
 
-    work = _Import(folder, context, files, how, wanted)
+    work = _Import(folder, context, known, how, wanted)
     planned: list[ImportedFile] = []
     for model in models:
         planned += [work.planned(model, file) for file in model.files]
-    to_copy = sum(row.size for row in planned if row.way == "copy" and row.action == "planned")
+    size = 0
+    kept = 0
+    to_copy = 0
+    for row in planned:
+        size += row.size
+        if row.action == "kept":
+            kept += row.size
+        elif row.action == "planned" and row.way == "copy":
+            to_copy += row.size
     report = ImportReport(folder, form, tuple(planned), left_out, to_copy, context.store.free_space())
     if dry_run:
         return report
     if error := no_space(0, to_copy, report.bytes_free):
         raise error
-    size = sum(row.size for row in planned)
-    kept = sum(row.size for row in planned if row.action == "kept")
     context.on_event(
         Planned(files=len(planned), bytes_total=size, bytes_kept=kept, bytes_to_fetch=size - kept, verb="import")
     )
@@ -120,12 +113,6 @@ def _commits_in(models: Sequence[FoundModel]) -> list[str]:
     for model in models:
         commits.update(file.commit for file in model.files if file.commit)
     return [commit for commit, _ in commits.most_common()]
-
-
-def _in_repository(model: FoundModel, repository: RepositoryFiles) -> FoundModel:
-    """The files that the repository has too, as its model."""
-    files = [file for file in model.files if file.path in repository.by_path]
-    return FoundModel(repository.name, tuple(files))
 
 
 # Reading the folder.
@@ -150,13 +137,12 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
             continue
         if stat.S_ISREG(status.st_mode):
             files[path] = status.st_size
-        elif stat.S_ISLNK(status.st_mode) and not is_hidden(path):
-            left_out[path] = "a link is not followed; import what it leads to"
+            if _HUB_BLOB.search(f"{folder.name}/{path}"):
+                hint = "mdl takes files from there by itself; --layout hf-cache works in it"
+                raise UsageError("it is a cache of the hub's client", item=item, hint=hint)
         elif not is_hidden(path):
-            left_out[path] = "it is not a file"
-        if _HUB_BLOB.search(f"{folder.name}/{path}") and path in files:
-            hint = "mdl takes files from there by itself; --layout hf-cache works in it"
-            raise UsageError("it is a cache of the hub's client", item=item, hint=hint)
+            is_link = stat.S_ISLNK(status.st_mode)
+            left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is not a file"
 
     def read(path: str) -> str:
         try:
@@ -192,7 +178,7 @@ class _Import:
         self,
         folder: Path,
         context: Context,
-        known: CatalogFiles | RepositoryFiles,
+        known: KnownFiles,
         how: How,
         wanted: Mapping[str, int],
     ) -> None:
@@ -242,14 +228,18 @@ class _Import:
     def _cleared(self, row: ImportedFile) -> ImportedFile:
         """The row of a file that an earlier import brought. If files are to be moved, its original is removed, which
         that import left."""
-        self._wanted[row.source] -= 1
-        if self._how != "move" or self._wanted[row.source] > 0:
-            return row
         source = self._folder / row.source
-        if os.path.realpath(source) == os.path.realpath(self._store.folder(row.model) / row.path):
-            return row
-        source.unlink()
-        return replace(row, way="move")
+        in_store = self._store.folder(row.model) / row.path
+        is_last = self._is_last_to_want(row.source)
+        if is_last and os.path.realpath(source) != os.path.realpath(in_store):
+            source.unlink()
+            return replace(row, way="move")
+        return row
+
+    def _is_last_to_want(self, source: str) -> bool:
+        """Take note that a model got a file; tell whether it is to be moved, and no other model wants it."""
+        self._wanted[source] -= 1
+        return self._how == "move" and self._wanted[source] <= 0
 
     # The plan.
 
@@ -311,21 +301,14 @@ class _Import:
                 yield self._place(hashed, self._target(hashed, matches))
             except (OSError, MdlError) as error:
                 yield self._told_failed(model, file, error)
-        of_small: list[Match] = []
-        for hashed in small:
-            of_small += self._known.matches(hashed)
-        sure |= self._known.whole_models(of_small)
-        for hashed in small:
-            file = hashed.file
-            matches = []
-            for name, remote in self._known.matches(hashed):
-                is_at_noted_commit = file.commit is not None and remote.commit == file.commit
-                if name in sure or is_at_noted_commit:
-                    matches.append((name, remote))
+        matches_of_small = [self._known.matches(hashed) for hashed in small]
+        sure |= self._known.whole_models(list(chain.from_iterable(matches_of_small)))
+        for hashed, matches in zip(small, matches_of_small, strict=True):
             try:
+                matches = [match for match in matches if _is_sure(match, hashed, sure)]
                 yield self._place(hashed, self._target(hashed, matches))
             except (OSError, MdlError) as error:
-                yield self._told_failed(model, file, error)
+                yield self._told_failed(model, hashed.file, error)
 
     def _hash(self, model: FoundModel, file: FoundFile) -> HashedFile:
         """Read a file. Raises `StorageError` if it changes meanwhile."""
@@ -398,18 +381,17 @@ class _Import:
         """Publish the bytes of a file, and return how they came."""
         store = self._store
         source = hashed.path
-        self._wanted[hashed.file.at] -= 1
-        may_move = self._how == "move" and self._wanted[hashed.file.at] == 0
+        may_move = self._is_last_to_want(hashed.file.at)
         with (
             store.scratch_folder(ready.model, ready.remote) as scratch,
             open_for_reading(source, os.O_NOFOLLOW) as fd,
         ):
             way = self._way(fd)
-            if not (may_move and way == "move"):
+            if way != "move" or not may_move:
                 here = scratch / "data"
                 way = copy.clone_link_or_copy(fd, source, here, self._rule(fd), store.free_space(), store.stoppable())
                 ready = replace(ready, source=here, stamp=Stamp.of(os.lstat(here)), adopted=way == "link")
-            if Stamp.of(os.lstat(source)) != hashed.stamp or Stamp.of(os.fstat(fd)) != hashed.stamp:
+            if {Stamp.of(os.lstat(source)), Stamp.of(os.fstat(fd))} != {hashed.stamp}:
                 raise _changed()
             store.publish(ready)
         if may_move and way != "move" and Stamp.of(os.lstat(source)) == hashed.stamp:
@@ -427,6 +409,14 @@ class _Import:
             failure = row.error
             self._context.on_event(Failed(model.name, file.path, failure.code, failure.message, failure.advice))
         return row
+
+
+def _is_sure(match: Match, hashed: HashedFile, sure: Collection[str]) -> bool:
+    """Tell whether a small file belongs to the catalog's model that has one with its bytes: a large one of that model
+    was found, or the folder says that it is of that commit."""
+    name, remote = match
+    commit = hashed.file.commit
+    return name in sure or (commit is not None and commit == remote.commit)
 
 
 def _changed() -> StorageError:

@@ -1,8 +1,9 @@
 """Matching: a file of another program's folder is one of a catalog's model by its bytes, or of a repository by its
 path.
 
-`CatalogFiles` and `RepositoryFiles` answer the same questions: with which algorithms a file is hashed (`algorithms`),
-what it may be before it is read (`guess`), which files have its bytes (`matches`), and what it is (`identify`).
+`CatalogFiles` and `RepositoryFiles` answer the same questions: which models are imported (`arranged`), with which
+algorithms a file is hashed (`algorithms`), what it may be before it is read (`guess`), which files have its bytes
+(`matches`), and what it is (`identify`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
 
 from mdl.catalog.model import Model
@@ -69,7 +71,9 @@ class CatalogFiles:
     """The files that the catalog and its lock know, to be matched by their digests and, without contacting anybody, by
     the commits that a folder of the hub's client tells of."""
 
-    def __init__(self, models: Sequence[Model], resolver: Resolver) -> None:
+    def __init__(self, models: Sequence[Model], resolver: Resolver, imported_as: str | None = None) -> None:
+        """``imported_as`` is the name of the one model in the folder, if the user gave one."""
+        self._imported_as = imported_as
         self.names = frozenset(model.name for model in models)
         self._resolver = resolver
         self._by_digest: defaultdict[Digest, list[Match]] = defaultdict(list)
@@ -94,6 +98,18 @@ class CatalogFiles:
             self._counts[name] += 1
         if remote.is_vouched_for:
             self._published[name, remote.path] = remote
+
+    def arranged(self, models: list[FoundModel]) -> list[FoundModel]:
+        """The models as they are to be imported. Raises `UsageError` if one name was given for several."""
+        if self._imported_as is None:
+            return models
+        if len(models) > 1:
+            raise _several(models, self._imported_as)
+        return [replace(model, name=self._imported_as) for model in models]
+
+    def why_left_out(self, form: str) -> str:
+        """Why files in a folder of this format are left out."""
+        return f"it belongs to no model ({form})"
 
     def algorithms(self, file: FoundFile) -> set[str]:
         """With which algorithms a file is hashed: those of the files of its size."""
@@ -197,6 +213,21 @@ class RepositoryFiles:
     names: frozenset[str] = frozenset()
     """Models of the catalog; none, for they are not asked."""
 
+    def arranged(self, models: list[FoundModel]) -> list[FoundModel]:
+        """The one model that was found, with the files that the repository has too. Raises `UsageError` if there are
+        several."""
+        if len(models) > 1:
+            raise _several(models, str(self.origin))
+        arranged: list[FoundModel] = []
+        for model in models:
+            files = [file for file in model.files if file.path in self.by_path]
+            arranged.append(FoundModel(self.name, tuple(files)))
+        return arranged
+
+    def why_left_out(self, _form: str) -> str:
+        """Why files are left out."""
+        return f"{self.origin} has no such file"
+
     def algorithms(self, file: FoundFile) -> set[str]:
         """The one algorithm with which a file is hashed."""
         return {self.by_path[file.path].hash_algorithm}
@@ -229,6 +260,14 @@ class RepositoryFiles:
         reason = f"it is not the file of {remote.source}: it has {has}, and the other one {other_has}"
         hint = f"it stays as it is: 'mdl get {self.origin}' fetches the right one, and --as NAME imports this one"
         return DigestMismatch(reason, hint=hint)
+
+
+KnownFiles: TypeAlias = CatalogFiles | RepositoryFiles
+"""What the files of a folder are compared with."""
+
+
+def _several(models: Sequence[FoundModel], meant: str) -> UsageError:
+    return UsageError(f"{len(models)} models were found, and one is named", item=meant)
 
 
 def repository_files(model: Model, resolver: Resolver, commits: Sequence[str]) -> RepositoryFiles:

@@ -41,9 +41,18 @@ class ImportReport(BaseReport):
     bytes_free: int | None = 0
 
     @property
+    def all_errors(self) -> list[MdlError]:
+        """The errors of files; without any, that there is no room for what is planned."""
+        failed = [file.error for file in self.files if file.error]
+        no_room = no_space(0, self.bytes_to_copy, self.bytes_free)
+        if no_room is not None and not failed:
+            return [no_room]
+        return failed
+
+    @property
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
-        failed = [file.error for file in self.files if file.error]
-        if not failed:
-            return no_space(0, self.bytes_to_copy, self.bytes_free)
-        return whole_error(f"{len(failed)} of {len(self.files)} failed", failed) if len(failed) > 1 else failed[0]
+        errors = self.all_errors
+        if len(errors) > 1:
+            return whole_error(f"{len(errors)} of {len(self.files)} failed", errors)
+        return errors[0] if errors else None

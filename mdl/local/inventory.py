@@ -13,7 +13,7 @@ from mdl.disk.safe_open import names_below
 from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
-from mdl.local.on_disk import Known, RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk
+from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk
 from mdl.local.status import FileStatus, ModelStatus, Status, status_by_receipts, status_of
 from mdl.sources import Origin
 from mdl.values import value_class
@@ -139,17 +139,20 @@ def _rows_of(cached: RepoOnDisk, store: Store, endpoint: str) -> tuple[list[File
             if key not in sizes:
                 sizes[key] = size
                 bytes_present += size
-        status: Status = "unverified"
-        is_own = False
-        if entry.receipts:
-            receipt = entry.receipts[-1]
-            is_own = not receipt.adopted
-            if receipt.is_vouched_for and store.path_of(receipt) is not None:
-                status = "present"
-        if file.size is None:
-            status = "missing"
-        rows.append(FileStatus(remote, status, bytes_present, file.commit, file.since, is_own))
+        is_own = bool(entry.receipts) and not entry.receipts[-1].adopted
+        rows.append(FileStatus(remote, _status_of(entry, store), bytes_present, file.commit, file.since, is_own))
     return rows, sizes
+
+
+def _status_of(entry: CacheEntry, store: Store) -> Status:
+    """The status of a file of the cache, as its receipt has it."""
+    if entry.file is None or entry.file.size is None:
+        return "missing"
+    if entry.receipts:
+        receipt = entry.receipts[-1]
+        if receipt.is_vouched_for and store.path_of(receipt) is not None:
+            return "present"
+    return "unverified"
 
 
 def _size_of(path: Path, *, follow: bool = False) -> _Sizes:

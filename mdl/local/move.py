@@ -115,6 +115,11 @@ class _Content:
     partials_cross: bool = False
     kept: Sequence[KeptFile] = ()
 
+    @property
+    def to_copy(self) -> list[_File]:
+        """The files that go to another file system."""
+        return [file for file in self.files if file.way == "copy"]
+
 
 @value_class
 class MoveRequest:
@@ -153,7 +158,7 @@ def move(
         raise no_room
     to_copy: list[_File] = []
     for _, content in contents:
-        to_copy += [file for file in content.files if file.way == "copy"]
+        to_copy += content.to_copy
     size = sum(file.size for file in to_copy)
     if to_copy:
         context.on_event(Planned(files=len(to_copy), bytes_total=size, bytes_to_fetch=size, bytes_kept=0, verb="copy"))
@@ -186,10 +191,9 @@ def _bytes_to_copy(contents: Sequence[_Content], copies: LocalCopies | None) -> 
     needed = 0
     seen: set[Digest] = set()
     for content in contents:
-        needed += sum(size_of_partial(folder) for folder in content.partials if content.partials_cross)
-        for file in content.files:
-            if file.way != "copy":
-                continue
+        if content.partials_cross:
+            needed += sum(map(size_of_partial, content.partials))
+        for file in content.to_copy:
             if not _is_to_be_shared(file, copies, seen):
                 needed += file.size
             seen.add(file.receipt.digest)
@@ -200,10 +204,9 @@ def _is_to_be_shared(file: _File, copies: LocalCopies | None, seen: Collection[D
     """Tell whether a file will share the bytes of another file on the new disk, for all that is known."""
     if copies is None or not file.local.untouched:
         return False
-    remote = file.receipt.remote
     if file.receipt.digest in seen and copies.predict_duplicate(_item_of(file)).way != "copy":
         return True
-    return any(way in _SHARED for _, way in copies.candidates(file.receipt.model, remote))
+    return any(way in _SHARED for _, way in copies.candidates(file.receipt.model, file.receipt.remote))
 
 
 def _item_of(file: _File) -> Item:
@@ -298,7 +301,7 @@ class _Move:
                 self._remove_old(content)
         except (MdlError, OSError) as error:
             return replace(row, unfinished=0, error=_named(error, self.model, self.store))
-        copied = sum(file.size for file in content.files if file.way == "copy")
+        copied = sum(file.size for file in content.to_copy)
         size = sum(file.size for file in content.files)
         return replace(row, files=len(content.files), bytes=size, bytes_copied=copied)
 

@@ -52,17 +52,16 @@ def find_files(models: Sequence[Model], context: Context, is_new: IsNew | None) 
     `Resolver.resolve_each` has it."""
     found = Found(models)
     store = context.store
-    before: Model | None = None
-    for model, resolved in zip(models, context.resolver.resolve_all(models, is_new), strict=True):
-        word_before = before
-        before = model
+    models_before = [None, *models[:-1]]
+    resolved_models = context.resolver.resolve_all(models, is_new)
+    for before, model, resolved in zip(models_before, models, resolved_models, strict=True):
         try:
             if isinstance(resolved, MdlError):
                 raise resolved
             wanted = _look_at(model, resolved, context)
             absent = [file for file in resolved.left_out if _is_absent(file, model, store)]
         except MdlError as error:
-            found.broken[model.name] = _with_advice(error, model, word_before, context)
+            found.broken[model.name] = _with_advice(error, model, before, context)
             continue
         found.wanted += wanted
         found.unkept += [(model.name, file) for file in resolved.refused]
@@ -224,17 +223,13 @@ def _fetch_each_once(plan: Plan, left: list[Item], linked: list[Item], context: 
 def with_unfinished_files(plan: Plan, context: Context, *, force: bool) -> Plan:
     """The plan with the unfinished files of other programs from which the first bytes are borrowed. A small file is
     fetched in one piece and borrows nothing."""
-    if force:
-        return plan
-    may_borrow = [_may_borrow(item, context) for item in plan.fetch]
-    if not any(may_borrow):
+    borrowers = {item for item in plan.fetch if not force and _may_borrow(item, context)}
+    if not borrowers:
         return plan
     in_cache = unfinished_blobs(context.local_copies.repos if context.local_copies else ())
-    fetch = []
-    for item, is_large in zip(plan.fetch, may_borrow, strict=True):
-        if is_large:
-            item = _borrowing(item, context, in_cache)
-        fetch.append(item)
+    fetch: list[Item] = []
+    for item in plan.fetch:
+        fetch.append(_borrowing(item, context, in_cache) if item in borrowers else item)
     return replace(plan, fetch=tuple(fetch))
 
 
