@@ -14,10 +14,10 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from mdl.cli.command import loaded
 from mdl.cli.commands import groups
 from mdl.cli.flags import PANELS, ROOT_PANEL
 from mdl.cli.main import EXAMPLES, root
+from mdl.cli.typer_app import loaded
 from mdl.errors import EXIT_CODES
 
 _DATED: Final = "2026-11-26"

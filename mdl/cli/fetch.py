@@ -9,10 +9,9 @@ import mdl
 from mdl import UsageError
 from mdl.cli import completion
 from mdl.cli.command import command
-from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
+from mdl.cli.flags import FOREVER, DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
 from mdl.cli.get import begin, run_job, show, show_plan
 from mdl.cli.session import Session
-from mdl.cli.typer_classes import FOREVER
 from mdl.cli.unpack import BombFlags, Check, Keep, released_facts, show_release
 from mdl.values import value_class
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -49,6 +48,32 @@ bare_flag = partial(flag, envvar=None)
 """A flag that is read from no variable."""
 
 
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        sys.stdout.write(f"mdl {full_version()}\n")
+        raise typer.Exit
+
+
+def _install_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import install
+
+        sys.stdout.write(f"{install(shell, os.environ)}\n")
+        raise typer.Exit
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell:
+        from mdl.cli.shells import script
+
+        sys.stdout.write(script(shell, os.environ))
+        raise typer.Exit
+
+
+_ending = partial(flag, panel="Output", envvar=None, is_eager=True)
+"""A flag that has mdl do something else than run a command."""
+
+
 @value_class
 class Common:
     """The flags of every command, before or after it, with one meaning."""
@@ -74,49 +99,25 @@ class Common:
     ] = 0
     no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
     yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
-
-
-def _version(wanted: bool | None) -> None:
-    if wanted:
-        sys.stdout.write(f"mdl {full_version()}\n")
-        raise typer.Exit
-
-
-def _install_completion(shell: str | None) -> None:
-    if shell:
-        from mdl.cli.shells import install
-
-        sys.stdout.write(f"{install(shell, os.environ)}\n")
-        raise typer.Exit
-
-
-def _show_completion(shell: str | None) -> None:
-    if shell:
-        from mdl.cli.shells import script
-
-        sys.stdout.write(script(shell, os.environ))
-        raise typer.Exit
-
-
-def _ending(kind: Any, usage: str, about: str, callback: Callable[[Any], None]) -> Any:
-    """A flag that has mdl do something else than run a command."""
-    option = flag(usage, about, panel=ROOT_PANEL, envvar=None, callback=callback, is_eager=True)
-    return Annotated[kind, option]
-
-
-ENDINGS: Final = {
-    "version": _ending(bool | None, "-V --version", "Show the version.", _version),
-    "install_completion": _ending(
+    version: Annotated[bool | None, _ending("-V --version", "Show the version.", callback=_version)] = None
+    install_completion: Annotated[
         str | None,
-        "--install-completion bash|zsh|fish",
-        "Let Tab complete models, jobs and options.",
-        _install_completion,
-    ),
-    "show_completion": _ending(
-        str | None, "--show-completion bash|zsh|fish", "Print the script for that.", _show_completion
-    ),
-}
+        _ending(
+            "--install-completion bash|zsh|fish",
+            "Let Tab complete models, jobs and options.",
+            callback=_install_completion,
+        ),
+    ] = None
+    show_completion: Annotated[
+        str | None,
+        _ending("--show-completion bash|zsh|fish", "Print the script for that.", callback=_show_completion),
+    ] = None
+
+
+ENDINGS: Final = ("version", "install_completion", "show_completion")
 """Flags of every command, before or after it, that have mdl do something else. Each ends mdl."""
+FOREVER: Final = "forever"
+"""The value of ``--wait`` without a time."""
 
 LOOK: Final = ("home", "layout")
 """The settings of a command that looks at the models folder."""

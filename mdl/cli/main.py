@@ -13,11 +13,12 @@ from typing import Any
 
 import typer
 
-from mdl.cli.command import epilog_of, report, root_group
+from mdl.cli.command import report
 from mdl.cli.commands import find
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
+from mdl.cli.typer_app import epilog_of, root_group
 from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.disk.process import without_core_files

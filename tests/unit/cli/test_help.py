@@ -20,10 +20,11 @@ from support.shell import Run, Shell, done, machine, with_environ
 from support.terminal import Told
 
 from mdl import errors
-from mdl.cli.command import REGISTERED, loaded
+from mdl.cli.command import REGISTERED
 from mdl.cli.commands import NO_CATALOG, commands, groups
 from mdl.cli.flags import PANELS
 from mdl.cli.main import root
+from mdl.cli.typer_app import loaded
 from mdl.cli.usage import foreign_words
 from mdl.errors import EXIT_CODES, Problem
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from support.catalogs import entry_of
 from support.data import SMALL
 from support.shell import Shell, machine
 
-from mdl.cli import command, typer_classes
+from mdl.cli import command, typer_app
+from mdl.cli.command import Registered
 from mdl.cli.main import root
 from mdl.errors import UsageError
 
@@ -56,12 +56,12 @@ def outcome(words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The values that a command is given, or how the call is refused."""
     told: list[object] = []
 
-    def guarded(name: str, common: object, body: Any, words: tuple[str, ...]) -> int:
-        told.append((name, common, inspect.getclosurevars(body).nonlocals["arguments"], words))
+    def run(registered: Registered, *given: object) -> int:
+        told.append((registered.name, *given))
         return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "guarded", guarded)
+        patch.setattr(command, "run", run)
         try:
             root().main(args=words.split(), prog_name="mdl", standalone_mode=False)
         except (typer.TyperException, UsageError):
@@ -79,12 +79,12 @@ def test_a_word_means_what_typer_makes_of_it(
         monkeypatch.setenv(name, value)
     quick = outcome(words, monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(typer_classes, "process_value", lambda _, by_typer, ctx, value: by_typer(ctx, value))
+        patch.setattr(typer_app, "process_value", lambda _, by_typer, ctx, value: by_typer(ctx, value))
         root.cache_clear()
-        command.loaded.cache_clear()
+        typer_app.loaded.cache_clear()
         slow = outcome(words, monkeypatch)
     root.cache_clear()
-    command.loaded.cache_clear()
+    typer_app.loaded.cache_clear()
     assert quick == slow
     assert quick
 
