@@ -104,7 +104,7 @@ def fetch(
         keep=service.keep,
         check=service.check,
     )
-    report = run_job(session, models, folders, job, globs.globs, method, work)
+    report = run_job(session, models, folders, job, method, work)
     return _show(session, report) if report else 0
 
 

@@ -91,8 +91,7 @@ def download(
     client, models, folders = _begin(session, request)
     work = partial(client.download, models, **request.choice.files, force=request.force)
     method = method_of(client, models)
-    globs = request.choice.globs
-    return run_job(session, models, folders, request.job, globs, method, work, lock, replaces=replaces)
+    return run_job(session, models, folders, request.job, method, work, lock, replaces=replaces)
 
 
 def plan(session: Session, request: Request) -> int:
@@ -131,17 +130,16 @@ def run_job(
     models: Sequence[Model],
     folders: Mapping[str, Path],
     flags: JobFlags,
-    globs: Mapping[str, Sequence[str]],
     method: str,
     work: Callable[..., Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
 ) -> Came | None:
-    """Do ``work(on_event=...)`` as a job of ``models``, narrowed by ``globs``, or have another process do it; as
+    """Do ``work(on_event=...)`` as a job of ``models``, or have another process do it; as
     `download`. If it is stopped, the session has what came so far."""
     with lock():
-        run = session.job(models, folders, flags, globs, method)
+        run = session.job(models, folders, flags, method)
         if not session.is_detached(flags):
             session.empty = session.empty | {"job": run.id or None}
             report = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from mdl.errors import EXIT_CODES
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_moment, local_time
@@ -12,6 +13,7 @@ from mdl.jobs.job import Job, what_was_typed
 from mdl.paths import shown
 from mdl.values import value_class
 
+Fact = TypeVar("Fact")
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """The heads of the columns, and the lines."""
 _WIDE = 100
@@ -64,10 +66,8 @@ class Row:
         job = self.job
         if job.bytes_per_second is None or self.stalled:
             return self.reason
-        speed = human_rate(job.bytes_per_second)
-        if job.eta_seconds is None:
-            return speed
-        return f"{speed}, {human_duration(job.eta_seconds)} left"
+        left = in_words(job.eta_seconds, lambda seconds: f", {human_duration(seconds)} left")
+        return human_rate(job.bytes_per_second) + left
 
     def took(self, now: datetime) -> str:
         """From its start to its end, or until now; "-" if nobody knows when it ended."""
@@ -76,6 +76,11 @@ class Row:
         if start is None or end is None:
             return "-"
         return human_duration((end - start).total_seconds())
+
+
+def in_words(fact: Fact | None, words: Callable[[Fact], str]) -> str:
+    """A fact of a job in ``words``; '' if it is not known."""
+    return "" if fact is None else words(fact)
 
 
 def plain_table(rows: Sequence[Row], now: datetime) -> Table:
@@ -89,8 +94,8 @@ def plain_table(rows: Sequence[Row], now: datetime) -> Table:
                 row.status,
                 human_bytes(job.bytes_done),
                 human_bytes(job.bytes_total),
-                "-" if job.bytes_per_second is None else human_rate(job.bytes_per_second),
-                "-" if job.eta_seconds is None else human_duration(job.eta_seconds),
+                in_words(job.bytes_per_second, human_rate) or "-",
+                in_words(job.eta_seconds, human_duration) or "-",
                 local_time(job.started_at),
                 row.what,
                 row.took(now),

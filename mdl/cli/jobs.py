@@ -10,7 +10,7 @@ from typing import Annotated
 from mdl import Busy, MdlError, Settings, StateError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, argument, bare_flag, flag
-from mdl.cli.job_table import CUT, DROPPED, Row, drawn_table, plain_table, total_line
+from mdl.cli.job_table import CUT, DROPPED, Row, drawn_table, in_words, plain_table, total_line
 from mdl.cli.session import Session, typed, with_flags
 from mdl.config import places
 from mdl.config.settings import parse_choice
@@ -120,29 +120,28 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
 
 def _facts(job: Job, stalled: str) -> dict[str, str]:
     """Return the facts of a job as they are shown; an empty one is not."""
-    facts = {"job": job.id, "command": typed(job.again.words), "status": _status(job), "stalled": stalled}
-    facts["kind"] = job.kind or ""
-    facts["source"] = job.repo or ""
-    facts["bytes"] = f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
-    if job.percent is not None:
-        facts["bytes"] += f" ({int(job.percent)} %)"
-    if job.bytes_per_second is not None:
-        facts["speed"] = human_rate(job.bytes_per_second)
-    if job.eta_seconds is not None:
-        facts["left"] = human_duration(job.eta_seconds)
-    facts["file"] = readable_item(job, job.file or "")
-    facts["started"] = local_time(job.started_at)
-    if job.finished_at:
-        facts["finished"] = local_time(job.finished_at)
-    if job.exit_code is not None:
-        facts["exit code"] = str(job.exit_code)
-    if job.error:
-        item = readable_item(job, job.error.get("item") or "")
-        facts["error"] = ": ".join(part for part in (item, job.error.get("message")) if part)
-        facts["hint"] = job.error.get("hint") or ""
-    facts["log"] = job.log or "none was kept"
-    facts["next"] = _next(job)
-    return facts
+    error = dict(job.error or {})
+    item = readable_item(job, error.get("item") or "")
+    return {
+        "job": job.id,
+        "command": typed(job.again.words),
+        "status": _status(job),
+        "stalled": stalled,
+        "kind": job.kind or "",
+        "source": job.repo or "",
+        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
+        + in_words(job.percent, lambda percent: f" ({int(percent)} %)"),
+        "speed": in_words(job.bytes_per_second, human_rate),
+        "left": in_words(job.eta_seconds, human_duration),
+        "file": readable_item(job, job.file or ""),
+        "started": local_time(job.started_at),
+        "finished": in_words(job.finished_at, local_time),
+        "exit code": in_words(job.exit_code, str),
+        "error": ": ".join(part for part in (item, error.get("message")) if part),
+        "hint": error.get("hint") or "",
+        "log": job.log or "none was kept",
+        "next": _next(job),
+    }
 
 
 def _status(job: Job) -> str:
@@ -267,8 +266,8 @@ def limit(
     records = _records(session)
     job = records.find(name)
     if job.status != "running":
-        hint = f"{resume_command(job)} --limit-rate {rate}" if resume_command(job) else None
-        raise UsageError(f"it is {job.status}: it has no rate", item=job.id, hint=hint)
+        hint = in_words(resume_command(job), lambda resume: f"{resume} --limit-rate {rate}")
+        raise UsageError(f"it is {job.status}: it has no rate", item=job.id, hint=hint or None)
     if job.method == "hub":
         hint = "pause it, and run its command again without --via hub"
         raise UsageError("huggingface_hub fetches its files, and takes no rate", item=job.id, hint=hint)
@@ -314,10 +313,11 @@ def resume(
     environ = {**os.environ, **job.again.variables, JOB_VARIABLE: f"{job.id} {job.stamp}"}
     words = list(job.again.words)
     at = words.index("--") if "--" in words else len(words)
-    changed = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]
-    flags = [*_common_flags(session.common), *(["--detach"] if detach else [])]
-    again = with_flags([*words[:at], *changed, *words[at:]], flags)
-    command = [*python_command(), *again]
+    words[at:at] = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]  # the later flag wins
+    flags = _common_flags(session.common)
+    if detach:
+        flags.append("--detach")
+    command = [*python_command(), *with_flags(words, flags)]
     with users_core_limit():
         os.execve(command[0], command, environ)
 
@@ -338,9 +338,13 @@ def _check_resumable(job: Job) -> None:
 
 def _common_flags(common: Common) -> list[str]:
     """How this command is to be shown, as flags of the one that takes its place."""
-    switches = [f"--{name.replace('_', '-')}" for name in ("json", "quiet", "no_color", "yes") if getattr(common, name)]
-    progress = [f"--progress={common.progress}"] if common.progress else []
-    return [*progress, *switches, *["--verbose"] * common.verbose]
+    flags = ["--verbose"] * common.verbose
+    if common.progress:
+        flags.append(f"--progress={common.progress}")
+    for name in ("json", "quiet", "no_color", "yes"):
+        if getattr(common, name):
+            flags.append(f"--{name.replace('_', '-')}")
+    return flags
 
 
 @command(
@@ -360,11 +364,15 @@ def clean(
     removed = records.clean(parse_duration(older_than, "--older-than", least=0))
     if session.common.json:
         return _document(session, removed)
+    text = f"no job that is over is older than {older_than}"
+    if removed:
+        text = f"removed {counted(len(removed), 'job')}"
     left = records.all()
+    text += f"; {len(left)} {'stays' if len(left) == 1 else 'stay'}"
     paused = sum(job.status == "paused" for job in left)
-    stay = f"{len(left)} {'stays' if len(left) == 1 else 'stay'}" + (f", {paused} of them paused" if paused else "")
-    what = counted(len(removed), "job") if removed else f"no job that is over is older than {older_than}"
-    session.console.note(f"removed {what}; {stay}" if removed else f"{what}; {stay}")
+    if paused:
+        text += f", {paused} of them paused"
+    session.console.note(text)
     return 0
 
 

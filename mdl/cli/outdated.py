@@ -42,6 +42,7 @@ def outdated(
         report = client.outdated(names or None, on_event=on_event)
         on_event.end_with(report.error)
     outdated_models = [model for model in report.models if model.state == "outdated"]
+    to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
     error = report.error
     count = sum(model.has_moved for model in report.models)
     if exit_code and count and not error:
@@ -49,31 +50,27 @@ def outdated(
         error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
     if error:
         session.console.error(error)
-    to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
-    facts = {"models": report.models, "bytes_to_fetch": to_fetch}
-
     labels = client.labels(client.updatable(names or None))
 
     def show_table() -> None:
-        _show_outdated(session, report, outdated_models, labels, to_fetch, is_all=not names)
+        _show_outdated(session, report, labels, is_all=not names)
+        if not report.models:
+            return
+        if not outdated_models:
+            session.console.note(f"nothing to update among {counted(len(report.models), 'model')}")
+            return
+        updatable = " ".join(labels.get(model.name, model.name) for model in outdated_models)
+        can = f"{len(outdated_models)} of {len(report.models)} can be updated"
+        session.console.note(f"{can}, {human_bytes(to_fetch)} to fetch: mdl update {updatable}")
 
-    return session.show(facts, show_table, error=error)
+    return session.show({"models": report.models, "bytes_to_fetch": to_fetch}, show_table, error=error)
 
 
-def _show_outdated(
-    session: Session,
-    report: OutdatedReport,
-    outdated_models: list[ModelVersion],
-    labels: Mapping[str, str],
-    to_fetch: int,
-    *,
-    is_all: bool,
-) -> None:
+def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str, str], *, is_all: bool) -> None:
     """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
     to look."""
     console = session.console
-    total = len(report.models)
-    if total == 0:
+    if not report.models:
         console.note("nothing is here, and nothing is locked")
         return
     rows = []
@@ -85,16 +82,10 @@ def _show_outdated(
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     if rows:
         console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
-    left_out = total - len(rows)
+    left_out = len(report.models) - len(rows)
     if left_out:
         verb = "was" if left_out == 1 else "were"
         console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
-    if not outdated_models:
-        console.note(f"nothing to update among {counted(total, 'model')}")
-        return
-    names = " ".join(labels.get(model.name, model.name) for model in outdated_models)
-    amount = human_bytes(to_fetch)
-    console.note(f"{len(outdated_models)} of {total} can be updated, {amount} to fetch: mdl update {names}")
 
 
 def _short(commits: tuple[str, ...]) -> str:
@@ -152,7 +143,7 @@ def update(
     if dry_run:
         return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
     work = partial(client.update, models, **where.files, force=force)
-    report = run_job(session, models, folders, job, where.globs, method, work)
+    report = run_job(session, models, folders, job, method, work)
     if report is None:
         return 0
     arrow = "→" if session.console.stderr.is_unicode else "->"
@@ -164,18 +155,20 @@ def update(
 
 def _moved(move: Move, place: str, arrow: str) -> str:
     """Say what became of one model. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
-    before = _short(move.before)
-    after = _short(move.after) if move.after else ""
+    after = _short(move.after)
     if move.pinned:
-        pinned = f"pinned to {after}; to move it, change 'revision'" if after else "pinned; to move it, change it"
-        text = f"{pinned} in {place or 'the reference that it is fetched by'}"
+        text = "pinned; to move it, change it"
+        if move.after:
+            text = f"pinned to {after}; to move it, change 'revision'"
+        text += f" in {place or 'the reference that it is fetched by'}"
+        if not move.files_changed:
+            return text
     elif not move.files_changed:
-        return f"up to date at {after}" if after else "up to date"
-    elif move.before and before != after:
-        text = f"{before} {arrow} {after or '-'}"
-    else:
+        return f"up to date at {after}" if move.after else "up to date"
+    elif move.before and move.before != move.after:
+        text = f"{_short(move.before)} {arrow} {after}"
+    elif move.after:
         text = after
-    parts = [text] if text else []
-    if move.files_changed:
-        parts.append(_amount(move.files_changed, move.files, move.bytes))
-    return ", ".join(parts)
+    else:
+        return _amount(move.files_changed, move.files, move.bytes)
+    return f"{text}, {_amount(move.files_changed, move.files, move.bytes)}"

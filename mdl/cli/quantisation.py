@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,66 +31,63 @@ def choose_quantisations(
         return list(models)
     asked = [model for model in models if not (in_background and model.is_of_catalog)]
     choices = client.quantisations(asked, **options)
-    chosen = []
+    chosen = {model.name: model for model in models}
     for model in models:
-        if model.name in choices:
-            name = _ask(session, model, choices[model.name])
-            if name:
-                narrowed = model.of_quantisation(name)
-                if not model.is_of_catalog:
-                    _write_into_words(session, client, model, narrowed)
-                model = narrowed
-        chosen.append(model)
-    return chosen
+        if model.name not in choices:
+            continue
+        name = _ask(session, model, choices[model.name])
+        if not name:
+            continue
+        narrowed = model.of_quantisation(name)
+        chosen[model.name] = narrowed
+        if not model.is_of_catalog:
+            _write_into_words(session, client, model, narrowed)
+    return list(chosen.values())
 
 
 def _ask(session: Session, model: Model, choices: Sequence[Quantisation]) -> str:
     """The name that the user chooses; '' for none."""
     memory = memory_size()
-    session.console.note(f"{model.target} has {len(choices)} quantisations of one model:")
-    width = max(len(one.name) for one in choices)
-    for number, one in enumerate(choices, 1):
-        size = human_bytes(one.size)
-        fits = ""
-        if memory is not None and one.size is not None:
-            fits = "fits into memory" if one.size < memory else "does not fit into memory"
-        session.console.note(f"  {number:>2}  {one.name:<{width}}  {size:>8}  {fits}".rstrip())
-    here = f" (this machine has {human_bytes(memory)} of memory)" if memory is not None else ""
-    names = {one.name.casefold(): one.name for one in choices}
-    names |= {str(number): one.name for number, one in enumerate(choices, 1)}
+    console = session.console
+    console.note(f"{model.target} has {len(choices)} quantisations of one model:")
+    width = max(len(choice.name) for choice in choices)
+    names = {"": ""}
+    """The name that each answer means."""
+    for number, choice in enumerate(choices, 1):
+        names[choice.name.casefold()] = choice.name
+        names[str(number)] = choice.name
+        line = f"  {number:>2}  {choice.name:<{width}}  {human_bytes(choice.size):>8}"
+        if memory is not None and choice.size is not None:
+            line += "  fits into memory" if choice.size < memory else "  does not fit into memory"
+        console.note(line)
+    question = "Which one?"
+    if memory is not None:
+        question += f" (this machine has {human_bytes(memory)} of memory)"
+    question += f" [1-{len(choices)}, a name, or nothing]"
     while True:
-        answer = session.ask(f"Which one?{here} [1-{len(choices)}, a name, or nothing]", "nothing was downloaded")
-        answer = (answer or "").casefold()
-        if not answer:
-            return ""
+        answer = (session.ask(question, "nothing was downloaded") or "").casefold()
         if answer in names:
             return names[answer]
 
 
 def _write_into_words(session: Session, client: Client, model: Model, narrowed: Model) -> None:
     """Have the job that is recorded ask for the quantisation that was chosen, so that it can be resumed."""
-    words = []
-    for word in session.words:
-        try:
-            meant = [] if word.startswith("-") else client.models([word])
-        except MdlError:
-            meant = []
-        is_meant = [one.name for one in meant] == [model.name] and meant[0].sources == model.sources
-        words.append(str(narrowed.sources[0]) if is_meant else word)
+    words = list(session.words)
+    for at, word in enumerate(words):
+        if word.startswith("-"):
+            continue
+        with suppress(MdlError):  # a word that names no model
+            meant = [(target.name, target.sources) for target in client.models([word])]
+            if meant == [(model.name, model.sources)]:
+                words[at] = str(narrowed.sources[0])
     session.words = tuple(words)
 
 
 def memory_size() -> int | None:
     """The bytes of memory of this machine, or of the container that mdl runs in; None if nothing tells."""
     sizes = []
-    try:
+    with suppress(ValueError, OSError):
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
-        pass
-    try:
-        limit = _MEMORY_OF_CONTAINER.read_text().strip()
-        if limit.isdecimal():
-            sizes.append(int(limit))
-    except OSError:
-        pass
+    with suppress(ValueError, OSError):  # it may be the word max, which is no limit
+        sizes.append(int(_MEMORY_OF_CONTAINER.read_text()))
     return min(sizes, default=None)

@@ -139,13 +139,10 @@ class Session:
         models: Sequence[Model],
         folders: Mapping[str, Path],
         flags: JobFlags,
-        globs: Mapping[str, Sequence[str]],
         method: str = "http",
     ) -> JobRun:
-        """This command as a job of ``models``; ``folders`` are theirs, and ``globs`` has the ``include`` and
-        ``exclude`` of the command line. Raises `UsageError`, `Busy`."""
+        """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
         client = self.client()
-        from mdl.jobs.job import wanted_of
         from mdl.jobs.run import JobRequest, JobRun
 
         request = JobRequest(
@@ -156,7 +153,6 @@ class Session:
             method,
             _common(model.kind for model in models),
             _common(client.repo(model) for model in models),
-            tuple(wanted_of(model, str(folders[model.name]), **globs) for model in models),
         )
         state = self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged")
         return JobRun(request, self.console, state, self.cancel, client.limit_rate)

@@ -57,7 +57,7 @@ def verify(
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
         raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
-    run = session.job(models, client.folders(models, into=choice.into), job, choice.globs) if is_job else None
+    run = session.job(models, client.folders(models, into=choice.into), job) if is_job else None
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()

@@ -35,11 +35,8 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     text = json.dumps(safe, ensure_ascii=ascii_only, indent=indent, default=str)
     if ascii_only:
         return text
-    escapes = {}
-    for char in set(text):
-        if char != "\n" and is_harmful_in_prose(char):
-            escapes[ord(char)] = json.dumps(char)[1:-1]
-    return text.translate(escapes)
+    harmful = {char for char in text if is_harmful_in_prose(char)} - {"\n"}
+    return text.translate({ord(char): json.dumps(char)[1:-1] for char in harmful})
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:

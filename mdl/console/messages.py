@@ -63,14 +63,12 @@ class Messages:
 
     def has_said(self, error: Problem) -> bool:
         """Whether the same failure was said already, under whichever name of its item."""
-        item = _canonical(error.item or "")
-        is_url = "://" in (error.item or "")
-        for said_item, said_message in self._said:
-            if said_message != error.message:
-                continue
-            if is_url or item in said_item or said_item in item:
-                return True
-        return False
+        named = error.item or ""
+        item = _canonical(named)
+        said_items = [said_item for said_item, message in self._said if message == error.message]
+        if "://" in named:
+            return bool(said_items)
+        return any(item in said_item or said_item in item for said_item in said_items)
 
     def error(self, item: str | None, message: str, hint: str | None) -> str:
         """``mdl: item: message``, further lines of the message indented, and the hint on a separate line."""

@@ -59,9 +59,10 @@ def certificates() -> str:
     except TlsError as error:
         advice = "it must contain CA certificates in PEM format; fix it, or unset the variable"
         raise error.but(hint=advice, item=None) from None
-    unread = [name for name in UNREAD_VARIABLES if os.environ.get(name)]
-    if unread and not file and not folders:
-        notes.append(f"{_ignored(unread)}; mdl reads SSL_CERT_FILE")
+    if not file and not folders:
+        unread = [name for name in UNREAD_VARIABLES if os.environ.get(name)]
+        if unread:
+            notes.append(f"{_ignored(unread)}; mdl reads SSL_CERT_FILE")
     return "; ".join((describe_trust(os.environ), *notes))
 
 
@@ -69,12 +70,14 @@ def _check_folders(folders: str, *, is_only_source: bool) -> None:
     """Raise `TlsError` if OpenSSL would find no certificate in the folders of SSL_CERT_DIR: it says nothing about
     that."""
     advice = "set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it"
-    names: list[str] = []
+    has_certificate = False
     for folder in filter(None, folders.split(os.pathsep)):
         if not os.path.exists(folder):
             raise TlsError(f"SSL_CERT_DIR names {folder}, which does not exist", hint=advice)
-        names += [path.name for path in Path(folder).glob("*")]
-    if is_only_source and not any(map(_HASHED_NAME.fullmatch, names)):
+        for path in Path(folder).glob("*"):
+            if _HASHED_NAME.fullmatch(path.name):
+                has_certificate = True
+    if is_only_source and not has_certificate:
         reason = f"SSL_CERT_DIR names {folders}, but no certificate there is named as OpenSSL wants it"
         raise TlsError(f"{reason} (such as 5ed36f99.0)", hint=advice)
 
@@ -169,12 +172,10 @@ def _meaning(status: int, endpoint: Endpoint) -> str:
 
 def _check_list(body: bytes) -> None:
     """Raise `ProtocolError` if this is not what a hub answers."""
-    try:
-        answer = parse_json(body)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, (list, dict)):
-        raise ProtocolError("the answer is not that of a hub")
+    with contextlib.suppress(ValueError):
+        if isinstance(parse_json(body), (list, dict)):
+            return
+    raise ProtocolError("the answer is not that of a hub")
 
 
 def clock(hub: Hub) -> str:
@@ -230,11 +231,12 @@ def _check_readable(path: Path) -> None:
 def _is_open_to_others(path: Path) -> bool:
     try:
         real = path.resolve()
-        modes = [folder.stat().st_mode for folder in real.parents]
-        is_readable = bool(real.stat().st_mode & 0o044)
+        for folder in real.parents:
+            if not folder.stat().st_mode & 0o011:
+                return False
+        return real.stat().st_mode & 0o044 != 0
     except (OSError, RuntimeError):
         return False
-    return is_readable and all(mode & 0o011 for mode in modes)
 
 
 def token(hub: Hub) -> str:
@@ -254,16 +256,20 @@ def token(hub: Hub) -> str:
     if hub.http is None:
         return f"{source}; not checked with {host}"
     try:
-        answer = hub.http.json("GET", f"{own.url}/api/whoami-v2")[0]
+        answer, _, _ = hub.http.json("GET", f"{own.url}/api/whoami-v2")
     except NotFound:
         return f"{source}; {host} cannot say whether it is valid"
+    except AuthError as error:
+        if error.redirected:
+            return f"{source}; checking it failed: {error.message}"
+        advice = f"create a new token at {own.url}/settings/tokens and put it into {own.token_from}"
+        raise error.but(message=f"{source}: {error.message}", hint=advice, item=None) from None
     except MdlError as error:
-        if isinstance(error, AuthError) and not error.redirected:
-            advice = f"create a new token at {own.url}/settings/tokens and put it into {own.token_from}"
-            raise error.but(message=f"{source}: {error.message}", hint=advice, item=None) from None
         return f"{source}; checking it failed: {error.message}"
     owner = _owner(answer)
-    return f"{source}; valid: {owner}" if owner else f"{source}; {host} did not say whose it is"
+    if not owner:
+        return f"{source}; {host} did not say whose it is"
+    return f"{source}; valid: {owner}"
 
 
 def _owner(answer: Any) -> str:

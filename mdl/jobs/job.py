@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
 from mdl.formatting import spelled
 from mdl.jobs.lines import is_well_typed, progress_in
 from mdl.values import value_class
-
-if TYPE_CHECKING:
-    from mdl.catalog.model import Model
 
 VERSION = 2
 """Version of the format of a job's file."""
@@ -36,48 +33,15 @@ class Invocation:
     withheld: bool = False
 
 
-@value_class
-class Wanted:
-    """The files of one model that a job was asked for.
-
-    ``folder`` is where its files go, and ``sources`` are what they come from, at which revisions, without secrets.
-    ``parts`` are the files, folders and quantisations that were asked for, ``globs`` those of the command line;
-    neither means one set of its weights, and the glob ``+*`` all of it.
-    """
-
-    model: str
-    folder: str
-    sources: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-    globs: tuple[str, ...] = ()
-
-
-def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Wanted:
-    """Return the request of a command for ``model``, whose files go to ``folder``, with the globs that it has."""
-    from mdl.presigned import url_identity
-    from mdl.sources.hub_origin import HubOrigin
-
-    sources = {url_identity(file.url) for file in model.files}
-    parts = set()
-    is_whole = bool(model.files)
-    for origin in model.sources:
-        is_whole = is_whole or origin.is_whole
-        if isinstance(origin, HubOrigin):
-            sources.add(str(origin.whole))
-            parts.add(f":{origin.quant}" if origin.quant else origin.subpath)
-        else:
-            sources.add(url_identity(str(origin)))
-    if is_whole:
-        parts = set()
-    globs = [f"+{glob}" for glob in include] + [f"-{glob}" for glob in exclude]
-    return Wanted(model.name, folder, tuple(sorted(sources)), tuple(sorted(parts)), tuple(sorted(globs)))
+Request = tuple[tuple[str, ...], tuple[str, ...], str, tuple[tuple[str, str], ...]]
+"""The models, the words, the folder and the variables of a job."""
 
 
 @value_class
 class Job:
     """A job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
     ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the
-    files that are coming now. ``wanted`` is the request, model by model."""
+    files that are coming now."""
 
     id: str
     command: str
@@ -100,7 +64,6 @@ class Job:
     repo: str | None = None
     method: str = "http"
     running: tuple[FileProgress, ...] = ()
-    wanted: tuple[Wanted, ...] = ()
     waiting: str | None = None
     """The server or network that it waits for, if that is away for a while."""
     is_planned: bool = True
@@ -112,14 +75,25 @@ class Job:
         return f"{'running' if self.status == 'dead' else self.status} {self.owner}"
 
     @property
+    def request(self) -> Request | None:
+        """What was asked for: equal requests are for the same files in the same places. None if its record does not
+        say all of it."""
+        again = self.again
+        if not again.words or again.withheld:
+            return None
+        return self.models, again.words, again.folder, tuple(sorted(again.variables.items()))
+
+    @property
     def percent(self) -> float | None:
         """How much of its bytes is done; None if the total is not known."""
-        return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
+        if not self.bytes_total:
+            return None
+        return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1))
 
 
-_FIXED = ("id", "command", "models", "again", "started_at", "log", "wanted")
+_FIXED = ("id", "command", "models", "again", "started_at", "log")
 """The fields that never change, and are in the first line of a job's file."""
-_CHANGING = ("status", *(field.name for field in fields(Job) if field.name not in {*_FIXED, "status"}))
+_CHANGING = ("status", *(field.name for field in fields(Job) if field.name not in (*_FIXED, "status")))
 _ALL = (*_FIXED, *_CHANGING)
 _SHOWN = (
     *("id", "command", "models", "kind", "repo", "status"),
@@ -140,26 +114,20 @@ def can_be_resumed(job: Job) -> bool:
     return job.status in ("paused", "dead") or job.exit_code in STOPPED
 
 
-def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
-    """The unfinished jobs of which later jobs were asked for the same, model by model, and brought it: by the id of
-    each, the last of these later jobs."""
-    jobs = list(jobs)
-    brought_by: dict[Wanted, Job] = {}
-    """The last job that fetched each part of a request."""
+def finishers(jobs: Sequence[Job]) -> dict[str, Job]:
+    """The unfinished jobs whose request a later job has carried out: by the id of each, the last of these later
+    jobs."""
+    last_done: dict[Request, Job] = {}
     for job in sorted(jobs, key=_ended_at):
-        if job.status == "done":
-            brought_by.update(dict.fromkeys(job.wanted, job))
+        if job.status == "done" and job.request:
+            last_done[job.request] = job
     finished_by = {}
     for job in jobs:
-        if job.status in ("done", "running"):
+        if job.status in ("done", "running") or job.request not in last_done:
             continue
-        later = []
-        for wanted in job.wanted:
-            other = brought_by.get(wanted)
-            if other is not None and _ended_at(other) > _ended_at(job):
-                later.append(other)
-        if later and len(later) == len(job.wanted):
-            finished_by[job.id] = max(later, key=_ended_at)
+        later = last_done[job.request]
+        if _ended_at(later) > _ended_at(job):
+            finished_by[job.id] = later
     return finished_by
 
 
@@ -185,8 +153,9 @@ def readable_item(job: Job, item: str) -> str:
 
 def resume_command(job: Job) -> str | None:
     """The command that resumes it; None if it is over or running, or if its record does not say enough to resume it."""
-    can = job.status not in ("done", "running") and job.again.words and not job.again.withheld
-    return f"mdl jobs resume {job.id}" if can else None
+    if job.status in ("done", "running") or job.request is None:
+        return None
+    return f"mdl jobs resume {job.id}"
 
 
 def shown_facts(job: Job) -> dict[str, Any]:
@@ -199,7 +168,6 @@ def head_facts(job: Job) -> dict[str, Any]:
     facts: dict[str, Any] = {"mdl-job": VERSION}
     facts |= {name: getattr(job, name) for name in _FIXED}
     facts["again"] = dict(vars(job.again))
-    facts["wanted"] = [dict(vars(wanted)) for wanted in job.wanted]
     return facts
 
 
@@ -221,17 +189,10 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
         values["again"] = Invocation(_texts_in(again["words"]), again["folder"], variables, bool(again["withheld"]))
         values["models"] = _texts_in(facts["models"])
         values["running"] = tuple(progress_in(file) for file in facts["running"])
-        values["wanted"] = tuple(_wanted_in(wanted) for wanted in facts["wanted"])
         is_right = is_well_typed(Job, facts) and isinstance(facts["error"], dict | None)
         return Job(**values) if is_right else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-
-
-def _wanted_in(facts: Mapping[str, Any]) -> Wanted:
-    """Return one model of a request. Raises `KeyError` or `TypeError` if it is not that."""
-    model, folder = _texts_in([facts["model"], facts["folder"]])
-    return Wanted(model, folder, _texts_in(facts["sources"]), _texts_in(facts["parts"]), _texts_in(facts["globs"]))
 
 
 def _texts_in(values: object) -> tuple[str, ...]:

@@ -80,13 +80,7 @@ def _types_of(record: type) -> list[tuple[str, tuple[type, ...]]]:
 
 def is_well_typed(record: type, facts: Mapping[str, Any]) -> bool:
     """Whether each single value of ``record`` that is in ``facts`` has a type that it is written in."""
-    for name, types in _types_of(record):
-        value = facts.get(name)
-        if isinstance(value, bool) and bool not in types:
-            return False
-        if name in facts and not isinstance(value, types):
-            return False
-    return True
+    return all(type(facts[name]) in types for name, types in _types_of(record) if name in facts)
 
 
 def event_facts(event: Event) -> dict[str, Any]:

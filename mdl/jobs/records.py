@@ -135,18 +135,22 @@ class Records:
 
         Raises `NotFound`, `UsageError` with the candidates, `StateError`.
         """
-        names = self._names()
-        matching = [name] if name in names else [other for other in names if name and name in other]
+        matching = []
+        for other in self._names():
+            if other == name:
+                return self._read(name)
+            if name and name in other:
+                matching.append(other)
         if len(matching) > 1:
             raise UsageError(f"{len(matching)} jobs match", item=name, hint=listed(sorted(matching), most=_NAMED))
         if not matching:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
-        return self._with_status(_read(self.path(matching[0]), matching[0]))
+        return self._read(matching[0])
 
     def newest(self) -> Job:
         """The job that was started last. Raises `NotFound` if there is none."""
-        if jobs := self.all():
-            return jobs[0]
+        for job in self.all():
+            return job
         raise NotFound("there is no job", hint="'mdl get' makes one")
 
     def newest_to_resume(self) -> Job:
@@ -170,8 +174,9 @@ class Records:
                 return f"no sign of life for {human_duration(silent)}"
         if job.waiting:
             return job.waiting
-        is_partial = job.bytes_total is not None and job.bytes_done < job.bytes_total
-        return "no bytes arrive" if is_partial and job.bytes_per_second == 0 else ""
+        if job.bytes_per_second == 0 and job.bytes_done < (job.bytes_total or 0):
+            return "no bytes arrive"
+        return ""
 
     def set_rate(self, job: Job, rate: str) -> None:
         """Have a running job keep to another rate. Raises `OSError`."""
@@ -192,7 +197,7 @@ class Records:
         jobs: list[Job] = []
         for name in self._names():
             try:
-                job = self._with_status(_read(self.path(name), name))
+                job = self._read(name)
             except NotFound:
                 continue  # cleaned meanwhile
             except StateError as error:
@@ -214,21 +219,18 @@ class Records:
         removed = []
         before = time.time() - older
         for name in self._names():
-            job = None
-            try:
+            with contextlib.suppress(OSError):
                 if self.path(name).stat().st_mtime >= before:
                     continue
-                job = self._with_status(_read(self.path(name), name))
-            except (OSError, _Newer):
-                continue
-            except (NotFound, StateError):
-                pass  # it is damaged
-            is_over = job is None or job.status in (*ENDED, "dead")
-            if not is_over:
-                continue
-            with contextlib.suppress(OSError):
-                self.remove(name)
-                if job is not None:
+                try:
+                    job = self._read(name)
+                except _Newer:
+                    continue
+                except (NotFound, StateError):  # it is damaged
+                    self.remove(name)
+                    continue
+                if job.status in (*ENDED, "dead"):
+                    self.remove(name)
                     removed.append(job)
         return removed
 
@@ -240,8 +242,9 @@ class Records:
             return []
         return [path.stem for path in paths if path.suffix == _JOB and not path.name.startswith(".")]
 
-    def _with_status(self, job: Job) -> Job:
-        """Return the job, as ``dead`` if it is not running although its record says so."""
+    def _read(self, name: str) -> Job:
+        """Read the job of that id, as ``dead`` if it is not running although its record says so. Raises as `_read`."""
+        job = _read(self.path(name), name)
         if job.status != "running":
             return job
         is_alive = ProcessId(job.owner).is_alive()

@@ -15,7 +15,7 @@ from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, silence
 from mdl.formatting import utc_now
 from mdl.jobs.hooks import hook_facts, run_hook
-from mdl.jobs.job import JOB_VARIABLE, Invocation, Job, Wanted
+from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, LogSource, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import JobFile, Records
@@ -49,7 +49,7 @@ class JobOptions:
 class JobRequest:
     """The work of a job: a ``command`` for models, whose ``folders`` are by their names.
 
-    ``kind`` and ``repo`` are what the models have in common, and ``wanted`` is what was asked for. ``method`` is how
+    ``kind`` and ``repo`` are what the models have in common. ``method`` is how
     the files come.
     """
 
@@ -60,7 +60,6 @@ class JobRequest:
     method: str = "http"
     kind: str | None = None
     repo: str | None = None
-    wanted: tuple[Wanted, ...] = ()
 
 
 class JobRun:
@@ -121,7 +120,6 @@ class JobRun:
             kind=request.kind,
             repo=request.repo,
             method=request.method,
-            wanted=request.wanted,
             is_planned=False,
         )
 
@@ -179,7 +177,7 @@ class JobRun:
         job = self._job
         for earlier in self._records.all():
             was_stopped = earlier.status == "paused" and (earlier.error or {}).get("code") == Deadline.code
-            is_the_same = (earlier.command, earlier.models, earlier.wanted) == (job.command, job.models, job.wanted)
+            is_the_same = (earlier.command, earlier.models) == (job.command, job.models)
             if was_stopped and is_the_same and earlier.id != job.id:
                 self._records.remove(earlier.id)
 

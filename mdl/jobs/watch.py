@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.describe import ended_by
@@ -46,20 +46,18 @@ def problem_of(job: Job) -> Problem | None:
     """
     if job.status == "done":
         return None
-    facts = job.error or {}
-    hint = resume_command(job)
     if job.status == "dead":
         reason = "dead: its process is gone, and did not say why"
-        return MdlError(reason, item=job.id, hint=hint or "run its command again; what was fetched is kept")
-    message = facts.get("message") or job.status
-    problem: Problem = MdlError(message) if job.status == "failed" else Cancelled(message, terminated=True)
-    return problem.but(
-        item=facts.get("item") or job.id,
-        hint=facts.get("hint") or hint,
-        code=facts.get("code") or problem.code,
-        status=job.status,
-        exit_code=job.exit_code or problem.exit_code,
-    )
+        hint = resume_command(job) or "run its command again; what was fetched is kept"
+        return MdlError(reason, item=job.id, hint=hint)
+    problem: Problem = Cancelled(job.status, terminated=True)
+    if job.status == "failed":
+        problem = MdlError(job.status)
+    facts: dict[str, Any] = {"item": job.id, "hint": resume_command(job), "exit_code": job.exit_code}
+    for name in ("code", "message", "item", "hint"):
+        facts[name] = (job.error or {}).get(name) or facts.get(name)
+    known = {name: fact for name, fact in facts.items() if fact}
+    return problem.but(status=job.status, **known)
 
 
 class JobLines:
@@ -133,10 +131,8 @@ class _Follower:
             self._has_plan = self._has_plan or isinstance(event, Planned)
             self._sources[event.model, event.file] = (event.kind, event.repo)
             self._on_event(event)
-        if job.bytes_total is None:
-            return
-        progress = self._progress(job, job.bytes_total)
-        if progress == self._last:
+        progress = self._progress(job)
+        if job.bytes_total is None or progress == self._last:
             return
         if not self._has_plan:  # no log is kept
             self._has_plan = True
@@ -144,7 +140,7 @@ class _Follower:
         self._last = progress
         self._on_event(progress)
 
-    def _progress(self, job: Job, total: int) -> Progressed:
+    def _progress(self, job: Job) -> Progressed:
         kind = repo = ""
         if job.running:
             first = job.running[0]
@@ -153,7 +149,7 @@ class _Follower:
             kind=kind,
             repo=repo,
             bytes_done=job.bytes_done,
-            bytes_total=total,
+            bytes_total=job.bytes_total or 0,
             bytes_per_second=job.bytes_per_second or 0.0,
             files=job.running,
         )

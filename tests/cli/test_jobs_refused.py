@@ -148,17 +148,17 @@ def test_a_narrow_terminal_has_fewer_columns(
 
 
 def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
-    """A job that was interrupted is over once later jobs were asked for the same and brought it, and says which; one of
-    another place, of other files or of one more model is not, nor one that does not say what it was asked for."""
+    """A job that was interrupted is over once a later one of the same words brought it, and says which; one of another
+    folder, of other words or of one more model is not, nor one that does not say what it was asked for."""
     stopped = replace(job, status="paused", started_at="2025-01-01T00:00:00.000Z", finished_at=None, exit_code=75)
-    [wanted] = job.wanted
+    again = job.again
     more = {
         "0000-same": stopped,
-        "0000-away": replace(stopped, wanted=(replace(wanted, folder="/elsewhere"),)),
-        "0000-part": replace(stopped, wanted=(replace(wanted, globs=("+*.json",)),)),
-        "0000-more": replace(stopped, wanted=(wanted, replace(wanted, model="two"))),
+        "0000-away": replace(stopped, again=replace(again, folder="/elsewhere")),
+        "0000-part": replace(stopped, again=replace(again, words=(*again.words, "--include=*.json"))),
+        "0000-more": replace(stopped, models=(*stopped.models, "two")),
         "0000-late": replace(stopped, started_at="2999-01-01T00:00:00.000Z"),
-        "0000-old": replace(stopped, wanted=()),
+        "0000-held": replace(stopped, again=replace(again, withheld=True)),
     }
     for name, one in more.items():
         put_job(records_of(shell), replace(one, id=name))

@@ -94,7 +94,7 @@ def pull(
     models = client.locked_models(names or None)
     folders = begin(session, client, models, choice.into)
     work = partial(mirrors.pull, client, url, models, **choice.files, force=force)
-    report = run_job(session, models, folders, job, choice.globs, "s3", work)
+    report = run_job(session, models, folders, job, "s3", work)
     return show(session, report) if report else 0
 
 

@@ -7,28 +7,9 @@ from dataclasses import replace
 
 from support.cases import each
 
-from mdl.catalog.model import Model
-from mdl.jobs.job import Invocation, Job, Wanted, can_be_resumed, head_facts, job_of, state_facts, wanted_of
-from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.url_origin import UrlOrigin
+from mdl.jobs.job import Invocation, Job, can_be_resumed, head_facts, job_of, state_facts
 
-ALL = Wanted("o--big", "/models/o--big", ("hf:o/big",))
-FILE = replace(ALL, parts=("a.bin",))
 JOB = Job("0101-abcd", "get", ("o--big",), "owner", "host", Invocation(("get", "o/big")), "2026-01-01T00:00:00.000Z")
-
-
-def test_what_a_command_asks_for() -> None:
-    """Files, quantisation, revision and globs of the command line are told apart; no query of a URL is kept."""
-    whole = HubOrigin("o/big")
-    model = Model("o--big", sources=(whole,))
-    assert wanted_of(model, "/models/o--big") == ALL
-    named = Model("o--big", sources=(replace(whole, subpath="b.bin"), replace(whole, subpath="a.bin")))
-    assert wanted_of(named, "/models/o--big").parts == ("a.bin", "b.bin")
-    assert wanted_of(Model("m", sources=(replace(whole, quant="Q8_0"),)), "/m").parts == (":Q8_0",)
-    assert wanted_of(Model("m", sources=(replace(whole, revision="v2"),)), "/m").sources == ("hf:o/big@v2",)
-    assert wanted_of(model, "/m", ["*.json"], ["*.bin"]).globs == ("+*.json", "-*.bin")
-    by_url = wanted_of(Model("m", sources=(UrlOrigin("https://host/f.bin?key=S3CRET"),)), "/m")
-    assert "S3CRET" not in repr(by_url)
 
 
 @each(
@@ -53,10 +34,22 @@ def test_what_can_be_resumed_without_an_id(status: str, exit_code: int | None, e
 
 def test_a_record_tells_what_was_asked_for() -> None:
     """It is read back as it was written; a damaged one is no record of a job."""
-    job = replace(JOB, wanted=(FILE, replace(ALL, globs=("+*.json",))))
-    facts = json.loads(json.dumps(head_facts(job) | state_facts(job, "")))
-    assert job_of(facts) == job
-    facts["wanted"][0]["folder"] = 7
+    facts = json.loads(json.dumps(head_facts(JOB) | state_facts(JOB, "")))
+    assert job_of(facts) == JOB
+    assert job_of(facts | {"again": facts["again"] | {"folder": 7}}) is None
+    del facts["again"]
     assert job_of(facts) is None
-    del facts["wanted"]
-    assert job_of(facts) is None
+
+
+def test_equal_requests() -> None:
+    """The same words in the same folder under the same variables ask for the same; with a secret they tell less."""
+    again = JOB.again
+    assert replace(JOB, id="0102-b", status="done").request == JOB.request
+    for other in (
+        replace(JOB, models=("o--big", "two")),
+        replace(JOB, again=replace(again, words=("get", "o/big", "config.json"))),
+        replace(JOB, again=replace(again, folder="/elsewhere")),
+        replace(JOB, again=replace(again, variables={"MDL_HOME": "/elsewhere"})),
+    ):
+        assert other.request != JOB.request
+    assert replace(JOB, again=replace(again, withheld=True)).request is None

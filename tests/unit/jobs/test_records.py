@@ -106,7 +106,7 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
         assert records.find(JOB.id) == job
 
 
-@pytest.mark.parametrize("wrong", [{"kind": 7}, {"models": "one"}, {"wanted": [7]}, {"error": []}, {"is_planned": 1}])
+@pytest.mark.parametrize("wrong", [{"kind": 7}, {"models": "one"}, {"again": [7]}, {"error": []}, {"is_planned": 1}])
 def test_a_record_of_a_wrong_type_is_damaged(records: Told, wrong: dict[str, object]) -> None:
     """What is no job, though its checksum is right, is damage."""
     put_job(records, DONE)
