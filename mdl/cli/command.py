@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, TypeVar
 
-from mdl.cli.commands import commands
 from mdl.cli.flags import Common
 from mdl.cli.session import Session
 from mdl.config.settings import settings_table
@@ -59,17 +56,23 @@ def command(
     return note
 
 
-def run(registered: Registered, common: Common, arguments: Mapping[str, Any], words: tuple[str, ...]) -> int:
-    """Run a command with its ``arguments``; ``words`` are how it could be typed again. Returns its exit code."""
-    name = registered.name.split()[0]
-    return guarded(name, common, partial(_begin, registered, arguments), words)
+def run(
+    registered: Registered,
+    common: Common,
+    arguments: Mapping[str, Any],
+    words: tuple[str, ...],
+    variables_of_flags: Callable[[], set[str]],
+) -> int:
+    """Run a command with its ``arguments``; ``words`` are how it could be typed again. Returns its exit code.
+    ``variables_of_flags`` tells from which variables flags are read, if there is one that is no setting."""
 
+    def begin(session: Session) -> int:
+        _warn_of_unknown_variables(session, variables_of_flags)
+        if not registered.checks_config:
+            session.check_config()
+        return registered.body(session, **arguments)
 
-def _begin(registered: Registered, arguments: Mapping[str, Any], session: Session) -> int:
-    _warn_of_unknown_variables(session)
-    if not registered.checks_config:
-        session.check_config()
-    return registered.body(session, **arguments)
+    return guarded(registered.name.split()[0], common, begin, words)
 
 
 def guarded(name: str, common: Common, body: Callable[[Session], int], words: tuple[str, ...] = ()) -> int:
@@ -109,7 +112,7 @@ def all_or_nothing(left: str = "nothing was written") -> Iterator[None]:
         raise stopped.but(hint=left) from None
 
 
-def _warn_of_unknown_variables(session: Session) -> None:
+def _warn_of_unknown_variables(session: Session, variables_of_flags: Callable[[], set[str]]) -> None:
     """Warn of a variable ``MDL_…`` that means nothing: it is probably misspelt."""
     known = {setting.variable_name for setting in settings_table().values()}
     unknown = set()
@@ -119,22 +122,9 @@ def _warn_of_unknown_variables(session: Session) -> None:
     unknown -= known
     if not unknown:
         return
-    known |= _variables_of_flags()
+    known |= variables_of_flags()
     for name in sorted(unknown - known):
         meant = "'mdl config' lists the settings"
         for near in get_close_matches(name, known, 1, 0.8):
             meant = f"did you mean {near}?"
         session.console.warn(f"the variable {name} means nothing to mdl; {meant}")
-
-
-def _variables_of_flags() -> set[str]:
-    """The variables that flags are read from. All commands are imported for it."""
-    from mdl.cli.typer_app import typer_command
-
-    for listed in commands().values():
-        importlib.import_module(listed.module)
-    variables = set()
-    for name in REGISTERED:
-        for param in typer_command(name).params:
-            variables.add(param.envvar or "")
-    return variables

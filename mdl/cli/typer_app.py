@@ -28,7 +28,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mdl.cli import command
 from mdl.cli.command import REGISTERED, Registered
-from mdl.cli.commands import COMMANDS, NO_CATALOG, find, groups
+from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
 from mdl.cli.completion import offer_row
 from mdl.cli.flags import ENDINGS, FOREVER, PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.usage import foreign_words
@@ -131,7 +131,8 @@ def _spread(registered: Registered) -> Callable[..., None]:
     def run(ctx: typer.Context, **values: Any) -> None:
         common = merged(ctx.obj, _filled(Common, values))
         arguments = {name: read(values) for name, read in readers.items()}
-        raise typer.Exit(command.run(registered, common, arguments, _words(registered.name, ctx, common)))
+        words = _words(registered.name, ctx, common)
+        raise typer.Exit(command.run(registered, common, arguments, words, _variables_of_flags))
 
     hidden = {*ENDINGS}  # the help of mdl itself shows them
     if not registered.asks:
@@ -244,6 +245,17 @@ def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
         for item in values:
             options.append(long if item is True else f"{long}={item}")
     return (*name.split()[:-1], ctx.command.name or "", *options, "--", *arguments)
+
+
+def _variables_of_flags() -> set[str]:
+    """The variables that flags are read from. All commands are imported for it."""
+    for listed in commands().values():
+        importlib.import_module(listed.module)
+    variables = set()
+    for name in REGISTERED:
+        for param in typer_command(name).params:
+            variables.add(param.envvar or "")
+    return variables
 
 
 # Typer's classes
