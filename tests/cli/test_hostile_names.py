@@ -16,6 +16,7 @@ from support import faults
 from support.catalogs import catalog_of
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.jobs import state_of
+from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
 from support.partials import WHO, dead_owner, left_behind
 from support.shell import machine, settings
@@ -65,26 +66,14 @@ def test_whose_token_it_is(told: Told, tmp_path: Path) -> None:
         assert "[red]" in harmless(told(shell, "doctor"))
 
 
-def listing(name: str, commit: str = "c" * 40) -> Handler:
-    """A hub whose one repository has one empty file."""
-    files = [{"type": "file", "path": name, "size": 0, "oid": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}]
-
-    def handler(request: Request, number: int) -> Answer:
-        if "/api/" not in request.path:
-            return reply(200, b"")
-        return reply(200, json.dumps({"sha": commit} if "/revision/" in request.path else files).encode())
-
-    return handler
-
-
 @pytest.mark.fault(164)
 def test_names_of_a_hub(told: Told, tmp_path: Path) -> None:
     """A name that a terminal obeys is refused and shown; one that looks like markup is literal."""
-    with FaultyServer(listing(EVIL)) as server:
-        shell = machine(tmp_path, 'schema = 1\n[models.hub]\nsource = "hf:o/r"', server.url)
+    with LoopbackHub([Repo("o/r", {EVIL: b""})]) as hub:
+        shell = machine(tmp_path, 'schema = 1\n[models.hub]\nsource = "hf:o/r"', hub.url)
         all_harmless(told, shell, "get hub", "lock")
         assert not (shell.models / "hub").exists()
-        server.handler = listing(MARKUP, "d" * 40)
+        hub.publish(Repo("o/r", {MARKUP: b""}))
         texts = all_harmless(told, shell, "get -n hub", "get hub", "show hub", "verify -v hub")
     assert [MARKUP in text for text in texts] == [True] * 4
     assert (shell.models / "hub" / MARKUP).exists()
