@@ -90,7 +90,7 @@ def test_of_a_job_that_runs_is_paused_and_dies(shell: Shell, gate: Gate, mdl: In
     gate.reached.clear()
     with started(shell, "jobs", "resume", the_job(shell).id) as process:
         gate.wait()
-        until(lambda: the_job(shell).status == "running", "it does not go on")
+        until(lambda: the_job(shell).status == "running")
         process.kill()
         process.wait()
     (name,) = os.listdir(partials(shell))

@@ -12,7 +12,7 @@ from support.data import flip, spoil
 from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.loopback_hub import Generated, LoopbackHub, Repo
-from support.polling import PATIENCE, until
+from support.polling import until
 from support.schemas import document_of
 from support.shell import Inside, Run, Shell, bytes_of, done, machine, settings, started, with_environ
 
@@ -317,7 +317,7 @@ def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
     ):
         until(lambda: any(one.origin == "cdn" and one.body_bytes_sent > 100_000 for one in slow.requests))
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate()
     document = document_of(out)
     assert (process.returncode, document["exit_code"], document["error"]["code"]) == (130, 130, "SIGINT")
     assert (0 < document["bytes_fetched"] < len(WEIGHTS), document["seconds"] > 0) == (True, True)

@@ -39,7 +39,7 @@ def used(program: str, *words: str, folder: Path, text: str) -> str:
         pytest.skip(f"{program} is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     command = [found, *words]
-    ran = subprocess.run(command, cwd=folder, input=text, text=True, capture_output=True, check=False, timeout=60)
+    ran = subprocess.run(command, cwd=folder, input=text, text=True, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 

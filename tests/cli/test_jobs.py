@@ -66,7 +66,7 @@ def test_in_the_background(shell: Shell, server: FaultyServer, gate: Gate, run: 
     assert (ran.out, ran.err, the_job(shell).id) == (f"{name}\n", "", name)
     job = waits(shell, gate)
     process = ProcessId(job.owner).pid
-    until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
+    until(lambda: the_job(shell).bytes_done == GATE)
     streams = [os.readlink(f"/proc/{process}/fd/{number}") for number in range(3)]
     assert (os.getsid(process) == os.getsid(0), streams) == (False, [os.devnull, os.devnull, job.log])
     facts = run("jobs --json").document["jobs"][0]
@@ -75,11 +75,11 @@ def test_in_the_background(shell: Shell, server: FaultyServer, gate: Gate, run: 
     assert (facts["kind"], facts["repo"]) == ("model", f"{server.url}/f")
     assert facts["percent"] == round(100 * GATE / len(DATA), 1)
     run(f"jobs cancel {name[:-1]}")
-    until(lambda: ProcessId(job.owner).is_alive() is False, "it is still there")
+    until(lambda: ProcessId(job.owner).is_alive() is False)
     assert (the_job(shell).status, the_job(shell).exit_code) == ("cancelled", 143)
     gate.opened.set()
     assert done(shell.run("jobs", "resume", name, "--detach")).out == f"{name}\n"
-    until(lambda: the_job(shell).status == "done", "it does not end")
+    until(lambda: the_job(shell).status == "done")
     assert (arrived(shell), went_on(server)) == (True, True)
     assert (the_job(shell).started_at, the_job(shell).exit_code) == (job.started_at, 0)
 
@@ -111,7 +111,7 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
 def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """After SIGKILL the job is dead: nothing to pause (2), its end unknown; resume brings the rest, and only that."""
     with at_the_gate(shell, gate, "get", "one") as process:
-        until(lambda: claimed_in(shell.models) >= 2**20, "nothing is claimed")
+        until(lambda: claimed_in(shell.models) >= 2**20)
         run(f"jobs resume {the_job(shell).id}", 9)
         process.kill()
         process.wait()
@@ -179,7 +179,7 @@ def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: i
 def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, run: Run) -> None:
     """A job that waits for another mdl is paused alone; the other one goes on, and neither loses a line of the log."""
     with at_the_gate(shell, gate, "get", "one") as first, started(shell, "get", "one") as second:
-        until(lambda: "waiting for" in log_of(shell), "it does not wait")
+        until(lambda: "waiting for" in log_of(shell))
         waiting = the_job(shell)
         assert ProcessId(waiting.owner).pid == second.pid
         run(f"jobs pause {waiting.id}")
@@ -211,7 +211,7 @@ def test_its_rate_changes_while_it_runs(shell: Shell, gate: Gate, run: Run) -> N
     """A job that would need most of an hour at its rate is done soon after that limit is taken away."""
     gate.opened.set()
     with started(shell, "get", "one", "--limit-rate", "1k") as process:
-        until(lambda: records_of(shell).all() and the_job(shell).bytes_total, "it does not begin")
+        until(lambda: records_of(shell).all() and the_job(shell).bytes_total)
         assert run(f"jobs limit {the_job(shell).id} off").err == f"{the_job(shell).id}: the rate limit is now off\n"
         ended(process, 0)
     assert arrived(shell)
@@ -224,7 +224,7 @@ def test_a_job_whose_process_is_stopped(shell: Shell, gate: Gate, run: Run) -> N
     with at_the_gate(shell, gate, "get", "one") as process:
         assert "Ctrl-Z" not in run("jobs").out
         process.send_signal(signal.SIGSTOP)
-        until(lambda: ProcessId(the_job(shell).owner).is_stopped(), "it is not stopped")
+        until(lambda: ProcessId(the_job(shell).owner).is_stopped())
         assert re.search(r" stalled .*its process is stopped, as by Ctrl-Z", run("jobs").out)
         assert "Ctrl-Z" in run("jobs show").out
         process.send_signal(signal.SIGCONT)
@@ -273,7 +273,7 @@ def test_a_smaller_download_finishes_no_larger_one(tmp_path: Path) -> None:
     with LoopbackHub([repo], bytes_per_second=100_000) as hub:
         shell = with_environ(machine(tmp_path / "home"), HF_ENDPOINT=hub.url)
         with started(shell, "get", "org/big") as process:
-            until(lambda: records_of(shell).all() != [] and the_job(shell).bytes_done > 0, "nothing comes")
+            until(lambda: records_of(shell).all() != [] and the_job(shell).bytes_done > 0)
             done(shell.run("jobs", "pause", the_job(shell).id))
             ended(process, 75)
         paused = the_job(shell).id

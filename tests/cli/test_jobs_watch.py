@@ -46,7 +46,7 @@ def test_a_detached_job_is_followed(shell: Shell, server: FaultyServer, gate: Ga
     waits(shell, gate)
     with started(shell, "jobs", "watch", "--progress", "json") as watcher:
         first = [line_with(watcher, f'"{event}"') for event in ("planned", "started", "progress")]
-        until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
+        until(lambda: the_job(shell).bytes_done == GATE)
         gate.opened.set()
         rest = ended(watcher, 0).err
     events = events_of("".join(first) + rest)
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_only_the_watcher(shell: Shell, gate: Gate) -> None:
     assert (f"the job goes on; 'mdl jobs cancel {name}'" in said, "cancelled" in said) == (True, False)
     assert the_job(shell).status == "running"
     gate.opened.set()
-    until(lambda: the_job(shell).status == "done", "it does not end")
+    until(lambda: the_job(shell).status == "done")
 
 
 def test_one_that_is_over(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
@@ -132,7 +132,7 @@ def test_without_a_log_the_record_is_enough(shell: Shell, gate: Gate) -> None:
     asked = with_environ(shell, MDL_LOG_FILE="")
     with started(asked, "get", "one") as process:
         gate.wait()
-        until(lambda: the_job(shell).bytes_done == GATE, "no live figures")
+        until(lambda: the_job(shell).bytes_done == GATE)
         with started(shell, "jobs", "watch", "--progress", "json") as watcher:
             first = line_with(watcher, '"planned"') + line_with(watcher, '"progress"')
             gate.opened.set()

@@ -80,7 +80,7 @@ def test_in_the_background_the_log_has_the_words(tmp_path: Path) -> None:
     with FaultyServer(lambda _request, _number: reply(404, b"moved to the moon", ("X-Request-Id", "req-19"))) as server:
         shell = machine(tmp_path / "home", "schema = 1\n" + entry_of("one", f"{server.url}/f", SMALL))
         name = done(shell.run("get", "one", "--detach")).out.strip()
-        until(lambda: the_job(shell).status == "failed", "it does not end")
-        until(lambda: "hint: " in done(shell.run("jobs", "log", name)).out, "no hint")
+        until(lambda: the_job(shell).status == "failed")
+        until(lambda: "hint: " in done(shell.run("jobs", "log", name)).out)
     assert "moved to the moon (request req-19)" in done(shell.run("jobs", "log", name)).out
     assert (the_job(shell).exit_code, (the_job(shell).error or {})["item"]) == (3, "one/f.bin")

@@ -99,7 +99,7 @@ def test_a_file_a_folder_and_a_pipe_get_the_same_bytes(mdl: Inside, trained: She
         ran = mdl(trained, "pack", "run", "-o", target)
         assert (ran.code, ran.out) == (0, f"{trained.home / place}\n"), ran.err
     command = trained.command("pack", "run", "-o", "-")
-    piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, check=True, timeout=100)
+    piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, check=True)
     assert piped.stdout == (trained.home / "mine.zip").read_bytes() == (trained.home / "out/model_run.zip").read_bytes()
     assert set(read_whole(trained.home / "mine.zip")) == {"config.json", "model.safetensors", MANIFEST}
 

@@ -232,7 +232,7 @@ def test_the_look_is_the_same_for_every_pack(mdl: Inside, trained: Shell, leaky:
             with zipfile.ZipFile(output) as archive:
                 assert not [name for name in archive.namelist() if TOKEN.encode() in archive.read(name)], words
     command = trained.command("pack", "run", "-o", "-")
-    piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, timeout=60, check=True)
+    piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, check=True)
     assert (HOLDS.encode() in piped.stderr, b"run.yaml" in piped.stdout) == (True, False), piped.stderr
 
 

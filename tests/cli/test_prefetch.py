@@ -257,7 +257,7 @@ def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, run: Run
         waits(shell, gate)
         assert not ready.exists()
         gate.opened.set()
-        until(ready.exists, "it does not come back")
+        until(ready.exists)
     server.handler = GONE
     (shell.models / "one" / "f.bin").unlink()
     run(words, 3)
@@ -289,7 +289,7 @@ def test_a_model_that_a_get_is_at_work_on(shell: Shell, server: FaultyServer, ga
             assert str(get.pid) in run(f"{PREFETCH} prefetch --lock-wait 0 {flag}", 9).err
             assert metrics(shell)["exit_code"] == 9
         with started(shell, "prefetch", "--all") as waiting:
-            until(lambda: log_of(shell).count("waiting for another mdl") == 3, "it does not wait")
+            until(lambda: log_of(shell).count("waiting for another mdl") == 3)
             gate.opened.set()
             ended(get, 0)
             assert is_silent(ended(waiting, 0))
@@ -305,7 +305,7 @@ def test_in_the_background_it_has_the_lock(shell: Shell, server: FaultyServer, g
     assert (ran.document["job"], (shell.home / "mdl.prom").exists()) == (job.id, False)
     run("prefetch one", 9)
     assert run(f"jobs pause {job.id} --json").document["jobs"][0]["status"] == "paused"
-    until(lambda: ProcessId(job.owner).is_alive() is False, "it does not end")
+    until(lambda: ProcessId(job.owner).is_alive() is False)
     assert metrics(shell)["exit_code"] == 75
     gate.opened.set()
     run(f"{PREFETCH} one")

@@ -131,8 +131,8 @@ def test_a_token_file_in_the_background(tmp_path: Path) -> None:
         shell = machine(tmp_path, "schema = 1", hub.url, HF_TOKEN_PATH=str(tmp_path / "token"), **keys)
         (tmp_path / "token").write_text(TOKEN)
         ran = shell.run("get", "hf:o/r", "--detach")
-        until(lambda: records_of(shell).find(ran.out.strip()).status == "failed", "it goes on")
-        until(lambda: "ended" in (state_of(shell) / "downloads.log").read_text(), "it is not logged")
+        until(lambda: records_of(shell).find(ran.out.strip()).status == "failed")
+        until(lambda: "ended" in (state_of(shell) / "downloads.log").read_text())
         assert any(request.header("authorization") for request in hub.requests)
     assert leaks(tmp_path, ran.out, ran.err) == []
 

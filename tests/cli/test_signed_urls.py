@@ -167,7 +167,7 @@ def test_a_signed_url_in_the_background(tmp_path: Path, gate: Gate) -> None:
             assert "canary" not in (place / "cmdline").read_text() + (place / "environ").read_text()
         assert leaks(shell.home) == []
         gate.opened.set()
-        until(lambda: the_job(shell).status == "done", "it does not end")
+        until(lambda: the_job(shell).status == "done")
         assert any("canary-1" in request.target for request in server.requests)
     assert next(shell.models.glob("*/f.bin")).read_bytes() == DATA
     assert leaks(shell.home) == []

@@ -28,7 +28,6 @@ def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
 @pytest.mark.parametrize("status", [100, 103])
 def test_endless_interim_answers(bench: Bench, status: int) -> None:
     """An endless row of interim answers is given up (B36)."""
-    bench.patience = 15.0
     assert bench.fetch(faults.continues(TINY, count=None, status=status), TINY, retries=1, stall=0.2).code in (5, 6)
 
 
@@ -115,5 +114,4 @@ def test_silence_before_the_headers(bench: Bench) -> None:
 @pytest.mark.fault(65)
 def test_trickled_headers(bench: Bench) -> None:
     """Headers that come a byte at a time are given up after a while (C65)."""
-    bench.patience = 15.0
     assert bench.fetch(faults.slow_headers(faults.honest(TINY), pause=0.1), TINY, stall=0.3, retries=1).code == 5

@@ -115,7 +115,7 @@ def test_reading_of_large_files_is_cancelled(bench: Bench) -> None:
 
 def test_large_files_of_several_models_are_read_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models of one large file each: two threads read them."""
-    names, both = ("one", "two"), threading.Barrier(2, timeout=10)
+    names, both = ("one", "two"), threading.Barrier(2, timeout=120)
     models = [Model(name, files=(pinned("http://127.0.0.1:8/f", DATA),)) for name in names]
     for model in models:
         put(bench, model.name, DATA)

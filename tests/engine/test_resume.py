@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -84,7 +82,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
             claims, before = claims_of(models), len(ranges_asked(hub))
         hub.bytes_per_second = 60e6
         last = child(tmp_path, *words, HF_ENDPOINT=hub.url)
-        _, errors = last.communicate(timeout=60)
+        _, errors = last.communicate()
         asked = ranges_asked(hub)
     assert last.returncode == 0, errors
     assert asked[before:]
@@ -148,15 +146,15 @@ def test_side_by_side(tmp_path: Path) -> None:
         first = child(tmp_path, "get", "m", *words)
         until(lambda: claimed_in(tmp_path / "models") >= MIB)
         hasty = child(tmp_path, "get", "m", *words, "--lock-wait", "0")
-        _, errors = hasty.communicate(timeout=30)
+        _, errors = hasty.communicate()
         assert hasty.returncode == 9
         assert str(first.pid) in errors
         patient = child(tmp_path, "get", "m", *words, "--lock-wait", "60", "--progress", "lines")
         said = patient.stderr.readline() if patient.stderr else ""
         assert f"process {first.pid}" in said
         gate.set()
-        first.communicate(timeout=30)
-        patient.communicate(timeout=30)
+        first.communicate()
+        patient.communicate()
         bodies = len(server.requests)
     assert (first.returncode, patient.returncode, bodies) == (0, 0, 1)
     assert (tmp_path / "models" / "m" / NAME).read_bytes() == DATA
@@ -173,7 +171,7 @@ def test_the_lock_only_saves_work(bench: Bench, tmp_path: Path) -> None:
             lock.unlink()
         run = bench.run(pinned(server.url + "/f", DATA))
         gate.set()
-        first.communicate(timeout=30)
+        first.communicate()
     assert (run.code, first.returncode) == (9, 0)
     assert str(first.pid) in run.error["message"]
     assert bench.has(DATA)
@@ -187,39 +185,27 @@ STALLS = {
 
 @pytest.mark.parametrize("stall", STALLS)
 def test_interrupt(tmp_path: Path, stall: str) -> None:
-    """Ctrl-C with eight stalled connections ends mdl with 130 at once, and what came is kept."""
-    took = []
-    for attempt in range(3):
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        took.append(interrupted(folder, STALLS[stall], signal.SIGINT, 130))
-        assert claimed_in(folder / "models") == (8 * 100_000 if stall == "in the body" else 0)
-    assert min(took) <= 5.0, took  # it does not wait for the stall of 30 seconds
+    """Ctrl-C with eight stalled connections ends mdl with 130 before they are given up, and what came is kept."""
+    interrupt(tmp_path, STALLS[stall], signal.SIGINT, 130)
+    assert claimed_in(tmp_path / "models") == (8 * 100_000 if stall == "in the body" else 0)
 
 
 def test_terminated(tmp_path: Path) -> None:
     """SIGTERM ends mdl as Ctrl-C does, with 143."""
-    assert interrupted(tmp_path, STALLS["in the body"], signal.SIGTERM, 143) <= 10.0
+    interrupt(tmp_path, STALLS["in the body"], signal.SIGTERM, 143)
 
 
-def interrupted(folder: Path, handler: Handler, number: signal.Signals, code: int) -> float:
-    """Seconds from the signal to the end, with eight connections stalled."""
+def interrupt(folder: Path, handler: Handler, number: signal.Signals, code: int) -> None:
+    """Send mdl a signal while it has eight connections that would stall for an hour: it ends with this code."""
     with FaultyServer(handler) as server:
         words = catalog(folder, *((f"{n}.bin", f"{server.url}/{n}", DATA[:-1] + bytes([n])) for n in range(8)))
-        process = child(folder, "get", "m", *words, "--connections", "8")
+        process = child(folder, "get", "m", *words, "--connections", "8", "--stall", "1h")
         enough = 0 if handler is STALLS["before the headers"] else 8 * 100_000
         until(lambda: len(server.requests) == 8 and claimed_in(folder / "models") >= enough)
-        began = time.monotonic()
         process.send_signal(number)
-        try:
-            _, errors = process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, errors = process.communicate()
-        took = time.monotonic() - began
+        _, errors = process.communicate()
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    return took
 
 
 def test_cancel_in_the_process_frees_everything(bench: Bench) -> None:

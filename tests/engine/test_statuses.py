@@ -36,11 +36,6 @@ def test_final_statuses(bench: Bench, status: int, code: int, data: bytes) -> No
     assert "because of the weather" in run.error["message"]
 
 
-def together(count: int, there: list[Request]) -> None:
-    """Wait until so many requests have come, but not for long."""
-    until(lambda: len(there) >= count, seconds=0.5, must=False)
-
-
 @pytest.mark.fault(56)
 def test_one_end_for_several_connections(bench: Bench) -> None:
     """A file that all its connections find gone at once has failed once (C56)."""
@@ -51,7 +46,7 @@ def test_one_end_for_several_connections(bench: Bench) -> None:
         if not faults.resumes(request):
             return faults.short_body(DATA, MIB - 1)(request, number)
         gone.append(request)
-        together(2, gone)
+        until(lambda: len(gone) == 2)
         return reply(404, b"gone")
 
     run = bench.fetch(handler, DATA, connections=2)
@@ -119,18 +114,16 @@ def test_two_connections_meet_the_expiry(bench: Bench) -> None:
     """Connections that find the signed URL expired at the same moment all go on (C59)."""
     bench.segments(MIB)
     void: list[Request] = []
-    asked: list[Request] = []
 
     def handler(request: Request, number: int) -> Answer:
         if request.path != "/signed":
-            asked.append(request)
             if void:  # both have had their refusal before the new URL is out
-                together(3, asked)
+                until(lambda: len(void) == 2 and all(refused.sent for refused in void))
             return faults.redirects(f"/signed?n={number}")(request, number)
         first = (request.header("range") or "").startswith("bytes=0-")
         if not first and len(void) < 2:
             void.append(request)
-            together(2, void)
+            until(lambda: len(void) == 2)
             return reply(403, b"expired")
         return faults.honest(DATA)(request, number)
 

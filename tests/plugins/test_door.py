@@ -34,7 +34,7 @@ def ran(home: Path, *words: str, path: Path) -> subprocess.CompletedProcess[str]
         "HF_ENDPOINT": "http://127.0.0.1:9",
     }
     command = [sys.executable, "-m", "mdl", *words]
-    return subprocess.run(command, cwd=home, env=environ, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, cwd=home, env=environ, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, script: str) -> None:
-        until(lambda: self.value(script), script)
+        until(lambda: self.value(script))
 
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""

@@ -93,7 +93,7 @@ class Hf:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate()
 
 
 class Turning:

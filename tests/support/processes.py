@@ -39,7 +39,7 @@ def serving_at(url: str, words: Sequence[str]) -> Iterator[None]:
             return False
 
     try:
-        until(is_up, f"{words[0]} does not start")
+        until(is_up)
         yield
     finally:
         process.kill()

@@ -329,4 +329,4 @@ def wait_for_workers(endpoint: Endpoint) -> None:
     api = endpoint.api
     for _ in api.workers:
         job = api.submit({"type": "health"}, "run")
-        until(job.done.is_set, "a worker does not work", seconds=60)
+        until(job.done.is_set)

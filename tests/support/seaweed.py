@@ -146,5 +146,5 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
             except (httpx.HTTPError, KeyError, ValueError):
                 return False
 
-        until(is_up, 60)
+        until(is_up)
         yield store

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from support.forked import Forked, can_be_a_copy
-from support.polling import PATIENCE
 from support.schemas import document_of, events_of
 
 NOBODY = "http://127.0.0.1:9"
@@ -68,7 +67,7 @@ class Shell:
     def run(self, *words: str, prefix: tuple[str, ...] = ()) -> Ran:
         """Run it to its end. What it says as JSON is checked against the schemas in any case."""
         with beside(self, *prefix, *self.command(*words), process_group=None) as process:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate()
         assert process.returncode is not None
         ran = Ran(process.returncode, out, err)
         assert "--json" not in words or not ran.out or ran.document
@@ -146,7 +145,7 @@ def opened_by(pid: int) -> set[str]:
 
 def ended(process: Process, code: int) -> Ran:
     """Wait for its end: it must have that exit code."""
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate()
     return done(Ran(process.returncode, out, err), code)
 
 

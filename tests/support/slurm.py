@@ -149,11 +149,11 @@ def slurm(folder: Path, nodes: int = 4) -> Iterator[Slurm]:
             *("munged", "--foreground", "--force", f"--socket={folder}/munge.sock", f"--key-file={folder}/munge.key"),
             *(f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"),
         )
-        until((folder / "munge.sock").exists, "munged does not start")
+        until((folder / "munge.sock").exists)
         start("slurmctld", "-D", "-i")
         for name in names:
             cluster.start_node(name)
-        until(lambda: _are_idle(cluster), "the nodes do not come up", seconds=60)
+        until(lambda: _are_idle(cluster))
         try:
             yield cluster
         finally:

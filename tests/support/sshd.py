@@ -85,7 +85,7 @@ def hosts(folder: Path, names: Sequence[str], **environ: str) -> Iterator[Hosts]
             found.daemons[name] = process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-            until(lambda port=port: _answers(port), f"sshd of {name} does not start")
+            until(lambda port=port: _answers(port))
         (folder / "config").write_text("\n".join([*config, ""]))
         (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder}/config" "$@"\n')
         (folder / "bin" / "ssh").chmod(0o755)

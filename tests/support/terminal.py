@@ -84,7 +84,7 @@ class Terminal:
 
     def until_shown(self, text: str) -> None:
         """Wait until ``text`` has reached the terminal, which a thread reads."""
-        until(lambda: text in self.reader.so_far(), f"not shown: {text}")
+        until(lambda: text in self.reader.so_far())
 
     def text(self) -> str:
         """Close the terminal; all that reached it."""

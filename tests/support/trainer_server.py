@@ -165,7 +165,7 @@ def training_server(runs: Path) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],), name="trainer", daemon=True)
         thread.start()
         try:
-            until(lambda: server.started, "the training server does not start")
+            until(lambda: server.started)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = server.force_exit = True

@@ -86,8 +86,8 @@ def test_the_successor_of_a_killed_container(shell: Shell, gate: Gate) -> None:
     with contained(shell, *shell.command("get", "one"), name="pod-1"):
         job = waits(shell, gate)
         [place] = (shell.models / ".mdl" / "partials").rglob("journal")
-        until(lambda: (record := journal.load(place)) and record.have.total, "nothing is claimed")
-    until(lambda: records_of(shell).find(job.id).status == "dead", "it goes on running")
+        until(lambda: (record := journal.load(place)) and record.have.total)
+    until(lambda: records_of(shell).find(job.id).status == "dead")
     gate.opened.set()
     words = shell.command("get", "one", "--json", "--lock-wait", "10s")
     with contained(shell, *words, name="pod-2") as successor:

@@ -196,7 +196,7 @@ def test_verify_stops_reading_when_its_listener_raises(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="mine") as kept:
         client.verify("m", on_event=raising)
     gate.set()
-    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("mdl-call")], "it reads on")
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("mdl-call")])
     assert kept.value
     assert len(read) < files
 

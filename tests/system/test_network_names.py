@@ -88,7 +88,7 @@ def two_families(folder: Path, stall: str) -> None:
         run = bench.run(pinned(f"http://{HOST}:{server.port}/f", DATA), hosts=NAMED, stall=float(stall), retries=1)
         took = time.monotonic() - began
     assert (run.code, run.retries, bench.final.read_bytes() == DATA) == (0, 0, True), run
-    assert took <= 5.0, took
+    assert stall != "30" or took <= 5.0, took  # only there do the two differ, however slow the machine is
 
 
 LONG = pytest.mark.skipif(os.environ.get("MDL_LONG") != "1", reason="waits ten seconds; asked for with MDL_LONG=1")

@@ -58,7 +58,7 @@ def start_and(shell: Shell, size: int, act: Callable[[Any], object], *words: str
             if any((shell.home / name).stat().st_size >= size for name in staged_in(shell.home)):
                 act(child)
                 break
-    out, error = child.communicate(timeout=60)
+    out, error = child.communicate()
     return child.returncode, out, error.decode()
 
 
@@ -120,7 +120,7 @@ def test_stopped_in_order(large: Shell, number: int, code: int) -> None:
 def test_two_processes_at_once(large: Shell) -> None:
     """Two packs to one name do not get in each other's way: both 0, and the archive is whole."""
     two = [start(large, "-q") for _ in "ab"]
-    outs = [child.communicate(timeout=60)[0] for child in two]
+    outs = [child.communicate()[0] for child in two]
     assert ([child.returncode for child in two], len(set(outs))) == ([0, 0], 1)
     read_whole(large.home / "model_run.zip")
     assert staged_in(large.home) == []
@@ -128,7 +128,7 @@ def test_two_processes_at_once(large: Shell) -> None:
 
 def test_two_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do two threads of one process that both have begun to write."""
-    run, both, real = make_run(tmp_path), threading.Barrier(2, timeout=60), operation.write_archive
+    run, both, real = make_run(tmp_path), threading.Barrier(2, timeout=120), operation.write_archive
 
     def write(*args: Any, **options: Any) -> Any:
         both.wait()
@@ -150,7 +150,7 @@ def test_a_pipe_gets_no_end_of_what_failed(large: Shell, words: tuple[str, ...])
     while len(taken) < 1000:
         taken += child.stdout.read(1000)
     os.truncate(large.home / "run" / "weights.bin", 10)
-    rest, error = child.communicate(timeout=60)
+    rest, error = child.communicate()
     got.write_bytes(taken + rest)
     assert (b"weights.bin" in error, b" changed while it was read" in error) == (True, True)
     assert (child.returncode, zipfile.is_zipfile(got)) == ((0, True) if words else (6, False))

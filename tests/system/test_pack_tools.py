@@ -51,7 +51,7 @@ def tool(name: str) -> str:
 
 def told(*command: str | Path, stdin: bytes | None = None) -> bytes:
     """What a tool prints, its exit code being 0."""
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=100)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 

@@ -15,7 +15,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived
 from support.namespaces import failing
-from support.polling import PATIENCE, until
+from support.polling import until
 from support.shell import ExitCode, Shell, beside, ended, machine, started, with_environ
 from support.terminal import Screen, Terminal
 
@@ -27,7 +27,7 @@ def test_told_three_times(gated: Shell, gate: Gate, exit_code: ExitCode) -> None
         gate.wait()
         for _ in range(3):
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate()
     assert (process.returncode in (130, -signal.SIGINT), out, "Traceback" in err) == (True, "", False), err
     assert not (gated.models / "one" / "f.bin").exists()
     gate.opened.set()
@@ -54,7 +54,7 @@ def test_stopped_and_continued(gated: Shell, gate: Gate) -> None:
         gate.wait()
         process.send_signal(signal.SIGTSTP)
         status = Path(f"/proc/{process.pid}/stat")
-        until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", "it is not stopped")
+        until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1.2)
         gate.opened.set()
@@ -73,15 +73,15 @@ def test_a_stopped_one_leaves_the_terminal_to_the_shell(gated: Shell, gate: Gate
         status = Path(f"/proc/{process.pid}/stat")
         screen = Screen("")
         for _ in range(2):
-            until(lambda: screen.feed(seen.seen()) or not screen.cursor, "no bars")
+            until(lambda: screen.feed(seen.seen()) or not screen.cursor)
             process.send_signal(signal.SIGTSTP)
-            until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", "it is not stopped")
+            until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
             screen.feed(seen.seen())
             assert (screen.text, screen.cursor) == ([], True)
             process.send_signal(signal.SIGCONT)
         gate.opened.set()
         seen.reader.start()
-        process.communicate(timeout=PATIENCE)
+        process.communicate()
     seen.text()
     assert (process.returncode, arrived(gated)) == (0, True)
 
@@ -100,9 +100,9 @@ def test_in_the_middle_of_the_last_step(tmp_path: Path, exit_code: ExitCode) -> 
         place.parent.mkdir(parents=True)
         held = (*failing("link,linkat:delay_enter=1000000"), "-P", str(place.parent))
         with beside(shell, *held, *shell.command("get", "one", "-q")) as tracer:
-            until(lambda: server.bytes_sent >= len(DATA), "nothing came")
+            until(lambda: server.bytes_sent >= len(DATA))
             os.kill(child_of(tracer.pid), signal.SIGINT)
-            _, err = tracer.communicate(timeout=30)
+            _, err = tracer.communicate()
         assert tracer.returncode in (0, 130), err
         assert "Traceback" not in err
         assert not place.exists() or place.read_bytes() == DATA

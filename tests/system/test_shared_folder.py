@@ -23,7 +23,7 @@ from support.faulty_server import FaultyServer
 from support.jobs import GATE, Gate
 from support.long import LONG
 from support.namespaces import bound_by_modes
-from support.polling import PATIENCE, until
+from support.polling import until
 from support.shell import Process, Ran, beside, done, machine, with_environ
 
 from mdl.disk import mutex
@@ -92,7 +92,7 @@ def waiting(said: list[tuple[Process, Path]]) -> list[bool]:
 
 
 def ended(said: list[tuple[Process, Path]]) -> list[Ran]:
-    return [Ran(one.wait(3 * PATIENCE), "", path.read_text()) for one, path in said]
+    return [Ran(one.wait(), "", path.read_text()) for one, path in said]
 
 
 @pytest.mark.fault(112, 600)
@@ -103,7 +103,7 @@ def test_one_downloads_for_all(tmp_path: Path, count: int, lies: str) -> None:
     gate = Gate()
     with FaultyServer(gate) as server, nodes(tmp_path, count, lies, server.url) as running:
         gate.wait()
-        until(lambda: sum(waiting(running)) == count - 1, "not all of the others wait", seconds=3 * PATIENCE)
+        until(lambda: sum(waiting(running)) == count - 1)
         gate.opened.set()
         ran = ended(running)
     assert [one.code for one in ran] == [0] * count, ran
@@ -122,10 +122,10 @@ def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str)
     gate, models = Gate(), tmp_path / "models"
     with FaultyServer(gate) as server, nodes(tmp_path, count, f"{lies},killed", server.url) as running:
         gate.wait()
-        until(lambda: sum(waiting(running)) == count - 1, "not all of the others wait", seconds=3 * PATIENCE)
+        until(lambda: sum(waiting(running)) == count - 1)
         journals = models / ".mdl" / "partials"
         until(  # for another machine only what was synced counts
-            lambda: any(b'"synced"' in path.read_bytes() for path in journals.rglob("journal")), "nothing is synced"
+            lambda: any(b'"synced"' in path.read_bytes() for path in journals.rglob("journal"))
         )
         dead = waiting(running).index(False)
         running[dead][0].kill()

@@ -93,7 +93,7 @@ def test_a_listener_that_raises(
     server.handler = stall_in_body(DATA, MIB)
     with pytest.raises(error, match="mine"):
         mdl.get(f"{server.url}/f.bin", home="m", on_event=raising)
-    until(lambda: not at_work(), "the transfer goes on")
+    until(lambda: not at_work())
     server.handler = honest(DATA)
     report = mdl.download(f"{server.url}/f.bin", home="m", lock_wait=30)
     assert is_right(report)
@@ -129,7 +129,7 @@ def test_a_stop_while_a_file_is_begun(
         with pytest.raises(mdl.Cancelled):
             mdl.download(f"{server.url}/f.bin", home="m", cancel=token)
     gate.open()
-    until(lambda: not at_work(), "a thread is left")
+    until(lambda: not at_work())
     left = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert [path for path in left if path.startswith(str(home))] == []
 
@@ -255,8 +255,8 @@ def test_a_stop_while_the_workers_are_started(
         with pytest.raises(raised):
             mdl.get(url, home="m")
     gate.open()
-    until(lambda: not at_work(), "the transfer goes on")
-    until(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors are left")
+    until(lambda: not at_work())
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
     server.handler = honest(DATA)
     assert is_right(mdl.download(url, home="m", lock_wait=30))
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from support.data import DATA
 from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived, the_job
-from support.polling import PATIENCE, until
+from support.polling import until
 from support.shell import ExitCode, Process, Shell, beside, ended, machine, opened_by, started
 
 from mdl.cancel import CancelToken
@@ -27,8 +26,6 @@ from mdl.errors import Cancelled, DeadlineReached, Paused
 LONG = os.environ.get("MDL_LONG") == "1"
 HUGE = 2**38
 """The size of a file with a hole of 256 GiB, which takes minutes to read."""
-SOON = 5.0 if LONG else 15.0
-"""Seconds within which a stopped process is gone, also on a machine that has much else to do."""
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
 
 
@@ -75,7 +72,7 @@ def test_all_who_sleep_are_woken() -> None:
         cancel.set()
         for one in sleeping:
             with pytest.raises(Cancelled):
-                one.result(PATIENCE)
+                one.result()
 
 
 @pytest.mark.fault(274)
@@ -150,12 +147,10 @@ def test_a_stop_that_is_swallowed(gated: Shell, how: str, command: str) -> None:
 
 
 def stopped(process: Process, how: signal.Signals, code: int) -> str:
-    """Stop it: it must be gone soon, with that code; what it said on stderr."""
-    began = time.monotonic()
+    """Stop it: what it waits for lasts longer than a test may, and it must end with that code. Returns what it said on
+    stderr."""
     process.send_signal(how)
-    err = ended(process, code).err
-    assert time.monotonic() - began < SOON
-    return err
+    return ended(process, code).err
 
 
 @pytest.mark.fault(275)
@@ -165,7 +160,7 @@ def test_while_it_asks_the_hub(tmp_path: Path, how: signal.Signals, code: int) -
     silent = Gate(at=None)
     with FaultyServer(silent) as server:
         shell = machine(tmp_path, endpoint=server.url)
-        with started(shell, "get", "hf:org/repo", "-q") as process:
+        with started(shell, "get", "hf:org/repo", "-q", "--stall", "1h") as process:
             silent.wait()
             stopped(process, how, code)
     assert the_job(shell).exit_code == code
@@ -176,8 +171,7 @@ import socket, sys, time
 from mdl.cli.main import run
 def look_up(*words, **more):
     print("looking up", flush=True)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    while True:
         time.sleep(0.1)
 socket.getaddrinfo = look_up
 sys.exit(run(["get", "hf:org/repo", "-q"]))
@@ -200,7 +194,7 @@ def test_while_it_waits_for_another(gated: Shell, gate: Gate, how: signal.Signal
     with started(gated, "get", "one", "-q") as first:
         gate.wait()
         with started(gated, "get", "one", "--progress", "lines") as second:
-            until(lambda: "waiting for" in second.stderr.readline(), "it does not wait")
+            until(lambda: "waiting for" in second.stderr.readline())
             stopped(second, how, code)
         gate.opened.set()
         ended(first, 0)
@@ -220,7 +214,7 @@ def test_while_it_hashes(tmp_path: Path, exit_code: ExitCode, command: str, how:
         os.truncate(place, HUGE)
         (tmp_path / "catalog.toml").write_text(catalog.replace(str(len(DATA)), str(HUGE)))
         with started(shell, command, "one") as process:
-            until(lambda: str(place) in opened_by(process.pid), "not read")
+            until(lambda: str(place) in opened_by(process.pid))
             said = stopped(process, how, code)
     assert place.stat().st_size == HUGE
     assert how != signal.SIGINT or "interrupted" in said
@@ -248,7 +242,7 @@ def test_while_it_fetches(
     gated: Shell, gate: Gate, exit_code: ExitCode, how: signal.Signals, code: int, status: str
 ) -> None:
     """A stalled download ends at once, keeps what it has, and goes on the next time. SIGQUIT is left to the system."""
-    with started(gated, "get", "one", "-q") as process:
+    with started(gated, "get", "one", "-q", "--stall", "1h") as process:
         gate.wait()
         stopped(process, how, code)
     assert (the_job(gated).status, the_job(gated).exit_code) == (status, None if status == "dead" else code)
@@ -272,9 +266,9 @@ def test_while_nobody_reads_what_it_says(gated: Shell, gate: Gate, how: signal.S
     with beside(gated, *words, stdout=subprocess.DEVNULL, stderr=sink) as process:
         gate.wait()
         gate.opened.set()
-        until((gated.models / "one" / "f.bin").exists, "it does not arrive")
+        until((gated.models / "one" / "f.bin").exists)
         process.send_signal(how)
-        assert process.wait(SOON) in (0, code)
+        assert process.wait() in (0, code)
     os.close(source)
     os.close(sink)
 
@@ -286,7 +280,7 @@ def test_while_it_packs(tmp_path: Path, how: signal.Signals, code: int) -> None:
     shell = machine(tmp_path)
     place = huge_run(shell) / "model.safetensors"
     with started(shell, "pack", "run", "--allow-incomplete") as process:
-        until(lambda: str(place) in opened_by(process.pid), "not read")
+        until(lambda: str(place) in opened_by(process.pid))
         stopped(process, how, code)
     assert sorted(path.name for path in tmp_path.iterdir() if "run" in path.name) == ["run"]
 
@@ -299,10 +293,10 @@ def test_while_a_release_is_checked(tmp_path: Path, exit_code: ExitCode, how: si
     run.mkdir()
     (run / "model.bin").write_bytes(b"weights")
     assert exit_code(shell, "pack", str(run), "-o", "a.zip", "-q") == 0
-    check = f"sh -c 'echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/checking; exec sleep 60'"
+    check = f"sh -c 'echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/checking; exec sleep 1000'"
     words = ("unpack", "a.zip", "--to", str(tmp_path / "srv"), "--release", "--check", check)
     with started(shell, *words) as process:
-        until((tmp_path / "checking").exists, "it is not checked")
+        until((tmp_path / "checking").exists)
         stopped(process, how, code)
     assert not (tmp_path / "srv" / "current").exists()
     assert not Path(f"/proc/{int((tmp_path / 'checking').read_text())}").exists()

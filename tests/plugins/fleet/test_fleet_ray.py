@@ -54,21 +54,21 @@ def test_stopped_and_killed(hub: LoopbackHub, four: RayCluster, head: Shell) -> 
     for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         hub.bytes_per_second = SIZE / 40
         with started(head, "fleet", "get", "model", *ON) as process:
-            until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in NAMES), seconds=60)
+            until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in NAMES))
             process.send_signal(how)
             ended(process, code)
-        until(lambda: not running(PYTHON, "--locked", "--progress=none"), "a node goes on")
+        until(lambda: not running(PYTHON, "--locked", "--progress=none"))
     for name in NAMES:
         shutil.rmtree(four.disk(name))
     before = sent(hub)
     hub.bytes_per_second = SIZE / 160  # for each connection: no node is done before the slowest one has a quarter
     with started(head, "fleet", "get", "model", *ON, "--nodes=3", "--json") as process:
-        until(lambda: sum(arrived(four.disk(name)) > SIZE / 4 for name in NAMES) == 3, seconds=60)
+        until(lambda: sum(arrived(four.disk(name)) > SIZE / 4 for name in NAMES) == 3)
         dead = max(NAMES[1:], key=lambda name: arrived(four.disk(name)))
         [spare] = [name for name in NAMES if not four.disk(name).exists()]
         four.kill_node(dead)
         hub.bytes_per_second = None
-        until(lambda: process.poll() is not None, seconds=90)
+        until(lambda: process.poll() is not None)
         rows = {row["node"]: row for row in ended(process, 0).document["nodes"]}
     assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(NAMES, "present") | {dead: "no answer"}
     assert rows[dead]["replaced_by"] == spare
@@ -84,9 +84,9 @@ def test_the_head_is_killed(hub: LoopbackHub, four: RayCluster, head: Shell) -> 
     """If the cluster itself is gone, its head and every other node that has not answered is a row; exit code 5."""
     hub.bytes_per_second = SIZE / 40
     with started(head, "fleet", "get", "model", *ON, "--json") as process:
-        until(lambda: all(arrived(four.disk(name)) for name in NAMES), seconds=60)
+        until(lambda: all(arrived(four.disk(name)) for name in NAMES))
         four.kill_node(NAMES[0])
-        until(lambda: process.poll() is not None, seconds=90)
+        until(lambda: process.poll() is not None)
         rows = ended(process, 5).document["nodes"]
     assert [row["node"] for row in rows] == [*NAMES]
     assert rows[0]["status"] == "no answer"

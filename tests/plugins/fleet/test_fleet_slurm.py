@@ -70,27 +70,27 @@ def test_cancelled_then_killed(hub: LoopbackHub, four: Slurm, head: Shell, on: t
     back it goes on from what its disk has: hardly a byte comes twice."""
     before, hub.bytes_per_second = sent(hub), SIZE / 40
     with started(head, "fleet", "get", "model", *on) as process:
-        until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in four.names), seconds=60)
+        until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in four.names))
         process.send_signal(signal.SIGINT)
         assert "cancelled on the nodes too" in ended(process, 130).err
-    until(lambda: not running(str(four.local), "--locked"), "a node goes on")
-    until(lambda: "mdl-fleet" not in four.call("squeue", "--noheader", "--format=%j"), "the job is still there")
+    until(lambda: not running(str(four.local), "--locked"))
+    until(lambda: "mdl-fleet" not in four.call("squeue", "--noheader", "--format=%j"))
     assert not list((head.home / ".local/state/mdl/fleet").iterdir())
     with started(head, "fleet", "get", "model", *on, "--json") as process:
-        until(lambda: arrived(four.disk("n3")) > SIZE / 3, seconds=60)
+        until(lambda: arrived(four.disk("n3")) > SIZE / 3)
         four.kill_node("n3")
         hub.bytes_per_second = None
         rows = ended_late(process, 5)
     assert [(row["node"], row["status"]) for row in rows if row["error"]] == [("n3", "no answer")]
     four.start_node("n3")
-    until(lambda: four.states()["n3"] == "idle", seconds=60)
+    until(lambda: four.states()["n3"] == "idle")
     done(head.run("fleet", "get", "model", *on))
     assert sent(hub) - before < 1.2 * 4 * SIZE
 
 
 def ended_late(process: object, code: int) -> list[dict[str, object]]:
     """The rows of a fleet whose end Slurm takes its time to notice."""
-    until(lambda: process.poll() is not None, seconds=90)  # type: ignore[attr-defined]
+    until(lambda: process.poll() is not None)  # type: ignore[attr-defined]
     rows: list[dict[str, object]] = ended(process, code).document["nodes"]  # type: ignore[arg-type]
     return rows
 
@@ -103,12 +103,12 @@ def test_requeued(four: Slurm, head: Shell, on: tuple[str, ...], tmp_path: Path)
     again.chmod(0o755)
     with started(head, "fleet", "get", "model", *on, f"--mdl={again}", "--json") as process:
         waiting = ("squeue", "--noheader", "--states=PENDING", "--format=%r")
-        until(lambda: "BeginTime" in four.call(*waiting), "the job is not queued again", seconds=60)
+        until(lambda: "BeginTime" in four.call(*waiting))
         # Slurm would wait for two minutes, so that no node still knows the job that it was told to end.
         four.call(
             "scontrol", "update", f"JobId={four.call('squeue', '--noheader', '--format=%A').strip()}", "StartTime=now+4"
         )
-        until(lambda: process.poll() is not None, seconds=90)
+        until(lambda: process.poll() is not None)
         ran = ended(process, 0)
     assert [row["exit_code"] for row in ran.document["nodes"]] == [0] * 4
     assert ran.err.count("Slurm's job") == 2

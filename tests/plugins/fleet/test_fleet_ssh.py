@@ -67,10 +67,10 @@ def test_nobody_waits_any_more(hub: LoopbackHub, three: Hosts, head: Shell, how:
     """However the fleet's mdl ends, each host stops its own and keeps what it has; the next run goes on from there."""
     hub.bytes_per_second = SIZE / 40
     with started(head, "fleet", "get", "model", *ON, MARK) as process:
-        until(lambda: all(arrived(three.home(name)) > SIZE / 10 for name in "abc"), seconds=60)
+        until(lambda: all(arrived(three.home(name)) > SIZE / 10 for name in "abc"))
         process.send_signal(how)
         ended(process, code)
-    until(lambda: not running(MARK), "a host goes on")
+    until(lambda: not running(MARK))
     hub.bytes_per_second = None
     done(head.run("fleet", "get", "model", *ON))
     assert sent(hub) < 1.2 * ALL
@@ -81,7 +81,7 @@ def test_a_host_is_killed(hub: LoopbackHub, three: Hosts, head: Shell) -> None:
     """The two others finish; the killed one is a row without an answer."""
     hub.bytes_per_second = SIZE / 40
     with started(head, "fleet", "get", "model", *ON, "--json") as process:
-        until(lambda: arrived(three.home("b")) > SIZE / 10, seconds=60)
+        until(lambda: arrived(three.home("b")) > SIZE / 10)
         three.kill("b")
         hub.bytes_per_second = None
         rows = ended(process, 5).document["nodes"]

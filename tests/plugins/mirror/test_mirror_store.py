@@ -114,7 +114,7 @@ def test_a_push_killed_again_and_again(store: MirrorStore, large: Shell) -> None
     kills = 2
     for kill in range(1, kills + 1):
         with started(large, *words) as process:
-            until(partial(has_parts, store, 2 * kill - 1, process), seconds=60)
+            until(partial(has_parts, store, 2 * kill - 1, process))
             assert process.poll() is None
             process.kill()
             process.wait()

@@ -327,7 +327,7 @@ def test_slurm_script_is_stopped(tmp_path: Path, mdl: Inside, programs: Path, ho
         script = done(mdl(shell, "render", "slurm", "plain", "--to", str(tmp_path / "to"))).out
         environ = {"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "8"}
         with subprocess.Popen(["bash", "-c", script], env=environ, stderr=subprocess.DEVNULL) as process:
-            until(lambda: server.requests, "nothing is asked for")
+            until(lambda: server.requests)
             process.send_signal(how)
             assert process.wait(60) == 143
     requests = tmp_path / "asked"
@@ -384,7 +384,7 @@ def test_kubernetes_daemon_set(tmp_path: Path, mdl: Inside, run: Run) -> None:
         assert json.loads(Path(root, "models/mdl.ready").read_bytes())["models"].keys() == {"plain", ODD}
     with subprocess.Popen(_command(other), start_new_session=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        until(lambda: children.read_text(), "it does not wait")
+        until(lambda: children.read_text())
         process.terminate()
         assert process.wait(20) == 0
         os.killpg(process.pid, signal.SIGKILL)

@@ -106,14 +106,14 @@ def test_slurm(tmp_path: Path, mdl: Inside) -> None:
         (tmp_path / "to" / ODD / "f.bin").unlink()
         (tmp_path / "down").touch()
         job = cluster.call("sbatch", "--parsable", *small, export, str(place)).strip()
-        until(lambda: "Restarts=1" in cluster.call("scontrol", "show", "job", job), "it is not requeued", seconds=60)
+        until(lambda: "Restarts=1" in cluster.call("scontrol", "show", "job", job))
         cluster.call("scancel", job)  # Slurm itself waits two minutes before it runs a requeued job
         (tmp_path / "down").unlink()
         (tmp_path / "slow").touch()
         job = cluster.call("sbatch", "--parsable", *small, export, str(place)).strip()
-        until((tmp_path / "began").exists, "it does not begin", seconds=60)
+        until((tmp_path / "began").exists)
         cluster.call("scancel", job)
-        until(lambda: not cluster.call("squeue", "--noheader", "--states=R,CG"), "it goes on", seconds=60)
+        until(lambda: not cluster.call("squeue", "--noheader", "--states=R,CG"))
         assert "JobState=CANCELLED" in cluster.call("scontrol", "show", "job", job)
 
 

@@ -118,7 +118,7 @@ def test_target_filled_meanwhile(archive: Path, out: Path) -> None:
 @pytest.mark.fault(200)
 def test_two_threads_with_one_target(archive: Path, out: Path) -> None:
     """Two threads that unpack into one folder: the first to end has it, the other one is told that it is not empty."""
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=120)
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(unpack, archive, out, limits=USUAL, on_event=at_start(both.wait)) for _ in range(2)]
         errors = [one.exception(60) for one in done]

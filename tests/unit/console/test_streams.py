@@ -71,7 +71,7 @@ def test_streams_that_break(script: str, streams: str, ended: tuple[int, str, st
     """A full disk under stdout is one error line and 7, a reader that left is 141 and not a word; a closed stdout and
     any broken stderr hurt nothing. No file that is opened later gets the number of a closed stream."""
     command = ["bash", "-c", f'"$0" -c "$1" {streams}', sys.executable, START.format(script=script)]
-    done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == ended
 
 

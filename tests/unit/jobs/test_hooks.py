@@ -191,7 +191,7 @@ def waiting(folder: Path, *, trap: str = "") -> str:
 def at_the_hook(shell: Shell, folder: Path, *words: str) -> Iterator[Process]:
     """A job whose hook has begun and does not end."""
     with started(shell, "get", *words) as process:
-        until((folder / "begun").exists, "it is not run")
+        until((folder / "begun").exists)
         yield process
 
 
@@ -230,7 +230,7 @@ def test_paused_while_the_hook_runs(shell: Shell, tmp_path: Path) -> None:
 def test_a_hook_that_will_not_end(tmp_path: Path) -> None:
     """A program that ignores that it is told to end is killed."""
     cancel = CancelToken()
-    threading.Thread(target=lambda: (until((tmp_path / "begun").exists, "not begun"), cancel.set())).start()
+    threading.Thread(target=lambda: (until((tmp_path / "begun").exists), cancel.set())).start()
     with pytest.raises(Cancelled):
         process.run_program([waiting(tmp_path, trap="trap '' TERM")], {}, cancel=cancel, grace=0.2)
 
@@ -303,7 +303,7 @@ def test_in_the_background(shell: Shell, server: FaultyServer, hook: str) -> Non
     """Of a detached job it runs too, when all is there; what it says is in the job's log."""
     name = done(shell.run("get", "one", "--detach", "--on-complete", f"{hook} x")).out.strip()
     log = state_of(shell) / "jobs" / f"{name}.job"
-    until(lambda: "said by the hook" in log.read_text(), "it is not run")
+    until(lambda: "said by the hook" in log.read_text())
     assert arrived(shell, SMALL)
     ((words, facts),) = calls(hook)
     assert (words, facts["MDL_HOOK_JOB"], facts["MDL_HOOK_LOG"]) == (["x"], name, str(log))
