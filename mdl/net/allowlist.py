@@ -20,8 +20,9 @@ HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
-_ODD_ADDRESS = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\Z")
-"""Also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+")
+_ODD_ADDRESS = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\Z|^\Z")
+"""No host, and also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -33,39 +34,24 @@ _NEVER_PUBLIC = tuple(
 
 def host_of(url: str) -> str:
     """Return the host of a URL in lower case; "" if it has none."""
-    return _host_of(_head_of(url))
+    return (_before_path(url).hostname or "").rstrip(".").lower()
 
 
 def port_of(url: str) -> int:
     """Return the port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
-    return _port_of(_head_of(url))
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL. The port is always written out."""
-    return _origin_of(_head_of(url))
-
-
-def _head_of(url: str) -> str:
-    """Return the part of a URL before its path. All URLs of one server share it, so the caches below have one entry for
-    each server and not one for each file."""
-    return "/".join(url.split("/", 3)[:3])
-
-
-@functools.lru_cache(maxsize=1024)
-def _host_of(head: str) -> str:
-    return (urlsplit(head).hostname or "").rstrip(".").lower()
-
-
-@functools.lru_cache(maxsize=1024)
-def _port_of(head: str) -> int:
-    parts = urlsplit(head)
+    parts = _before_path(url)
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
-@functools.lru_cache(maxsize=1024)
-def _origin_of(head: str) -> str:
-    return f"{urlsplit(head).scheme}://{_host_of(head)}:{_port_of(head)}"
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL. The port is always written out."""
+    return f"{_before_path(url).scheme}://{host_of(url)}:{port_of(url)}"
+
+
+def _before_path(url: str) -> SplitResult:
+    """Return the parts of a URL before its path. All URLs of one server share them, so `urlsplit` has them in its
+    cache."""
+    return urlsplit("/".join(url.split("/", 3)[:3]))
 
 
 def bracketed(host: str) -> str:
@@ -85,16 +71,23 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 def is_private(address: str) -> bool:
     """Return whether an IP address is not a public one: loopback, link-local, private, multicast, also inside a mapped,
     NAT64, 6to4 or Teredo address (RFC 4291, 6052, 3056, 4380)."""
-    found = address_of(address.split("%")[0])
-    if found is None:
+    parsed = address_of(address.partition("%")[0])
+    if parsed is None:
         return False
-    if any(found in network for network in _NEVER_PUBLIC):
-        return True
-    if found in _NAT64:
-        found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-    elif isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else found)
-    return found.is_multicast or not found.is_global
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if any(parsed in network for network in _NEVER_PUBLIC):
+            return True
+        parsed = _ipv4_in(parsed) or parsed
+    return parsed.is_multicast or not parsed.is_global
+
+
+def _ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address carries; None if it carries none."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo:
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour
 
 
 @value_class
@@ -141,11 +134,10 @@ class AllowList:
 
     def allows(self, host: str, port: int) -> bool:
         """Return whether this host may be contacted at all."""
-        if self.is_named(host, port):
+        if self.is_named(host, port) or host in HUB_HOSTS:
             return True
-        suffixes = (p[1:] for p in (*HUB_HOSTS, *self.named) if p.startswith("*."))
-        with_port = tuple(suffix if ":" in suffix else f"{suffix}:{port}" for suffix in suffixes)
-        return host in HUB_HOSTS or f"{host}:{port}".endswith(with_port)
+        suffixes = tuple(pattern[1:] for pattern in (*HUB_HOSTS, *self.named) if pattern.startswith("*."))
+        return host.endswith(suffixes) or f"{host}:{port}".endswith(suffixes)
 
     def check(self, url: str) -> SplitResult:
         """Return the parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
@@ -156,12 +148,12 @@ class AllowList:
             return parts
         if parts.scheme not in DEFAULT_PORTS:
             raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
-        if parts.username is not None or parts.password is not None:
+        if "@" in parts.netloc:
             raise Unsafe("refused: a URL with a user name or password in it", item=host)
-        if not host or (_ODD_ADDRESS.search(host) and address_of(host) is None):
-            raise Unsafe(f"refused: {host or 'no host'} is an odd spelling of an address", item=host)
-        if not re.fullmatch(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+", host):
-            raise Unsafe(f"refused: {host!r} is not a host name", item=host or None)
+        if _ODD_ADDRESS.search(host) and address_of(host) is None:
+            raise Unsafe(f"refused: {host!r} is an odd spelling of an address", item=host)
+        if not _HOST_NAME.fullmatch(host):
+            raise Unsafe(f"refused: {host!r} is not a host name", item=host)
         if not self.allows(host, port_of(url)):
             raise Unsafe(
                 f"refused: the host {host} is not on the allow-list",
@@ -173,12 +165,15 @@ class AllowList:
 
 
 def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
-    found = set()
-    for pattern in map(str.strip, patterns):
-        if pattern and not _PATTERN.fullmatch(pattern.lower()):
+    parsed = set[str]()
+    for pattern in patterns:
+        pattern = pattern.strip().lower()
+        if not pattern:
+            continue
+        if not _PATTERN.fullmatch(pattern):
             raise UsageError("not a host, host:port or *.suffix", item=pattern)
-        found.add(pattern.lower())
-    return frozenset(found - {""})
+        parsed.add(pattern)
+    return frozenset(parsed)
 
 
 def _contains(patterns: frozenset[str], host: str, port: int) -> bool:

@@ -164,32 +164,16 @@ def _show_certificate(context: ssl.SSLContext, cert: Path, settings: HostTls) ->
     _check_readable(cert, "cert", settings)
     if settings.key:
         _check_readable(settings.key, "key", settings)
-    was_asked = False
-
-    def password() -> str:
-        nonlocal was_asked
-        was_asked = True
-        return settings.password
-
     try:
-        context.load_cert_chain(cert, settings.key, password)
+        context.load_cert_chain(cert, settings.key, settings.password)  # None would have OpenSSL ask on the terminal
     except (OSError, ValueError) as error:
-        if was_asked:
-            raise _password_error(settings.key or cert, settings) from error
         why = "the key is not that of the certificate" if "MISMATCH" in str(error) else _reason(error)
-        hint = f"cert and key of {_table(settings)} must be a certificate and its key in PEM format"
+        password = "key_password_env names the variable with the password of a key that has one"
+        if settings.password_variable:
+            password = f"if the key has a password, set {settings.password_variable} to it"
+        hint = f"cert and key of {_table(settings)} must be a certificate and its key in PEM format; {password}"
         raise TlsError(f"no client certificate from {cert}: {why}", hint=hint) from error
     context.post_handshake_auth = True  # a server may ask for it only when it has read the request (RFC 8446, 4.6.2)
-
-
-def _password_error(key: Path, settings: HostTls) -> TlsError:
-    """Return the error of a key that has a password, if the settings have another one or none."""
-    variable = settings.password_variable
-    if not variable:
-        hint = f"key_password_env names the variable that has it: {_table(settings)}"
-        return TlsError(f"the key in {key} has a password", hint=hint)
-    hint = f"set {variable}, which {_table(settings)} names"
-    return TlsError(f"the key in {key} has a password, and {variable} does not have the right one", hint=hint)
 
 
 def _check_readable(place: Path, key: str, settings: HostTls) -> None:

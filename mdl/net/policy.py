@@ -30,9 +30,6 @@ MAX_OVERHEAD = 8
 """How many bytes may be received for one that is new. Without this limit a file that a server always sends from the
 start would be fetched for ever."""
 
-LONG_OUTAGE = 60.0
-"""Seconds without a byte that users are told of. One request is made at that moment, so that they hear of it then."""
-
 LONGEST_RETRY_AFTER = 600.0
 """Seconds. If a server asks for a longer wait, mdl gives up and quotes the server."""
 
@@ -93,12 +90,9 @@ class Limits:
 
 
 def shortened(delay: float, idle: float, patience: float) -> float:
-    """Return a wait that does not go beyond the end of the patience, nor beyond the moment at which an outage is long,
-    if nothing has moved for ``idle`` seconds."""
-    for moment in (LONG_OUTAGE, patience):
-        if moment > idle:
-            delay = min(delay, moment - idle)
-    return max(0.0, delay)
+    """Return a wait that does not go beyond the end of the patience, if nothing has moved for ``idle`` seconds."""
+    left = patience - idle
+    return min(delay, left) if left > 0 else delay
 
 
 @value_class

@@ -8,7 +8,9 @@ from http import HTTPStatus
 
 from mdl.values import value_class
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=[ \t]*(?=-?[0-9])([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+_WEAK = re.compile(r'\bW/(?=")')
+"""What marks a weak validator."""
 
 
 @value_class
@@ -26,20 +28,22 @@ def answer_to(headers: Mapping[str, str], size: int, etag: str) -> Answer:
     ``headers`` are the request's, with lower-case names. A Range that is malformed, or names several ranges, is
     ignored, as a server may: then the whole file is the answer.
     """
-    if (wanted := headers.get("if-match")) is not None and not _matches(wanted, etag, is_strong=True):
+    if not _matches(headers.get("if-match", "*"), etag):
         return Answer(HTTPStatus.PRECONDITION_FAILED)
-    if _matches(headers.get("if-none-match"), etag):
+    if _matches(_WEAK.sub("", headers.get("if-none-match", "")), etag):
         return Answer(HTTPStatus.NOT_MODIFIED)
     whole = Answer(HTTPStatus.OK, 0, size)
     asked = _RANGE.fullmatch(headers.get("range", ""))
     if asked is None or headers.get("if-range", etag) != etag:
         return whole
-    first, last = (int(text) if text else None for text in asked.groups())
-    if first is None:
-        return whole if last is None else _part(size - min(last, size), size)
-    if last is not None and last < first:
+    first, last = asked.groups()
+    if not first:
+        return _part(max(0, size - int(last)), size)
+    if not last:
+        return _part(int(first), size)
+    if int(last) < int(first):
         return whole
-    return _part(first, size if last is None else min(last + 1, size))
+    return _part(int(first), min(int(last) + 1, size))
 
 
 def _part(start: int, stop: int) -> Answer:
@@ -48,9 +52,7 @@ def _part(start: int, stop: int) -> Answer:
     return Answer(HTTPStatus.PARTIAL_CONTENT, start, stop)
 
 
-def _matches(header: str | None, etag: str, *, is_strong: bool = False) -> bool:
-    """Whether a list of validators has this one; a weak one counts unless the comparison ``is_strong``."""
-    if header is None:
-        return False
-    named = [one.strip() for one in header.split(",")]
-    return "*" in named or etag in (named if is_strong else [one.removeprefix("W/") for one in named])
+def _matches(validators: str, etag: str) -> bool:
+    """Return whether a list of validators has this strong one, or is ``*``."""
+    listed = [validator.strip() for validator in validators.split(",")]
+    return "*" in listed or etag in listed

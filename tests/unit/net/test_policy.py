@@ -24,7 +24,6 @@ from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
 from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import (
-    LONG_OUTAGE,
     MAX_OVERHEAD,
     PROGRESS,
     GiveUp,
@@ -588,11 +587,3 @@ def test_a_wish_to_wait_is_kept(world: Callable[..., World]) -> None:
     (one,) = here.run([MIB], connections=1)
     assert one.error is None
     assert 300.0 <= here.requests[1][0] - 1000.0 < 301.0
-
-
-@pytest.mark.fault(57)
-def test_a_long_outage_is_told_when_it_is_long(world: Callable[..., World]) -> None:
-    """One of the attempts is made a minute after the last byte, so that the user hears of it then."""
-    here = world(RESET)
-    here.run([MIB], connections=1)
-    assert min(abs(moment - 1000.0 - LONG_OUTAGE) for moment, _ in here.requests) < 0.5
