@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdl.catalog.resolver import Resolver
     from mdl.catalog.targets import Targets
     from mdl.config.settings import Config
+    from mdl.downloader.receipts import Receipts
     from mdl.downloader.store import Store
 
 
@@ -77,24 +78,23 @@ class ModelFinder:
         from mdl.local.on_disk import at_its_hub, model_of
 
         receipts = self._stores.open().receipts
-        names_here = receipts.models()
         try:
-            models = self._meant(target, names_here)
+            models = self._meant(target, receipts)
         except NotFound as error:
-            if target in names_here:
+            if receipts.may_have(str(target)):
                 return [model_of(str(target), receipts.in_order(str(target)))]
-            raise self._with_near(error, str(target), names_here) from error
+            raise self._with_near(error, str(target), receipts.models()) from error
         if is_asked:
             return models
         return [model if model.is_of_catalog else at_its_hub(model, receipts.in_order(model.name)) for model in models]
 
-    def _meant(self, target: str | Model, names_here: Collection[str]) -> list[Model]:
+    def _meant(self, target: str | Model, receipts: Receipts) -> list[Model]:
         """As `models`, but ``REMOTE/JOB`` is the result of a job and no repository. Raises `NotFound` for one."""
         from mdl.sources import is_reference
 
         if isinstance(target, str) and "/" in target and not is_reference(target):
             remote, _, job = target.partition("/")
-            if target in names_here or remote in self._network.remotes:
+            if remote in self._network.remotes or receipts.may_have(target):
                 raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
         return self.models(target)
 

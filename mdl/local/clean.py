@@ -83,13 +83,13 @@ def find_waste(store: Store, known: Known, wanted: Callable[[str], str]) -> list
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
     waste = [*_unfinished(store, wanted), *_archives(store, wanted)]
-    names_gone: Counter[tuple[int, int]] = Counter()
+    superseded: list[Waste] = []
     for model in store.receipts.models():
         receipts = store.receipts.in_order(model)
-        for item in _superseded(store, model, receipts, known(model)):
-            waste.append(_counted_once(item, names_gone))
+        superseded += _superseded(store, model, receipts, known(model))
         waste += _useless_receipts(store, model, receipts)
         waste += _staged_in(store.receipts.place(model))
+    waste += _freed_once(superseded)
     waste += _staged_in(store.own / "stage")
     if not store.root.is_symlink():  # mdl makes no links
         for folder in entries(store.root):
@@ -110,7 +110,8 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
     partial if the files of these are not known. ``state`` is the folder that holds the records of jobs."""
     job_of_key: dict[str, str] = {}
     job_of_unknown_files = ""
-    for job in Records(state / "jobs").all() if state else []:
+    jobs = [] if state is None else Records(state / "jobs").all()
+    for job in jobs:
         if job.status not in ("running", "paused"):
             continue
         for model in job.models:
@@ -130,19 +131,22 @@ def _why_kept(job: str) -> str:
 def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
     named = _names_of_partials(store)
     for folder in stale_dirs(store.partials):
-        url = ""
-        reason = "unfinished: its journal cannot be read"
-        try:
-            record = journal.load(folder / "journal")
-            if record is not None:
-                url = record.identity.url
-                reason = f"unfinished: {url}"
-        except StateError:
-            reason = "unfinished: of a newer mdl"
+        url, reason = _source_of_partial(folder)
         key = key_of(folder)
         model, file = named.get(key, ("", url.rpartition("/")[2]))
         kept = _why_kept(wanted(key))
         yield Waste("partial", folder, _size(folder), reason, kept, model, file, _written_at(folder))
+
+
+def _source_of_partial(folder: Path) -> tuple[str, str]:
+    """The URL of an unfinished download, '' if its journal does not tell it, and why it could go."""
+    try:
+        record = journal.load(folder / "journal")
+    except StateError:
+        return "", "unfinished: of a newer mdl"
+    if record is None:
+        return "", "unfinished: its journal cannot be read"
+    return record.identity.url, f"unfinished: {record.identity.url}"
 
 
 def _names_of_partials(store: Store) -> dict[str, tuple[str, str]]:
@@ -197,23 +201,21 @@ def _superseded(
     paths = {remote.path for remote in known}
     sources = {_source(remote.hub, remote.url) for remote in known}
     for receipt in receipts:
-        if receipt.adopted or receipt.path in paths:
-            continue
-        if receipt.catalog != store.catalog or _source(receipt.hub, receipt.url) not in sources:
+        is_of_entry = receipt.catalog == store.catalog and _source(receipt.hub, receipt.url) in sources
+        if receipt.path in paths or receipt.adopted or not is_of_entry:
             continue
         place = store.path_of(receipt)
-        if place is None:
-            continue
-        yield Waste(
-            "superseded",
-            place,
-            receipt.stamp.size,
-            f"no file of {model} any more",
-            model=model,
-            file=receipt.path.text,
-            since=receipt.stamp.mtime_ns / 1e9,
-            on_remove=partial(_forget, store, receipt, place),
-        )
+        if place is not None:
+            yield Waste(
+                "superseded",
+                place,
+                receipt.stamp.size,
+                f"no file of {model} any more",
+                model=model,
+                file=receipt.path.text,
+                since=receipt.stamp.mtime_ns / 1e9,
+                on_remove=partial(_forget, store, receipt, place),
+            )
 
 
 def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
@@ -226,14 +228,16 @@ def _forget(store: Store, receipt: Receipt, place: Path) -> None:
     prune([place.parent], store.root)
 
 
-def _counted_once(waste: Waste, names_gone: Counter[tuple[int, int]]) -> Waste:
-    """Bytes that have several names are freed with the last of these alone, as `delete` counts them."""
-    status = waste.path.lstat()
-    inode = status.st_dev, status.st_ino
-    names_gone[inode] += 1
-    if names_gone[inode] < status.st_nlink:
-        return replace(waste, bytes=0, why=f"{waste.why}; its bytes have another name")
-    return waste
+def _freed_once(waste: Sequence[Waste]) -> Iterator[Waste]:
+    """The same; bytes that have several names are freed with the last of these alone, as `delete` counts them."""
+    names_gone: Counter[tuple[int, int]] = Counter()
+    for item in waste:
+        status = item.path.lstat()
+        inode = status.st_dev, status.st_ino
+        names_gone[inode] += 1
+        if names_gone[inode] < status.st_nlink:
+            item = replace(item, bytes=0, why=f"{item.why}; its bytes have another name")
+        yield item
 
 
 def _useless_receipts(store: Store, model: str, receipts: Sequence[Receipt]) -> Iterator[Waste]:

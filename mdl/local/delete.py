@@ -125,17 +125,20 @@ class _Freeing:
         """The bytes that one more deletion frees, and those that stay, for they have other names."""
         freed = deletion.unfinished
         shared = 0
-        by_inode = {(status.st_dev, status.st_ino): status for status in deletion.sizes}
-        self._names_gone.update((status.st_dev, status.st_ino) for status in deletion.sizes)
+        by_inode: dict[tuple[int, int], os.stat_result] = {}
+        for status in deletion.sizes:
+            inode = status.st_dev, status.st_ino
+            by_inode[inode] = status
+            self._names_gone[inode] += 1
         for inode, status in by_inode.items():
             if self._names_gone[inode] >= status.st_nlink:
                 freed += status.st_size
             else:
                 shared += status.st_size
         for path, links_gone in deletion.shared_links.items():
-            size = path.stat().st_size if path.is_file() else 0
             links = self._links_of(deletion.store.root).get(path, set())
             links -= links_gone
+            size = path.stat().st_size if path.is_file() else 0
             if links:
                 shared += size
             else:

@@ -104,26 +104,21 @@ def plan(
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
     store = stores[0]
-    origins = hub_origins(model)
-    if not store.layout.is_by_digest:
-        deletions = [of_folder(store, model, force=force)]
-    elif model.origin == COMMAND_LINE and origins:
-        deletions = [of_repo(store, origin) for origin in origins]
-    else:
-        deletions = of_cached_model(store, model.name, force=force)
-    deletions = [deletion for deletion in deletions if not deletion.is_empty]
-
-    paths = {remote.path.text for remote in known(store, model)}
     if store.layout.is_by_digest:
-        paths.update(receipt.path.text for receipt in store.receipts.of_model(model.name))
+        deletions = _in_cache(store, model, force=force)
+    else:
+        deletions = [of_folder(store, model, force=force)]
+    deletions = [deletion for deletion in deletions if not deletion.is_empty]
+    paths = {remote.path.text for remote in known(store, model)}
+    for deletion in deletions:
+        paths.update(path.text for path in deletion.forgotten.get(model.name, ()))
     unfinished = partials_of(store, model.name, sorted(paths))
     if unfinished and not deletions:
         deletions = [Deletion(store, model.name, model.label, store.folder(model.name), [model.name])]
-    if not deletions:
-        raise _not_in_cache(model, store) if store.layout.is_by_digest else _not_in_folder(model, stores[1:])
-    first = deletions[0]
-    first.partials = list(dict.fromkeys([*first.partials, *unfinished]))
-    return deletions
+    if deletions:
+        deletions[0].partials = unfinished
+        return deletions
+    raise _not_in_cache(model, store) if store.layout.is_by_digest else _not_in_folder(model, stores[1:])
 
 
 def _not_in_folder(model: Model, others: Sequence[Store]) -> NotFound:
@@ -180,11 +175,9 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
         if file.receipt is not None and file.receipt.url.startswith("file:"):
             deletion.imported += 1
     deletion.files = len(deletion.steps)
-    forgotten = [path for path in on_disk.receipts if path in meant]
-    deletion.partials = partials_of(store, name, forgotten)
     if not on_disk.folder.is_symlink():
         deletion.folders = [Path(at) for at, _, _ in os.walk(on_disk.folder)]
-        deletion.forgotten[name] = [on_disk.receipts[path].path for path in forgotten]
+        deletion.forgotten[name] = [on_disk.receipts[path].path for path in on_disk.receipts if path in meant]
     return deletion
 
 
@@ -204,21 +197,26 @@ def _refuse_closed(store: Store, name: str) -> None:
 # The hub's cache.
 
 
+def _in_cache(store: Store, model: Model, *, force: bool) -> list[Deletion]:
+    """Plan what is to go of the hub's cache: for a reference what is there, for a name what mdl brought for it."""
+    origins = hub_origins(model)
+    if model.origin == COMMAND_LINE and origins:
+        return [of_repo(store, origin) for origin in origins]
+    return of_cached_model(store, model.name, force=force)
+
+
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """Plan the deletion of a repository of the hub's cache, no matter which program brought it, or of the part of it
     that ``origin`` means; if it has a revision, of that revision alone."""
     cached = repo_on_disk(store, origin)
-    is_whole = origin.is_whole and not origin.revision
-    commit = None
-    entries: list[CacheEntry] = []
-    if origin.revision:
-        commit = cached.repo.commit_of(origin.revision)
-    if commit or not origin.revision:
-        entries = cached.entries_of(commit, origin)
     name = str(origin)
     deletion = Deletion(store, name, name.removeprefix("hf:"), cached.repo.folder, [])
-    if entries or is_whole:
-        _add_cached(deletion, cached.repo, entries, is_whole=is_whole)
+    if not origin.revision:
+        entries = cached.entries_of(None, origin)
+        if entries or origin.is_whole:
+            _add_cached(deletion, cached.repo, entries, is_whole=origin.is_whole)
+    elif commit := cached.repo.commit_of(origin.revision):
+        _add_cached(deletion, cached.repo, cached.entries_of(commit, origin), is_whole=False)
     return deletion
 
 

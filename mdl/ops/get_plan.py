@@ -52,7 +52,7 @@ def find_files(models: Sequence[Model], context: Context, is_new: IsNew | None) 
     `Resolver.resolve_each` has it."""
     found = Found(models)
     store = context.store
-    models_before = [None, *models[:-1]]
+    models_before = [None, *models][: len(models)]
     resolved_models = context.resolver.resolve_all(models, is_new)
     for before, model, resolved in zip(models_before, models, resolved_models, strict=True):
         try:
