@@ -45,19 +45,17 @@ def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     ``name`` is the file's, ``beginning`` its first `LOOKED_AT` bytes, or all; it has ``size`` bytes. ``url`` is where
     the last redirect led.
     """
-    error = _why_another(name, beginning, size, url)
-    return error.but(final=True) if isinstance(error, ProtocolError) else error
-
-
-def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError | ProtocolError | None:
-    if message := check_message(name, beginning, size, url=url):
+    message = check_message(name, beginning, size, url=url)
+    kind = kind_of(name)
+    if message or kind is None or kind.can_begin_with(beginning, size) or why_junk_path(name):
         return message
-    kind = None if why_junk_path(name) else kind_of(name)
-    if kind is None or kind.can_begin_with(beginning, size):
-        return None
     suffix = PurePosixPath(name).suffix.lower()
     hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
-    return ProtocolError(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint=hint)
+    return _final(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint)
+
+
+def _final(why: str, hint: str) -> ProtocolError:
+    return ProtocolError(why, hint=hint).but(final=True)
 
 
 def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> AuthError | ProtocolError | None:
@@ -67,18 +65,24 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
         return None
     suffix = PurePosixPath(name).suffix.lower()
     if size <= _LONGEST_POINTER and beginning.startswith(_POINTER):
-        return _named(beginning, ProtocolError)
+        return _final(*_named(beginning))
     if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
-        is_sign_in = _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0])
-        return _named(beginning, AuthError if is_sign_in else ProtocolError)
+        what, hint = _named(beginning)
+        if _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0]):
+            what = what.replace("a web page", "a page to sign in at")
+            hint = "sign in to the network or to the host first, or use a direct download URL"
+            return AuthError(what, hint=hint)
+        return _final(what, hint)
     text = _text_of(beginning) if holds_no_text(name) else ""
     if is_media(name) and not text.lstrip().startswith(("{", "[")):
         return None  # a few letters may stand in for a picture; an API's error is JSON
-    if text:
-        words = server_message({}, text.encode())
-        said = f": {words}" if words else ""
-        return ProtocolError(f"the server sent a message, not the file{said}", hint=_MESSAGE_HINT)
-    return None
+    if not text:
+        return None
+    why = "the server sent a message, not the file"
+    words = server_message({}, text.encode())
+    if words:
+        why += f": {words}"
+    return _final(why, _MESSAGE_HINT)
 
 
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:
@@ -116,9 +120,6 @@ def _text_of(beginning: bytes) -> str:
     return text if is_text and text.strip() else ""
 
 
-def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> AuthError | ProtocolError:
-    what, hint = impostor(beginning) or ("what came is a web page", "look at the URL in a browser")
-    if kind is AuthError:
-        what = what.replace("a web page", "a page to sign in at")
-        hint = "sign in to the network or to the host first, or use a direct download URL"
-    return kind(what, hint=hint)
+def _named(beginning: bytes) -> tuple[str, str]:
+    """Return what a page or a pointer is, and what to do about it."""
+    return impostor(beginning) or ("what came is a web page", "look at the URL in a browser")

@@ -154,6 +154,11 @@ class Download:
         return self._fetched + sum(segment.received for segment in self.running)
 
     @property
+    def size(self) -> int:
+        """Its size in bytes; 0 as long as that is not known."""
+        return self.remote.size or 0
+
+    @property
     def model(self) -> str:
         return self.item.wanted.model
 
@@ -240,7 +245,7 @@ class Download:
     def done(self) -> int:
         """Bytes of the file that are on this disk."""
         if self.ended and not self.error:
-            return self.remote.size or 0
+            return self.size
         return self.held.total
 
     @property
@@ -281,7 +286,7 @@ class Download:
 
     def _has_part(self) -> bool:
         """Return whether some of its bytes are still to be asked for, and not all."""
-        return 0 < self.pending.total < (self.remote.size or 0)
+        return 0 < self.pending.total < self.size
 
     def _shorten_running(self, length: int) -> None:
         """Leave to other connections what goes far beyond ``length`` bytes of each, once the speed is known."""
@@ -340,11 +345,10 @@ class Download:
         together."""
         tuning = self._tuning
         speed = self.scaler.speed
-        size = self.remote.size or 0
         if not speed:
-            return min(tuning.most_segment, max(tuning.least_segment, size // 4))
+            return min(tuning.most_segment, max(tuning.least_segment, self.size // 4))
         if self._width(record) == 1:
-            return size
+            return self.size
         length = speed * tuning.brief_segment
         if not self.scaler.is_probing:
             fair = self.pending.total / (2 * self.scaler.width)

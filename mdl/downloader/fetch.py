@@ -51,7 +51,7 @@ class Fetcher:
         tell: Callable[[Event], None],
         describe: Describe,
         open_file: Callable[[OpenFile], None],
-        most: int | None,
+        most: float,
     ) -> None:
         self._store = store
         self._http = http
@@ -100,7 +100,7 @@ class Fetcher:
         size = download.remote.size
         assert size is not None
         validator = None
-        if download.remote.digest is None and download.heeds_validators:
+        if download.heeds_validators and download.remote.digest is None:
             validator = download.remote.validator
         segment.asked_url = download.address(time.time())
         headers = self._headers(file, None)
@@ -258,7 +258,7 @@ class Fetcher:
     def _expect_other_version(self, download: Download, change: ContentChanged) -> None:
         """The version that the server has now is fetched from its start. Raises `Unsafe` if it is too large."""
         size = download.remote.size if change.total is None else change.total
-        if self._most is not None and (size or 0) > self._most:
+        if (size or 0) > self._most:
             raise too_large("the server has more than was announced", self._most)
         validator = change.validator if download.heeds_validators else None
         with self._shared.locked():
@@ -337,7 +337,7 @@ class Fetcher:
             if free is not None and free < _RESERVE:
                 hint = "free some space"
                 raise NoSpace("the file has no announced end and the disk is nearly full", hint=hint)
-        if self._most is not None and at > self._most:
+        if at > self._most:
             raise too_large("the server sends more than it may", self._most)
 
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mdl.bounds import LARGEST_JSON, LARGEST_NOTE, parse_json
 from mdl.disk.mutex import try_lock, unlock_and_close
@@ -288,31 +289,33 @@ class CachedRepo:
 
     def _listing(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
         try:
-            data = read_whole(
-                self.real_folder / TREES / f"{commit}.json", LARGEST_JSON, owners=trusted_owners(self.cache)
-            )
-            listing = parse_json(data)
+            place = self.real_folder / TREES / f"{commit}.json"
+            listing = parse_json(read_whole(place, LARGEST_JSON, owners=trusted_owners(self.cache)))
         except (OSError, ValueError, Unsafe):
             return {}
-        entries = listing.get("files") if isinstance(listing, dict) else None
         found: dict[str, tuple[int | None, Digest]] = {}
-        for path, facts in entries.items() if isinstance(entries, dict) else ():
-            names = (facts.get("lfs_sha256"), facts.get("blob_id")) if isinstance(facts, dict) else ()
-            digests = [Digest.of_etag(name) for name in names if isinstance(name, str)]
-            size = facts.get("size") if isinstance(facts, dict) else None
-            if digests and digests[0]:
-                found[path] = (size if isinstance(size, int) else None, digests[0])
+        match listing:
+            case {"files": dict(entries)}:
+                for path, facts in entries.items():
+                    described = _described(facts)
+                    if described:
+                        found[path] = described
         return found
 
     def listing_of(self, commit: str) -> list[tuple[str, int | None, Digest]]:
         """Return what it tells of a commit: the path, size and digest of each file. Without a listing of the hub's
         client, these are the files that are here; nothing if the digest of one of them is not known."""
-        if listed := self.listed(commit):
+        listed = self.listed(commit)
+        if listed:
             return [(path, size, digest) for path, (size, digest) in listed.items()]
-        files = [file for file in self.files if file.commit == commit]
-        known = [(file.path, file.size, file.digest) for file in files]
-        found = [(path, size, digest) for path, size, digest in known if digest]
-        return found if len(found) == len(files) else []
+        found: list[tuple[str, int | None, Digest]] = []
+        for file in self.files:
+            if file.commit != commit:
+                continue
+            if file.digest is None:
+                return []
+            found.append((file.path, file.size, file.digest))
+        return found
 
     @cached_property
     def refs(self) -> dict[Path, str]:
@@ -356,21 +359,24 @@ class CachedRepo:
         """Return what is to go of it one after another, if its user has put links in the place of some of its folders:
         the links, and what the hub's client or mdl put where they lead to, with these ``blobs``; never a folder of the
         user's itself."""
-        found = [*self.refs, *self._unless_followed(self._refs, self.real_folder / REFS)]
+        found = list(self.refs)
+        found += self._own_link(REFS)
         for commit in self.commits:
             if commit.is_symlink():
                 found += files_in(commit)
             found.append(commit)
-        found += self._unless_followed(followed(self.real_folder / SNAPSHOTS), self.real_folder / SNAPSHOTS)
+        found += self._own_link(SNAPSHOTS)
         found += sorted(blobs)
-        found += self._unless_followed(self.real_blobs, self.real_folder / BLOBS)
-        found += [self.real_folder / name for name in (TREES, ".no_exist")]
-        return [*found, self.folder] if self.folder.is_symlink() else found
+        found += self._own_link(BLOBS)
+        found += [self.real_folder / TREES, self.real_folder / ".no_exist"]
+        if self.folder.is_symlink():
+            found.append(self.folder)
+        return found
 
-    @staticmethod
-    def _unless_followed(real: Path, named: Path) -> list[Path]:
-        """Return the folder by the name that the cache has for it, if that is a link, which goes alone."""
-        return [named] if real != named else []
+    def _own_link(self, name: str) -> list[Path]:
+        """Return the folder of this name if it is a link of its user, which goes alone."""
+        place = self.real_folder / name
+        return [place] if _is_own_link(place) else []
 
     @cached_property
     def blobs(self) -> frozenset[Path]:
@@ -393,6 +399,18 @@ class CachedRepo:
         return ref if any(file.commit == ref for file in self.files) else None
 
 
+def _described(facts: Any) -> tuple[int | None, Digest] | None:
+    """Return the size and digest of a file, of which the hub's client has noted these ``facts``; None if they tell no
+    digest."""
+    match facts:
+        case {"lfs_sha256": str(name)} | {"blob_id": str(name)}:
+            digest = Digest.of_etag(name)
+            size = facts.get("size")
+            if digest:
+                return (size if isinstance(size, int) else None), digest
+    return None
+
+
 def cached_repos(cache: Path) -> list[CachedRepo]:
     """Every repository in the cache, by name."""
     found: list[CachedRepo] = []
@@ -406,10 +424,15 @@ def cached_repos(cache: Path) -> list[CachedRepo]:
 
 def _repo_at(folder: Path) -> CachedRepo | None:
     """Return the repository that a folder of the cache is for, by its name; None if it is for none."""
-    if match := _FOLDER.fullmatch(folder.name):
-        kind = "" if match[1] == "model" else f"{match[1]}s/"
-        with contextlib.suppress(MdlError):
-            return CachedRepo(folder.parent, folder, parse_reference(f"hf:{kind}{match[2].replace('--', '/')}"))
+    match = _FOLDER.fullmatch(folder.name)
+    if match is None:
+        return None
+    kind, name = match.groups()
+    at = name.replace("--", "/")
+    if kind != "model":
+        at = f"{kind}s/{at}"
+    with contextlib.suppress(MdlError):
+        return CachedRepo(folder.parent, folder, parse_reference(f"hf:{at}"))
     return None
 
 
@@ -427,8 +450,10 @@ def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing |
     for cache in caches:
         repo = repo_in(cache, origin)
         commit = repo.commit_of(origin.revision or "main")
-        files = repo.listing_of(commit) if commit else []
-        if commit and files:
+        if commit is None:
+            continue
+        files = repo.listing_of(commit)
+        if files:
             return commit, files
     return None
 
@@ -441,10 +466,12 @@ def repo_in(cache: Path, origin: HubOrigin) -> CachedRepo:
 
 def part_of(origin: HubOrigin, paths: Collection[str]) -> Collection[str]:
     """Return those of ``paths`` that a reference to a part of a repository means."""
-    found = paths
+    part = paths
     if origin.subpath:
-        found = [path for path in found if path == origin.subpath or path.startswith(f"{origin.subpath}/")]
-    return quantised_as(found, origin.quant) if origin.quant else found
+        part = [path for path in paths if path == origin.subpath or path.startswith(f"{origin.subpath}/")]
+    if origin.quant:
+        return quantised_as(part, origin.quant)
+    return part
 
 
 def _file(cache: Path, commit: str, path: Path, snapshot: Path, blobs: Path) -> CachedFile:

@@ -53,7 +53,8 @@ class Identity:
     def resumable_as(self, other: Identity) -> bool:
         """Return whether bytes of this file are bytes of ``other``: both have the same digest and size, or, if no
         digest is known, the same URL, size and strong validator."""
-        if self.size != other.size and None not in (self.size, other.size):
+        sizes = {self.size, other.size} - {None}
+        if len(sizes) > 1:
             return False
         if self.digest or other.digest:
             return self.digest == other.digest
@@ -92,31 +93,41 @@ def parse(data: bytes, name: str) -> Record | None:
 
     Raises `StateError` if a newer mdl wrote it; ``name`` is for that message.
     """
-    first, *others = data.split(b"\n")
-    identity = _identity(crc_json.loads(first), name) if others else None
+    first, *lines = data.split(b"\n")
+    if not lines:
+        return None
+    identity = _identity(crc_json.loads(first), name)
     if identity is None:
         return None
     on_disk: list[ByteRange] = []
     written: list[_Claim] = []
     validators: dict[str, str] = {}
     offset = len(first) + 1
-    for line in others[:-1]:
+    for line in lines[:-1]:
         match crc_json.loads(line):
             case [start, stop]:
                 on_disk += _claimed(identity, start, stop)
             case [start, stop, boot]:
-                written += [_Claim(offset, claimed, boot) for claimed in _claimed(identity, start, stop)]
+                for claimed in _claimed(identity, start, stop):
+                    written.append(_Claim(offset, claimed, boot))
             case {"origin": str(origin), "validator": str(validator)}:
                 validators[origin] = validator
             case {"synced": int(length), "boot": boot} if length <= offset:
-                on_disk += [claim.bytes for claim in written if claim.is_confirmed(length, boot)]
-                written = [claim for claim in written if not claim.is_confirmed(length, boot)]
+                unconfirmed: list[_Claim] = []
+                for claim in written:
+                    if claim.is_confirmed(length, boot):
+                        on_disk.append(claim.bytes)
+                    else:
+                        unconfirmed.append(claim)
+                written = unconfirmed
             case {"lost": True}:
                 written = []
         offset += len(line) + 1
-    now = this_boot()
-    of_this_boot = [claim.bytes for claim in written if now and claim.boot == now]
-    return Record(identity, RangeSet([*on_disk, *of_this_boot]), RangeSet(on_disk), validators)
+    boot_now = this_boot()
+    have = list(on_disk)
+    if boot_now:
+        have += [claim.bytes for claim in written if claim.boot == boot_now]
+    return Record(identity, RangeSet(have), RangeSet(on_disk), validators)
 
 
 @value_class
@@ -139,18 +150,20 @@ def _identity(head: object, name: str) -> Identity | None:
     version = head.pop("mdl-journal", None)
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
-    if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
+    if version != VERSION or head.keys() != _KINDS.keys():
         return None
+    for key, kinds in _KINDS.items():
+        if type(head[key]) not in kinds:
+            return None
     return Identity(**head)
 
 
 def _claimed(identity: Identity, start: object, stop: object) -> list[ByteRange]:
     """Return the range that a claim names; nothing if no bytes of this file lie there."""
-    if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
+    if type(start) is not int or type(stop) is not int:
         return []
-    if identity.size is not None and stop > identity.size:
-        return []
-    return [ByteRange(start, stop)]
+    limit = stop if identity.size is None else identity.size
+    return [ByteRange(start, stop)] if 0 <= start < stop <= limit else []
 
 
 def load(path: Path) -> Record | None:

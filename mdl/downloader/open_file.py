@@ -73,6 +73,11 @@ class OpenFile:
         """Whether its bytes can only be written one after the other."""
         return self.partial is not None and self.partial.is_in_order
 
+    @property
+    def is_written_anywhere(self) -> bool:
+        """Whether its bytes are written at any place."""
+        return self.partial is not None and not self.partial.is_in_order
+
     def open_anywhere(self, store: Store, *, repair: bool) -> None:
         """Open a partial that is written at any place, in a ``repair`` with the bytes of the damaged file. Raises
         `MdlError`, `OSError`."""
@@ -94,7 +99,6 @@ class OpenFile:
         cannot be read, it is fetched. Raises `OSError` of mdl's own disk, and what ``watch`` raises."""
         partial = self.part
         borrowed = 0
-        partial.set_length(size)
         with contextlib.suppress(OSError), open_for_reading(half.path, os.O_NOFOLLOW) as source:
             read_no_further(source)
             for wanted in partial.gaps(size):
@@ -109,8 +113,8 @@ class OpenFile:
         return borrowed
 
     def start_hasher(self, on_bad: OnBadBlock) -> None:
-        """Have the file hashed while it is fetched: by a thread, or as it is written in order. ``on_bad`` gets a block
-        that is wrong, once, and that will be fetched again."""
+        """Have the file hashed while it is fetched: by a thread if its size is known, or as it is written in order.
+        ``on_bad`` gets a block that is wrong, once, and that will be fetched again."""
         partial = self.part
         download = self.download
         size = download.remote.size
@@ -118,7 +122,8 @@ class OpenFile:
         if isinstance(partial, OrderedPartial):
             self.hasher = partial.hash_from_now_on(algorithm, size)
             return
-        assert size is not None
+        if size is None:
+            return
         fetched_again: set[int] = set()
 
         def is_fetched_again(block: ByteRange) -> bool:
@@ -142,8 +147,7 @@ class OpenFile:
         if size is not None:
             self.part.set_length(size)
         self.hasher = None
-        if size is not None or self.is_in_order:
-            self.start_hasher(on_bad)
+        self.start_hasher(on_bad)
         return lost
 
     def drop(self) -> int:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from mdl.cancel import CancelToken
@@ -33,13 +33,23 @@ _LOOK_SECONDS = 0.2
 
 def leftovers(partials: Path, key: str) -> list[Path]:
     """Return the partial folders of ``key``, of all processes of this user."""
-    return [folder for folder in _folders_in(partials) if key_of(folder) == key and is_own_folder(folder)]
+    return _folders_of(partials, {key})
+
+
+def _folders_of(partials: Path, keys: Collection[str]) -> list[Path]:
+    found: list[Path] = []
+    for folder in _folders_in(partials):
+        if key_of(folder) in keys and is_own_folder(folder):
+            found.append(folder)
+    return found
 
 
 def _folders_in(place: Path) -> list[Path]:
-    """Return what is in ``side`` or ``partials``, sorted; nothing if that cannot be listed."""
+    """Return what is in ``side`` or ``partials``, sorted; nothing if that cannot be listed, or is a link, which mdl did
+    not make."""
     with contextlib.suppress(OSError):
-        return sorted(place.iterdir())
+        if not place.is_symlink():
+            return sorted(place.iterdir())
     return []
 
 
@@ -121,9 +131,8 @@ def wait_for_owners(
 def _other_holder(partials: Path, keys: frozenset[str]) -> str:
     """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
     however many keys there are."""
-    for folder in _folders_in(partials):
-        is_of_other = key_of(folder) in keys and _owner(folder) != ProcessId.current()
-        if is_of_other and is_own_folder(folder) and is_held(folder):
+    for folder in _folders_of(partials, keys):
+        if _owner(folder) != ProcessId.current() and is_held(folder):
             return _holder(folder)
     return ""
 
@@ -144,10 +153,7 @@ def remove_stale(own: Path, models: Iterable[str]) -> None:
 
 
 def stale_dirs(place: Path) -> list[Path]:
-    """Return the folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl
-    did not make."""
-    if place.is_symlink():
-        return []
+    """Return the folders in ``side`` or ``partials`` whose processes have ended."""
     stale: list[Path] = []
     for folder in _folders_in(place):
         is_of_mdl = key_of(folder) != "" and _owner(folder).pid
@@ -160,9 +166,11 @@ def is_held(folder: Path) -> bool:
     """Return whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the
     data of a partial locked, or the whole folder. One that lives on after its download was stopped, like a notebook,
     does not."""
-    alive = _owner(folder).is_alive()
-    if alive is False or (alive and not has_reliable_locks(folder)):
-        return alive
+    is_alive = _owner(folder).is_alive()
+    if is_alive is False:
+        return False
+    if is_alive and not has_reliable_locks(folder):
+        return True
     locked = folder if folder.parent.name == "side" else folder / "data"
     return may_be_alive(locked, [folder, *folder.rglob("*")])
 
@@ -202,7 +210,9 @@ def _holder(folder: Path) -> str:
 
 def _usable_bytes(folder: Path, identity: Identity) -> int:
     record = journals.load(folder / "journal")
-    return record.have.total if record and record.resumable_as(identity) else 0
+    if record is None or not record.resumable_as(identity):
+        return 0
+    return record.have.total
 
 
 def _copy(folder: Path, mine: Path, identity: Identity | None) -> None:
@@ -211,8 +221,7 @@ def _copy(folder: Path, mine: Path, identity: Identity | None) -> None:
     record = journals.load(folder / "journal")
     if record is None:
         return
-    is_of_file = identity is None or record.resumable_as(identity)
-    claims = list(record.have) if is_of_file else []
+    claims = list(record.have) if record.resumable_as(identity or record.identity) else []
     make_private_dir(mine)
     try:
         _copy_claimed(folder, mine, record, claims)

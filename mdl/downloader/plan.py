@@ -61,8 +61,24 @@ class Item:
     @property
     def bytes_here(self) -> int:
         """Bytes that need not be fetched of a file that is not whole here."""
-        borrowed = self.half.size if self.half else 0
-        return max(self.local.partial, borrowed)
+        return max(self.local.partial, self.bytes_borrowed)
+
+    @property
+    def bytes_borrowed(self) -> int:
+        """Bytes that are copied from an unfinished file of another program."""
+        return self.half.size if self.half else 0
+
+    @property
+    def bytes_missing(self) -> int:
+        """Bytes that have to be fetched, as far as the size is known."""
+        return max(0, (self.remote.size or 0) - self.bytes_here)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, by its source or else by what is here of it."""
+        if self.remote.size is not None:
+            return self.remote.size
+        return self.local.stamp.size if self.local.stamp else 0
 
     @property
     def remote(self) -> RemoteFile:
@@ -119,35 +135,34 @@ class Plan:
 
     @property
     def bytes_total(self) -> int:
-        return sum(_size(item) for item in self.keep + self.linked + self.repeated + self.fetch)
+        return _bytes_of(self.keep + self.linked + self.repeated + self.fetch)
 
     @property
     def bytes_whole(self) -> int:
         """Bytes of complete files that are there already, or elsewhere on this disk."""
-        return sum(_size(item) for item in self.keep + self.linked)
+        return _bytes_of(self.keep + self.linked)
 
     @property
     def bytes_kept(self) -> int:
         """Bytes that need not be fetched: of complete files, of those that another file of the plan brings, and of
         partials."""
-        repeated = sum(_size(item) for item in self.repeated)
         partly_here = sum(item.bytes_here for item in self.fetch)
-        return self.bytes_whole + repeated + partly_here
+        return self.bytes_whole + _bytes_of(self.repeated) + partly_here
 
     @property
     def bytes_to_fetch(self) -> int:
-        return sum(max(0, (item.remote.size or 0) - item.bytes_here) for item in self.fetch)
+        return sum(item.bytes_missing for item in self.fetch)
 
     @property
     def bytes_elsewhere(self) -> int:
         """Bytes that are elsewhere on this disk, or will be there once another file of the plan has come."""
-        return sum(_size(item) for item in self.linked + self.repeated)
+        return _bytes_of(self.linked + self.repeated)
 
     @property
     def bytes_to_copy(self) -> int:
         """Bytes that have to be copied, and take space: those of `bytes_elsewhere`, and of unfinished files."""
-        borrowed = sum(item.half.size for item in self.fetch if item.half)
-        return borrowed + sum(_size(item) for item in self.linked + self.repeated if item.way == "copy")
+        copied = [item for item in self.linked + self.repeated if item.way == "copy"]
+        return _bytes_of(copied) + sum(item.bytes_borrowed for item in self.fetch)
 
     def check_space(self, free: int | None) -> None:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes. None: the disk does not tell."""
@@ -161,16 +176,13 @@ class Plan:
             raise too_large(f"it has {self.bytes_total:,} bytes in all", most)
 
 
-def too_large(what: str, most: int) -> Unsafe:
+def too_large(what: str, most: float) -> Unsafe:
     """Return the error for ``what`` has more than ``most`` bytes."""
     return Unsafe(f"refused: {what}, and {most:,} are allowed", hint="raise --max-size, or narrow with --include")
 
 
-def _size(item: Item) -> int:
-    """Return the bytes of a file, by its source or else by what is here of it."""
-    if item.remote.size is not None:
-        return item.remote.size
-    return item.local.stamp.size if item.local.stamp else 0
+def _bytes_of(items: Iterable[Item]) -> int:
+    return sum(item.size for item in items)
 
 
 def _decide(wanted: Wanted, force: bool) -> Item:
@@ -183,16 +195,12 @@ def _decide(wanted: Wanted, force: bool) -> Item:
         return Item(wanted, Reason.FORCED)
     remote = wanted.remote
     receipt = local.receipt
-    if local.untouched and receipt and receipt.matches(remote):
+    if receipt and local.untouched and receipt.matches(remote):
         return Item(wanted, Reason.PRESENT)
-    if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
+    if local.fingerprint and local.fingerprint.digest == remote.digest:
         return Item(wanted, Reason.ADOPTED, adopt=True)
     if receipt is None:
-        if _is_unfinished(local, remote):
-            return Item(wanted, Reason.UNFINISHED)
-        hint = "use --force to replace it, or --to for another folder"
-        refused = Occupied("another file is there", item=remote.path.text, hint=hint)
-        return Item(wanted, Reason.OCCUPIED, refused=refused)
+        return _decide_without_receipt(wanted)
     if local.is_edited:
         return Item(wanted, Reason.EDITED, refused=_edited(local, remote))
     if local.is_unmodified:
@@ -202,6 +210,15 @@ def _decide(wanted: Wanted, force: bool) -> Item:
     if local.stamp is not None and receipt.replaced_one_of(local.stamp):
         return Item(wanted, Reason.OUTDATED)
     return Item(wanted, Reason.DAMAGED)
+
+
+def _decide_without_receipt(wanted: Wanted) -> Item:
+    """Return the decision on a file that is not mdl's."""
+    if _is_unfinished(wanted.local, wanted.remote):
+        return Item(wanted, Reason.UNFINISHED)
+    hint = "use --force to replace it, or --to for another folder"
+    refused = Occupied("another file is there", item=wanted.remote.path.text, hint=hint)
+    return Item(wanted, Reason.OCCUPIED, refused=refused)
 
 
 def _decide_without_file(wanted: Wanted) -> Item:

@@ -1,31 +1,27 @@
 """Receipts: what mdl published, so that a finished file need not be hashed again. One record for each model.
 
-A record is a file that is only appended to, in the format of `mdl.crc_json`. A line is the receipt of one file, or says
-that the file has none any more; the last line of a file counts. Once half of the lines are of no use, the record is
-written again.
+`mdl.downloader.receipt_record` says what is in a record. Beside the receipts there is a note for each model of which a
+download has left files to be fetched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
-import stat
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
 from mdl.bounds import LARGEST_JSON, LARGEST_RECORD
-from mdl.disk import publish, refuses_order, sync, write_all
-from mdl.disk.mutex import try_lock, unlock_and_close
-from mdl.disk.safe_open import make_private_dir, open_own, open_regular, read_regular
-from mdl.downloader.receipt_lines import VERSION, gone_line, line_of, receipt_of
-from mdl.errors import StateError, Unsafe
+from mdl.disk import publish
+from mdl.disk.safe_open import make_private_dir, open_regular, read_regular
+from mdl.downloader.receipt_record import Record
+from mdl.errors import Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name
@@ -36,8 +32,6 @@ RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _RECORD_NAME = re.compile(r"[0-9a-f]{32}")
 """What `record_name` makes of the name of a model."""
-_SPARE = 32
-"""A record may have so many lines of no use, beside as many as it has receipts."""
 
 
 def file_key(model: str, path: RelPath) -> str:
@@ -109,7 +103,7 @@ class Receipts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._wanted = folder.parent / "wanted"
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._lock = threading.RLock()
 
     def get(self, model: str, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
@@ -178,9 +172,9 @@ class Receipts:
             return
         with self._lock:
             receipts = self._record(model).check_version().receipts()
-            stay = [] if paths is None else [receipt for receipt in receipts if receipt.path not in paths]
-            if paths is not None and stay:
-                self.forget(model, *paths)
+            gone = {receipt.path for receipt in receipts} if paths is None else paths
+            if any(receipt.path not in gone for receipt in receipts):
+                self.forget(model, *gone)
                 return
             for entry in place.iterdir():
                 entry.unlink(missing_ok=True)
@@ -212,10 +206,10 @@ class Receipts:
         """Return the folder in which the record of ``model`` is."""
         return self._folder / _name_of(model)
 
-    def _record(self, model: str) -> _Record:
+    def _record(self, model: str) -> Record:
         record = self._records.get(model)
         if record is None:
-            record = _Record(model, str(self.place(model)))
+            record = Record(model, self.place(model) / RECORD)
             self._records[model] = record
         record.refresh()
         return record
@@ -251,217 +245,6 @@ class Receipts:
 
     def _note_of(self, model: str) -> Path:
         return self._wanted / f"{_name_of(model)}.json"
-
-
-class _Record:
-    """The record of one model, as it is on the disk. ``by_path`` has what its last line says of each file, in the order
-    in which they were written: a receipt, or the line itself if that makes no sense. ``is_newer`` if a newer mdl wrote
-    one of them."""
-
-    def __init__(self, model: str, folder: str) -> None:
-        self._model = model
-        self._folder_name = folder
-        self._name = f"{folder}/{RECORD}"
-        self._clear()
-
-    @property
-    def path(self) -> Path:
-        """Where the record is."""
-        return Path(self._name)
-
-    def _clear(self) -> None:
-        self.by_path: dict[str, Receipt | bytes] = {}
-        self.is_newer = False
-        self._damaged = 0
-        self._count = 0
-        self._read = 0
-        self._state = (0, 0, 0)
-        self._last = b""
-
-    def refresh(self) -> None:
-        """Read what was appended since the last time, or everything if it is another file now."""
-        state = self._look()
-        if state == self._state:
-            return
-        if not self._has_grown(state):
-            self._clear()
-        for line in self._lines_from(self._read):
-            self._read += len(line)
-            self._last = line
-            self._add(line.removesuffix(b"\n"))
-        self._state = state
-
-    def _has_grown(self, state: tuple[int, int, int]) -> bool:
-        """Tell whether the record in this ``state`` goes on after what was read of it. Its inode does not prove that: a
-        new file may have the old one's."""
-        inode, size, _ = state
-        if not self._last or inode != self._state[0] or size < self._read:
-            return False
-        return next(self._lines_from(self._read - len(self._last)), b"") == self._last
-
-    def _lines_from(self, start: int) -> Iterator[bytes]:
-        """Yield the record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is
-        left out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
-        with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
-            file.seek(start)
-            for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
-                is_whole = line.endswith(b"\n") or len(line) == LARGEST_RECORD
-                if not is_whole or file.tell() > LARGEST_JSON:
-                    return
-                yield line
-
-    def _look(self) -> tuple[int, int, int]:
-        """Return what tells whether the record has changed: its inode, size and time; if there is none, those of its
-        folder, and no size."""
-        try:
-            status = os.lstat(self._name)
-            return status.st_ino, status.st_size, status.st_mtime_ns
-        except OSError:
-            pass
-        try:
-            status = os.lstat(self._folder_name)
-            return status.st_ino, 0, status.st_mtime_ns
-        except OSError:
-            return 0, 0, 0
-
-    def _add(self, line: bytes) -> None:
-        """Take note of a line."""
-        facts = crc_json.loads(line)
-        if not isinstance(facts, dict):
-            facts = {}
-        version = facts.get("mdl-receipt")
-        if isinstance(version, int) and version > VERSION:
-            self.is_newer = True
-        path = facts.get("path")
-        if not isinstance(path, str):
-            self._count += 1
-            self._damaged += len(line)
-        elif facts.get("gone"):
-            self._take(path, None)
-        else:
-            receipt = receipt_of(facts)
-            if receipt is None or receipt.model != self._model:
-                self._take(path, line)
-            else:
-                self._take(path, receipt)
-
-    def _take(self, path: str, last: Receipt | bytes | None) -> None:
-        self._count += 1
-        self.by_path.pop(path, None)
-        if last is not None:
-            self.by_path[path] = last
-
-    def check_version(self) -> _Record:
-        """Return the record itself. Raises `StateError` if a newer mdl wrote to it."""
-        if self.is_newer:
-            raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
-        return self
-
-    def receipt(self, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
-        """Return the receipt of one file; None if there is none or it makes no sense."""
-        receipt = self.by_path.get(path.text)
-        if not isinstance(receipt, Receipt):
-            return None
-        if remote is not None and receipt.url is not remote.url:
-            receipt = _sharing(receipt, remote)
-            self.by_path[path.text] = receipt
-        return receipt
-
-    def receipts(self) -> list[Receipt]:
-        """Return every receipt that makes sense, the last one that was written at the end."""
-        return [receipt for receipt in self.by_path.values() if isinstance(receipt, Receipt)]
-
-    def length(self, path: str) -> int:
-        """Return how many bytes the line of a file has."""
-        last = self.by_path.get(path, b"")
-        return len(line_of(last)) - 1 if isinstance(last, Receipt) else len(last)
-
-    def unreadable(self) -> int:
-        """Return how many bytes are in lines that are neither a receipt nor a removal."""
-        return self._damaged + sum(len(line) for line in self.by_path.values() if isinstance(line, bytes))
-
-    def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
-        """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
-        is of no use, and so it is on a mount that takes no appending. Raises `OSError`, `Unsafe`, `StateError`."""
-        if not written and not is_anew:
-            return
-        try:
-            self._append(written, is_anew=is_anew)
-        except OSError as error:
-            if not refuses_order(error):
-                raise
-            self.check_version()  # what a newer mdl wrote would be lost
-            for path, receipt in written.items():
-                self._take(path, receipt)
-            self._rewrite()
-
-    def _append(self, written: Mapping[str, Receipt | None], *, is_anew: bool) -> None:
-        make_private_dir(self.path.parent)
-        lines = [line_of(receipt) if receipt else gone_line(path) for path, receipt in written.items()]
-        with self._locked() as fd:
-            self.refresh()
-            before = os.fstat(fd).st_size
-            if before and os.pread(fd, 1, before - 1) != b"\n":
-                lines.insert(0, b"\n")  # after a torn line
-            data = b"".join(lines)
-            write_all(fd, data)
-            sync(fd)
-            if not before:
-                publish.sync_folder(self.path.parent)
-            if self._read == before and os.fstat(fd).st_size == before + len(data):
-                self._take_written(written, data)
-            else:
-                self.refresh()  # another process appends too, where no lock hinders it
-            is_half_useless = self._count > 2 * len(self.by_path) + _SPARE
-            if is_anew:
-                self._rewrite()
-            elif is_half_useless and not self.is_newer:
-                with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
-                    self._rewrite()
-
-    def _take_written(self, written: Mapping[str, Receipt | None], data: bytes) -> None:
-        """Take note of lines that were appended just now: they need not be parsed."""
-        for path, receipt in written.items():
-            self._take(path, receipt)
-        if data:
-            self._read += len(data)
-            self._last = data[data[:-1].rfind(b"\n") + 1 :]
-        self._state = self._look()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Open the record, made if it is missing. No other process rewrites it meanwhile, if locks work there."""
-        while True:
-            try:
-                fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            except Unsafe:  # another user could write it: nothing of it is believed
-                self.path.unlink(missing_ok=True)
-                continue
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
-                try_lock(fd)
-                if self._is_named(fd):
-                    yield fd
-                    return
-            finally:
-                unlock_and_close(fd)
-
-    def _is_named(self, fd: int) -> bool:
-        """Tell whether this open file is the record still."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.lstat(self.path), os.fstat(fd))
-        return False
-
-    def _rewrite(self) -> None:
-        """Write the record without what is of no use; without any receipt it is removed. Raises `OSError`."""
-        data = b"".join(map(line_of, self.receipts()))
-        if data:
-            publish.write_file(self.path, data)
-        else:
-            self.path.unlink(missing_ok=True)
-        self._clear()
-        self.refresh()
 
 
 def _name_of(model: str) -> str:
@@ -500,15 +283,3 @@ def _has_any(folder: Path) -> bool:
         return False
     except OSError:
         return True
-
-
-def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
-    """Return the same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
-    both."""
-    return replace(
-        receipt,
-        path=remote.path,
-        url=remote.url if remote.url == receipt.url else receipt.url,
-        digest=remote.digest if remote.digest == receipt.digest else receipt.digest,
-        hub=remote.hub if remote.hub == receipt.hub else receipt.hub,
-    )

@@ -64,7 +64,7 @@ class Progress:
     fetched: int = 0
 
     def add(self, download: Download) -> None:
-        self.size += download.remote.size or 0
+        self.size += download.size
         self.done += download.done
         self.fetched += download.fetched
 
@@ -88,7 +88,6 @@ class Schedule:
     ) -> None:
         self._waiting = deque(downloads)
         self._active: list[Download] = []
-        self._left = len(downloads)
         self._connections = connections
         self._policy = policy
         self._pacer = pacer
@@ -99,7 +98,7 @@ class Schedule:
         """What is being fetched of each origin."""
         self._lacking: set[tuple[str, str]] = set()
         """Models and the origins that lack a file of them: that is told once for each."""
-        self._bytes_waiting = sum(download.remote.size or 0 for download in downloads)
+        self._bytes_waiting = sum(download.size for download in downloads)
         self._ended = Progress()
         self._results: list[FileResult] = []
 
@@ -108,7 +107,7 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """Whether every file has ended."""
-        return not self._left
+        return not (self._waiting or self._active)
 
     @property
     def active(self) -> list[Download]:
@@ -141,9 +140,12 @@ class Schedule:
 
     def seconds_to_next_look(self, now: float) -> float:
         """For how long there may be no work, if nothing ends meanwhile."""
-        moments = [download.attempts.retry_at for download in self._active if download.attempts.retry_at > now]
-        soonest = min(moments, default=now + _LONGEST_WAIT)
-        return max(_SHORTEST_WAIT, min(_LONGEST_WAIT, soonest - now))
+        wait = _LONGEST_WAIT
+        for download in self._active:
+            left = download.attempts.retry_at - now
+            if left > 0:
+                wait = min(wait, left)
+        return max(_SHORTEST_WAIT, wait)
 
     def progress(self) -> Progress:
         """Return how far all files have come. It takes no longer if many have ended or wait."""
@@ -152,11 +154,11 @@ class Schedule:
             progress.add(download)
         return progress
 
-    def check_room(self, most: int | None, free: int | None) -> None:
+    def check_room(self, most: float, free: int | None) -> None:
         """A file turned out to have more bytes than were planned. Raises `Unsafe` if all files together have more than
         ``most`` bytes now, `NoSpace` if what is left of them is more than the ``free`` bytes of the disk."""
         progress = self.progress()
-        if most is not None and progress.size > most:
+        if progress.size > most:
             raise too_large(f"it has {progress.size:,} bytes in all", most)
         error = no_space(progress.size - progress.done, 0, free)
         if error:
@@ -213,7 +215,7 @@ class Schedule:
 
     def _begin(self, download: Download, now: float) -> Work:
         self._waiting.remove(download)
-        self._bytes_waiting -= download.remote.size or 0
+        self._bytes_waiting -= download.size
         self._active.append(download)
         if download.error:
             return _exclusive("close", download)
@@ -347,9 +349,9 @@ class Schedule:
 
     def fetched(self, work: Work, now: float) -> None:
         """All bytes of a file came in one piece. It leaves its connection to another file until it is published."""
-        if work.segment:
-            self._forget_request(work.download, work.segment)
-            self._pacer.served(work.segment.origin, work.segment.began, now)
+        assert work.segment is not None
+        self._forget_request(work.download, work.segment)
+        self._pacer.served(work.segment.origin, work.segment.began, now)
         work.download.is_publishing = True
 
     def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
@@ -411,7 +413,6 @@ class Schedule:
         download.ended = True
         self._active.remove(download)
         self._ended.add(download)
-        self._left -= 1
         self._results.append(download.result())
 
     def _forget_request(self, download: Download, segment: Segment) -> None:

@@ -200,23 +200,21 @@ class Store:
         is, or with ``deep``; ``watch`` is called with the bytes read so far. ``found`` is what `quick_check` just
         returned, if the caller has asked. Raises `StorageError`, `StateError`, `Cancelled`."""
         found = found or self.quick_check(model, remote)
-        if found.kind != "file" or found.stamp is None:
+        if found.kind != "file":
             return found
+        path = self.final_path(model, remote)
         receipt = found.receipt
-        digest = remote.digest
-        size = found.stamp.size
-        is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
-        if receipt is None and digest:
-            found = replace(found, written=written_ranges(self.final_path(model, remote)))
-        if deep or (digest and remote.size in (None, size) and not is_settled):
-            print_, stamp = hash_file(self.final_path(model, remote), remote.hash_algorithm, self.stoppable(watch))
+        if receipt is None and remote.digest:
+            found = replace(found, written=written_ranges(path))
+        if deep or _is_open(found, remote):
+            print_, stamp = hash_file(path, remote.hash_algorithm, self.stoppable(watch))
             if found.written is not None:
-                copy.drop_what_was_read(self.final_path(model, remote))
-            if print_.digest == digest:
-                return replace(found, fingerprint=replace(print_, digest=digest), stamp=stamp)
+                copy.drop_what_was_read(path)
             found = replace(found, fingerprint=print_, stamp=stamp)
+            if print_.digest == remote.digest:
+                return found
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
-            print_, stamp = hash_file(self.final_path(model, remote), receipt.digest.algorithm, self.stoppable(watch))
+            print_, stamp = hash_file(path, receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
 
@@ -375,20 +373,27 @@ class Store:
     def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None, before: Receipt | None) -> Receipt:
         """Return the receipt of a file that will take the place of the one that is ``there``; ``before`` is its last
         one."""
-        now = Stamp.of(there) if before and there else None
-        is_own = before is not None and now is not None and (before.stamp.fits(now) or before.replaced_one_of(now))
-        is_shared = before is not None and before.catalog != self.catalog
-        validators = () if isinstance(item.source, Path | StagedFile) else item.source.validators.values()
+        catalog = self.catalog
+        replaced: Stamp | None = None
+        if before and before.catalog != catalog:
+            catalog = None
+        if before and there:
+            now = Stamp.of(there)
+            if before.stamp.fits(now) or before.replaced_one_of(now):
+                replaced = now
+        validator: str | None = None
+        if not isinstance(item.source, Path | StagedFile):
+            validator = next(iter(item.source.validators.values()), None)
         return new_receipt(
             item.model,
             item.remote,
             item.fingerprint,
             item.verified,
             stamp,
-            validator=next(iter(validators), None),
+            validator=validator,
             adopted=item.adopted,
-            catalog=None if is_shared else self.catalog,
-            replaced=now if is_own else None,
+            catalog=catalog,
+            replaced=replaced,
         )
 
     def _give_name(self, item: Ready, entry: EntryAt, folders: OpenFolders) -> os.stat_result | None:
@@ -402,20 +407,26 @@ class Store:
         """Return the entry in which a file gets its final name, once it is clear that what is there may be replaced,
         and the status of that. Raises `Unsafe`, `Occupied`, `OSError`."""
         place = self.layout.place(item.model, item.remote)
-        seen = None if self.layout.names_digest(item.remote, place) else item.seen
         entry = folders.entry(*place)
         now = entry.file_stat()
-        if seen and now and Stamp.of(now) != seen.stamp:
-            here = self.check(item.model, item.remote, deep=True)
-            has_same_bytes = here.fingerprint is not None and here.fingerprint.digest == item.fingerprint.digest
-            if not here.untouched and not has_same_bytes:
-                hint = "use --force to replace it, or --to for another folder"
-                raise Occupied("another file was put there meanwhile", item=item.remote.path.text, hint=hint)
-        elif seen and now and seen.receipt is None and not _holds(item.source, entry, seen):
-            hint = "use --force to replace it, or --to for another folder"
-            why = "another file is there, which is no part of this one"
-            raise Occupied(why, item=item.remote.path.text, hint=hint)
-        return entry.as_new() if seen and now is None else entry, now
+        if item.seen is None or self.layout.names_digest(item.remote, place):
+            return entry, now
+        if now is None:
+            return entry.as_new(), now
+        if Stamp.of(now) != item.seen.stamp:
+            self._check_meanwhile(item)
+        elif item.seen.receipt is None and not _holds(item.source, entry, item.seen):
+            raise _occupied("another file is there, which is no part of this one", item)
+        return entry, now
+
+    def _check_meanwhile(self, item: Ready) -> None:
+        """Raises `Occupied` if another file was put under the final name since it was looked at, unless that is mdl's
+        own or has the same bytes."""
+        here = self.check(item.model, item.remote, deep=True)
+        if here.untouched:
+            return
+        if here.fingerprint is None or here.fingerprint.digest != item.fingerprint.digest:
+            raise _occupied("another file was put there meanwhile", item)
 
     @contextlib.contextmanager
     def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
@@ -483,6 +494,21 @@ class Store:
 def _clash(other: RelPath, why: str) -> Unsafe:
     hint = "--exclude leaves one of the two out; a folder on another disk may take both"
     return Unsafe(f"refused: {shown(other.text)} {why}", hint=hint)
+
+
+def _occupied(why: str, item: Ready) -> Occupied:
+    hint = "use --force to replace it, or --to for another folder"
+    return Occupied(why, item=item.remote.path.text, hint=hint)
+
+
+def _is_open(found: LocalFile, remote: RemoteFile) -> bool:
+    """Return whether only hashing tells if a file that was found is ``remote``: it may be, and no receipt settles
+    it."""
+    if remote.digest is None or found.stamp is None or remote.size not in (None, found.stamp.size):
+        return False
+    if found.receipt is None or not found.untouched:
+        return True
+    return found.receipt.digest.algorithm != remote.digest.algorithm
 
 
 def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile) -> bool:

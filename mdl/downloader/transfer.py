@@ -94,7 +94,7 @@ class Transfer:
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        sizes = [download.remote.size or 0 for download in downloads]
+        sizes = [download.size for download in downloads]
         self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
         tell_later = self._events.put
@@ -109,7 +109,7 @@ class Transfer:
             count=len(items),
             repair=repair,
             hub_client=hub_client,
-            most=most,
+            most=math.inf if most is None else most,
         )
         self._store = store
         self._http = http

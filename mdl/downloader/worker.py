@@ -29,7 +29,6 @@ from mdl.downloader.store import Ready, Store
 from mdl.errors import (
     KEPT,
     MdlError,
-    NetworkError,
     Occupied,
     internal_error,
 )
@@ -63,7 +62,7 @@ class Worker:
         count: int,
         repair: bool = False,
         hub_client: HubClient | None = None,
-        most: int | None = None,
+        most: float,
     ) -> None:
         self._store = store
         self._http = http
@@ -91,22 +90,26 @@ class Worker:
 
     def _do(self, work: Work) -> None:
         file = self._file(work.download)
-        if work.kind == "begin":
+        if work.segment is not None:
+            self._fetch(file, work, work.segment)
+        elif work.kind == "begin":
             self._begin(file)
             self._is_ready(file)
         elif work.kind == "rewind":
             self._rewind(file)
         elif work.kind == "finish":
             self._finish(file)
-        elif work.kind == "close":
+        else:
             self._close(file)
-        elif work.segment and work.download.via_hub and self._hub_client:
-            self._fetch_via_hub(file, work, work.segment, self._hub_client)
-        elif work.segment and work.download.small:
-            self._fetch_small(file, work, work.segment)
-        elif work.segment:
-            self._fetcher.fetch(file, work.segment)
-            self._request_ended(file, work.segment)
+
+    def _fetch(self, file: OpenFile, work: Work, segment: Segment) -> None:
+        if work.download.via_hub:
+            self._fetch_via_hub(file, work, segment)
+        elif work.download.small:
+            self._fetch_small(file, work, segment)
+        else:
+            self._fetcher.fetch(file, segment)
+            self._request_ended(file, segment)
 
     def _file(self, download: Download) -> OpenFile:
         file = self._files.get(download)
@@ -145,13 +148,13 @@ class Worker:
                 schedule.fail(file.download, explained)
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            pointer = self._store.layout.pointer(download.remote)
-            too_long = name_too_long(pointer or self._store.final_path(download.model, download.remote))
-            return too_long.but(item=download.name)
-        if isinstance(error, OSError):
-            return explain_oserror(error, download.name, self._store.root)
-        return error if isinstance(error, MdlError) else internal_error(error)
+        if isinstance(error, MdlError):
+            return error
+        if not isinstance(error, OSError):
+            return internal_error(error)
+        if error.errno == errno.ENAMETOOLONG:
+            return name_too_long(self._store.visible_path(download.model, download.remote)).but(item=download.name)
+        return explain_oserror(error, download.name, self._store.root)
 
     # What a worker tells the schedule.
 
@@ -216,18 +219,21 @@ class Worker:
         download = file.download
         size = download.remote.size
         file.open_anywhere(self._store, repair=self._repair)
-        if download.item.half and size is not None:
-            borrowed = file.borrow(download.item.half, size, self._check_cancel)
-            if borrowed:
-                place = download.item.half.path
-                why = f"{human_bytes(borrowed)} of it are taken from {place}; its digest decides whether they are right"
-                self._tell(Noticed(download.model, download.name, why))
-        self._shared.discarded(download, file.part.dropped, file.part.dropped_why)
         if size is not None:
             file.part.set_length(size)
+            self._borrow(file, size)
+        self._shared.discarded(download, file.part.dropped, file.part.dropped_why)
         download.opened(file.part)
-        if size is not None:
-            file.start_hasher(self._shared.block_is_bad)
+        file.start_hasher(self._shared.block_is_bad)
+
+    def _borrow(self, file: OpenFile, size: int) -> None:
+        """Take over what another program has left unfinished of the file, if there is anything."""
+        download = file.download
+        half = download.item.half
+        borrowed = file.borrow(half, size, self._check_cancel) if half else 0
+        if half and borrowed:
+            why = f"{human_bytes(borrowed)} of it are taken from {half.path}; its digest decides whether they are right"
+            self._tell(Noticed(download.model, download.name, why))
 
     def _switches_to_order(self, error: OSError) -> bool:
         """Return whether an error of a partial's means that this folder takes writes in order alone. It is told
@@ -244,7 +250,7 @@ class Worker:
         """Return whether the error means that the folder takes writes in order alone; then the file begins anew, in
         order."""
         file = self._files.get(download)
-        if not isinstance(error, OSError) or file is None or file.partial is None or file.is_in_order:
+        if not isinstance(error, OSError) or file is None or not file.is_written_anywhere:
             return False
         if not self._switches_to_order(error):
             return False
@@ -256,17 +262,17 @@ class Worker:
         """Begin anew. No byte of a small file is kept that could be discarded, but its new version may be large."""
         download = file.download
         why = download.rewind_why
-        if file.partial and self._store.writes_in_order and not file.is_in_order:
+        if file.partial is None:
+            download.begin_anew()
+            if not download.small and not download.is_unasked:
+                self._open(file)
+        elif file.is_written_anywhere and self._store.writes_in_order:
             lost = file.drop()
             download.begin_anew()
             self._open(file)
             self._shared.discarded(download, lost, why)
-        elif file.partial:
-            self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
         else:
-            download.begin_anew()
-            if not download.small and not download.is_unasked:
-                self._open(file)
+            self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
         self._is_ready(file)
 
     # Fetch a whole file at once.
@@ -287,9 +293,7 @@ class Worker:
         hasher = new_hasher(algorithm, len(data))
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
-        error = file.why_wrong(print_, data[:LOOKED_AT])
-        if error is None:
-            error = file.why_cut(print_, io.BytesIO(data))
+        error = file.why_wrong(print_, data[:LOOKED_AT]) or file.why_cut(print_, io.BytesIO(data))
         if error:
             self._shared.discarded(download, len(data), error.message)
             raise error
@@ -315,13 +319,14 @@ class Worker:
                 with self._shared.locked() as (schedule, _):
                     schedule.abandon(work, internal_error(fault))
 
-    def _fetch_via_hub(self, file: OpenFile, work: Work, segment: Segment, hub_client: HubClient) -> None:
+    def _fetch_via_hub(self, file: OpenFile, work: Work, segment: Segment) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
         download = file.download
         remote = download.remote
+        assert self._hub_client is not None
         assert remote.hub is not None
         with self._store.scratch_folder(download.model, remote) as folder:
-            path = hub_client.fetch(remote.hub, folder, segment.count)
+            path = self._hub_client.fetch(remote.hub, folder, segment.count)
             stamp = Stamp.of(path.lstat())
             print_ = self._store.fingerprint(path, remote)
             if remote.digest not in (None, print_.digest):
@@ -335,50 +340,57 @@ class Worker:
     def _finish(self, file: OpenFile) -> None:
         """Verify a file whose bytes have all come, and publish it or begin again. Raises `MdlError`, `OSError`."""
         download = file.download
-        partial = file.part
         size = download.remote.size
-        assert size is not None
-        if file.hasher is None:  # its size is known since it ended
-            try:
-                partial.set_length(size)
-            except OSError as refusal:
-                if not self._writes_in_order_after(download, refusal):
-                    raise
-                self._is_ready(file)
-                return
-            file.start_hasher(self._shared.block_is_bad)
+        if file.hasher is None and not self._hash_at_the_end(file):
+            return
         assert file.hasher is not None
         self._tell(Verifying(download.model, download.name, done=file.hasher.done, total=size))
         print_: Fingerprint | None = None
-        error: MdlError | None = None
-        is_cut = False
         try:
             print_ = file.hasher.result(self._check_cancel)
             if print_ is None:
                 self._is_ready(file)  # a block was bad, and is missing again
                 return
-            self._check_as_written(file, print_)
-            error = file.why_wrong_on_disk(print_)
-            if error is None:
-                error = file.why_cut_on_disk(print_)
-                is_cut = error is not None
+            error, may_help = self._verify(file, print_)
         except FileModified as modified:
             error = modified
+            may_help = True
         self._http.cancel.check()
-        came_in_parts = (download.resumed_at > 0 or file.responses > 1) and not file.expected
-        may_help = came_in_parts or is_cut or isinstance(error, FileModified)
-        if isinstance(error, Occupied):
-            may_help = False
         with self._shared.locked() as (schedule, now):
             schedule.decide(download, Verified(error, may_help, download.fetched), now)
-        if print_ and error is None and not download.error:
-            self._publish(file, partial, print_)
+        if print_ and error is None and download.error is None:
+            self._publish(file, file.part, print_)
             return
-        if download.error and error:
-            partial.discard()  # the file failed, and no byte of it is worth keeping
-            self._shared.discarded(download, partial.total, error.message)
+        if error and download.error:
+            file.part.discard()  # the file failed, and no byte of it is worth keeping
+            self._shared.discarded(download, file.part.total, error.message)
         file.expected = ()
         self._is_ready(file)
+
+    def _hash_at_the_end(self, file: OpenFile) -> bool:
+        """Begin to hash a file whose size is known since it ended. Returns whether that is possible: a folder may show
+        only now that it takes writes in order alone. Raises `OSError`."""
+        assert file.download.remote.size is not None
+        try:
+            file.part.set_length(file.download.remote.size)
+        except OSError as refusal:
+            if not self._writes_in_order_after(file.download, refusal):
+                raise
+            self._is_ready(file)
+            return False
+        file.start_hasher(self._shared.block_is_bad)
+        return True
+
+    def _verify(self, file: OpenFile, print_: Fingerprint) -> tuple[MdlError | None, bool]:
+        """Return what is wrong with the bytes of a file, and whether to fetch it once more may help. Raises
+        `FileModified`, `OSError`."""
+        self._check_as_written(file, print_)
+        error = file.why_wrong_on_disk(print_)
+        if error is None:
+            return file.why_cut_on_disk(print_), True
+        if isinstance(error, Occupied) or file.expected:
+            return error, False
+        return error, file.download.resumed_at > 0 or file.responses > 1
 
     def _check_as_written(self, file: OpenFile, print_: Fingerprint) -> None:
         """Raises `FileModified` if another program changed the file while it was written, `OSError`."""
@@ -409,19 +421,17 @@ class Worker:
         return Ready(download.model, download.remote, source, print_, verified, download.seen, stamp)
 
     def _published(self, download: Download, ready: Ready) -> None:
-        file = self._files.get(download)
-        answered_by = file.answered_by if file else ""
-        download.published(ready.fingerprint, ready.verified)
+        source = host_of(self._files[download].answered_by or download.url)
         size = ready.fingerprint.size
+        download.published(ready.fingerprint, ready.verified)
         self._ends(download)
-        source = host_of(answered_by or download.url)
         self._tell(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
 
     def _close(self, file: OpenFile) -> None:
         """Close a file that failed, and report it. The bytes that came are kept."""
         download = file.download
-        error = download.error or NetworkError("not reached")
-        error = error.on(download.remote.label or f"{download.model}/{download.name}")
+        assert download.error is not None
+        error = download.error.on(download.remote.label or f"{download.model}/{download.name}")
         is_kept = download.done and not file.is_in_order
         if not is_kept and error.advice:
             error = error.but(hint=error.advice.removesuffix(KEPT))

@@ -278,7 +278,7 @@ def test_two_repositories_of_a_cache_elsewhere(tmp_path: Path, mdl: Inside) -> N
         assert hub.sent == len(DATA)
 
 
-LOOKS = ["downloader.store.Store.fingerprint", "downloader.store.Store.path_of", "downloader.receipts.receipt_of"]
+LOOKS = ["downloader.store.Store.fingerprint", "downloader.store.Store.path_of", "downloader.receipt_record.receipt_of"]
 
 
 @pytest.mark.parametrize("where", LOOKS)

@@ -25,7 +25,7 @@ from mdl.context import Context
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir
 from mdl.downloader.connection_scaler import Tuning
-from mdl.downloader.receipt_lines import VERSION
+from mdl.downloader.receipt_record import VERSION
 from mdl.downloader.receipts import RECORD, file_key
 from mdl.downloader.stream_hasher import StreamHasher
 from mdl.downloader.transfer import Result
