@@ -14,8 +14,8 @@ import socket
 import sys
 
 import mdl.cli.main
-from mdl.cli.command import loaded
 from mdl.cli.commands import groups
+from mdl.cli.typer_app import loaded
 
 LATE = ("httpx", "mdl.client", "mdl.net.client", "mdl.net.transport", "mdl.ops.get", "mdl.jobs.records", "tomllib")
 """What the commands import when they run; never what reads its settings from the environment meanwhile."""
