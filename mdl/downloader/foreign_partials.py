@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.copy import data_ranges
-from mdl.disk.safe_open import open_for_reading
+from mdl.disk.safe_open import open_for_reading, read_regular
 from mdl.downloader.hub_cache import UNFINISHED
 from mdl.files import HalfFile, LocalFile, RemoteFile
+from mdl.net.ranges import RangeSet
 from mdl.weights.known_formats import BEGINNING, kind_of
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ _NAMES = (
     (r"{name}\.[\w+-]{{8}}\.part", "Firefox, of a name without an extension"),
     (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
 )
-"""How programs call a file until all of it has come, and which."""
+"""How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
+are in a file beside it: see `pieces_there`.)"""
 _NAMELESS = (
     (r"Unconfirmed [0-9]+\.crdownload", "Chrome and its relatives"),
     (r"\.(?:com\.google\.Chrome|org\.chromium\.Chromium|com\.microsoft\.Edge)\.[A-Za-z0-9]{6}", "the same"),
@@ -43,6 +47,13 @@ _NAMELESS = (
 _NAMELESS_PATTERNS = [re.compile(pattern, re.ASCII) for pattern, _ in _NAMELESS]
 _LOCAL_DIR = Path(".cache", "huggingface", "download")
 """Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
+_ARIA2 = ".aria2"
+"""How aria2 calls its control file, beside the unfinished one. The format is in its manual, "Control file": a version,
+a bitfield of the pieces of one length that are complete, then the pieces that are being fetched, each with one of its
+blocks of 16 KiB."""
+_ARIA2_BLOCK = 16 * 1024
+_ARIA2_VERSION = 1
+"""Of its control file: the one in network byte order, which aria2 has written since 2009."""
 
 
 def find_half(
@@ -54,43 +65,37 @@ def find_half(
     if remote.digest is None or remote.size == 0:
         return None
     if half_final and half_final.stamp and half_final.stamp.size:
-        ranges = half_final.written
-        if ranges is None:
-            ranges = ((0, half_final.stamp.size),)
+        ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
         if ranges:
             return HalfFile(final, ranges, is_final=True)
-    digits = remote.digest.hex
-    in_local_dir = _of_hub_client(folder / _LOCAL_DIR / remote.path.text, digits)
-    named = [*_beside(final), *in_local_dir, *in_cache.get(digits, ())]
+    named = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
     return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
 
 
 def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
-    """Return the unfinished file of most bytes among those at these ``places`` that have at most ``size`` bytes."""
-    largest: HalfFile | None = None
-    for place in places:
-        half = _half_at(place, size)
-        if half and (largest is None or half.size > largest.size):
-            largest = half
-    return largest
+    found = [half for place in places if (half := _half_at(place, size))]
+    return max(found, key=lambda half: half.size, default=None)
 
 
 def _half_at(path: Path, size: int | None) -> HalfFile | None:
+    """Return the unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         length = os.fstat(fd).st_size
         ranges = data_ranges(fd)
         is_longer = size is not None and length > size
-        if ranges and not is_longer:
+        if length and ranges and not is_longer:
             return HalfFile(path, tuple(ranges))
     return None
 
 
-def _beside(final: Path) -> list[Path]:
-    """Return the files beside ``final`` whose names tell that they are to become it."""
+def _beside(final: Path) -> Iterator[Path]:
+    """Files beside ``final`` whose names tell that they are to become it."""
+    yield final.with_name(f"{final.name}.download") / final.name  # Safari makes a folder
     parts = {"name": re.escape(final.name), "stem": re.escape(final.stem), "suffix": re.escape(final.suffix)}
     patterns = [re.compile(pattern.format(**parts), re.ASCII) for pattern, _ in _NAMES]
-    of_safari = final.with_name(f"{final.name}.download") / final.name  # which makes a folder
-    return [of_safari, *_matching(final.parent, patterns)]
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in patterns):
+            yield final.with_name(name)
 
 
 def _nameless(final: Path) -> Iterator[Path]:
@@ -98,25 +103,28 @@ def _nameless(final: Path) -> Iterator[Path]:
     kind = kind_of(final.name)
     if kind is None:
         return
-    for place in _matching(final.parent, _NAMELESS_PATTERNS):
-        with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
-            if kind.can_begin_with(os.pread(fd, BEGINNING, 0), os.fstat(fd).st_size):
-                yield place
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in _NAMELESS_PATTERNS):
+            place = final.with_name(name)
+            with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
+                size = os.fstat(fd).st_size
+                if kind.can_begin_with(os.pread(fd, BEGINNING, 0), size):
+                    yield place
 
 
-def _matching(folder: Path, patterns: Sequence[re.Pattern[str]]) -> list[Path]:
-    """Return what in a folder has a name of one of these patterns, sorted; nothing if it cannot be listed."""
-    found: list[Path] = []
+def _names_in(folder: Path) -> list[str]:
     with contextlib.suppress(OSError):
-        for entry in sorted(folder.iterdir()):
-            if any(pattern.fullmatch(entry.name) for pattern in patterns):
-                found.append(entry)
-    return found
+        return sorted(entry.name for entry in folder.iterdir())
+    return []
 
 
-def _of_hub_client(final: Path, digits: str) -> list[Path]:
-    """Return what the hub's client has left unfinished beside ``final`` of the file whose digest has these digits."""
-    return _matching(final.parent, [re.compile(rf".*\.{digits}(\..*)?{re.escape(UNFINISHED)}")])
+def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:
+    assert remote.digest is not None
+    place = (folder / _LOCAL_DIR / remote.path.text).parent
+    with contextlib.suppress(OSError):
+        for entry in sorted(place.iterdir()):
+            if entry.name.endswith(UNFINISHED) and f".{remote.digest.hex}." in entry.name:
+                yield entry
 
 
 def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
@@ -129,11 +137,65 @@ def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
     return found
 
 
+# Which parts of a file were written: aria2 may give it its whole length from the start.
+
+
 def written_ranges(path: Path) -> tuple[tuple[int, int], ...] | None:
-    """Return the ranges of a file that were written, if it has holes: a program may give it its whole length from the
-    start. None if it has none."""
+    """Return the ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else
+    None."""
+    noted = pieces_there(path)
+    if noted is not None:
+        return noted
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         ranges = data_ranges(fd)
         if ranges != [(0, os.fstat(fd).st_size)]:
             return tuple(ranges)
     return None
+
+
+def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
+    """Return the ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one;
+    None if it noted nothing, or nothing that can be read."""
+    try:
+        data = read_regular(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
+        if data is None:
+            return None
+        found = RangeSet()
+        for start, stop in _aria2_ranges(data):
+            found.add(start, stop)
+    except (OSError, struct.error, ValueError):
+        return None
+    return tuple((part.start, part.stop) for part in found)
+
+
+def _aria2_ranges(data: bytes) -> Iterator[tuple[int, int]]:
+    """Raises `struct.error` and `ValueError` for what is no control file."""
+    version, _, hash_length = struct.unpack_from(">HII", data)
+    at = struct.calcsize(">HII") + hash_length
+    piece, total, _, field_length = struct.unpack_from(">IQQI", data, at)
+    at += struct.calcsize(">IQQI")
+    if version != _ARIA2_VERSION or not piece or field_length != (-(-total // piece) + 7) // 8:
+        raise ValueError("no control file of aria2")
+    for number in _bits(data[at : at + field_length]):
+        if number * piece < total:
+            yield number * piece, min(total, (number + 1) * piece)
+    at += field_length
+    (count,) = struct.unpack_from(">I", data, at)
+    at += 4
+    for _ in range(count):
+        number, length, field_length = struct.unpack_from(">III", data, at)
+        at += struct.calcsize(">III")
+        end = number * piece + length
+        for block in _bits(data[at : at + field_length]):
+            start = number * piece + block * _ARIA2_BLOCK
+            if start < min(end, total):
+                yield start, min(start + _ARIA2_BLOCK, end, total)
+        at += field_length
+
+
+def _bits(field: bytes) -> Iterator[int]:
+    """Yield the numbers of the bits that are set, of which the first is the highest one of the first byte."""
+    for place, byte in enumerate(field):
+        for bit in range(8):
+            if byte & (0x80 >> bit):
+                yield place * 8 + bit

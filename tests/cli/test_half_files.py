@@ -4,18 +4,23 @@ moved, changed or overwritten."""
 from __future__ import annotations
 
 import os
+import shutil
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256
-from support.faults import honest
+from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
 from support.hubs import actions, cache_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.polling import until
 from support.shell import Inside, Ran, Shell, done
 
 from mdl.disk.copy import drop_what_was_read
+from mdl.downloader.foreign_partials import pieces_there
 
 SIZE = 40 * MIB
 WEIGHTS = Generated(SIZE, "half")[0:SIZE]
@@ -230,3 +235,68 @@ def test_a_name_that_tells_nothing(shell: Shell, mdl: Inside, into: Path, name: 
     assert ran["bytes_fetched"] == (len(data) - 15 * MIB if is_of_it else len(data))
     assert (into / "m.safetensors").read_bytes() == data
     assert begun.stat().st_size == 15 * MIB
+
+
+PIECE = MIB
+
+
+def control(pieces: set[int], in_flight: dict[int, set[int]], size: int = SIZE) -> bytes:
+    """aria2's control file, as its manual has it: whole pieces, and blocks of 16 KiB of those that are on their way."""
+    field = bytearray(size // PIECE // 8)
+    for number in pieces:
+        field[number // 8] |= 0x80 >> number % 8
+    data = struct.pack(">HII", 1, 0, 0) + struct.pack(">IQQI", PIECE, size, 0, len(field)) + field
+    data += struct.pack(">I", len(in_flight))
+    for number, blocks in in_flight.items():
+        bits = bytearray(8)
+        for block in blocks:
+            bits[block // 8] |= 0x80 >> block % 8
+        data += struct.pack(">III", number, PIECE, len(bits)) + bits
+    return data
+
+
+def test_aria2_notes_what_is_there(shell: Shell, mdl: Inside, into: Path) -> None:
+    """A file whose whole length aria2 has filled with zeros beforehand: its control file tells what came."""
+    have = bytearray(SIZE)
+    have[: 20 * PIECE] = WEIGHTS[: 20 * PIECE]
+    have[30 * PIECE : 39 * PIECE] = WEIGHTS[30 * PIECE : 39 * PIECE]
+    have[39 * PIECE : 39 * PIECE + 32768] = WEIGHTS[39 * PIECE : 39 * PIECE + 32768]
+    write(into / NAME, bytes(have))
+    noted = write(into / f"{NAME}.aria2", control({*range(20), *range(30, 39)}, {39: {0, 1}}))
+    planned = done(get(shell, mdl, into, "-n")).document
+    assert planned["bytes_to_fetch"] == 11 * PIECE - 32768 + len(CONFIG)
+    assert done(get(shell, mdl, into)).document["bytes_fetched"] == 11 * PIECE - 32768 + len(CONFIG)
+    assert (into / NAME).read_bytes() == WEIGHTS
+    assert noted.exists()
+
+
+@pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2 is not installed")
+def test_a_real_aria2(shell: Shell, mdl: Inside, into: Path) -> None:
+    """What a real aria2 left is gone on with, though it had given the file its whole length."""
+    with FaultyServer(stall_in_body(WEIGHTS, HALF)) as server:
+        flags = [
+            "--file-allocation=prealloc",
+            "--auto-save-interval=1",
+            "-x1",
+            "-s1",
+            "-q",
+            "-d",
+            str(into),
+            "-o",
+            NAME,
+        ]
+        with subprocess.Popen(["aria2c", *flags, f"{server.url}/big.dat"]) as aria2:
+            place = into / f"{NAME}.aria2"
+            until(lambda: place.exists() and any(stop > HALF // 2 for _, stop in pieces_there(into / NAME) or ()))
+            aria2.terminate()
+            aria2.wait(30)
+    ran = done(get(shell, mdl, into)).document
+    assert ran["bytes_fetched"] <= SIZE - HALF // 2 + len(CONFIG)
+    assert (into / NAME).read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 8, b"\0\1" + b"\xff" * 40, control({1}, {})[:-6]])
+def test_a_control_file_that_is_none(into: Path, damage: bytes) -> None:
+    """What cannot be read as one tells nothing."""
+    write(into / f"{NAME}.aria2", damage)
+    assert pieces_there(into / NAME) is None
