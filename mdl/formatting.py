@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 from mdl.bounds import MOST_LISTED as MOST_LISTED
@@ -141,6 +142,13 @@ def first_of(lines: Sequence[str], *, most: int = MOST_LISTED) -> list[str]:
     """The first ``lines``, and one that says how many more there are."""
     left = len(lines) - most
     return [*lines[:most], f"and {left:,} more"] if left > 0 else list(lines)
+
+
+def near_hint(name: str, known: Iterable[str], otherwise: str, *, most: int = 1, likeness: float = 0.6) -> str:
+    """A hint at what of ``known`` is near to ``name``, at most so many; ``otherwise`` if nothing is as near as
+    ``likeness``, from 0 to 1."""
+    near = get_close_matches(name, list(known), most, likeness)
+    return f"did you mean {', '.join(near)}?" if near else otherwise
 
 
 def counted(count: int, noun: str) -> str:

@@ -14,12 +14,18 @@ _DAY = 24 * 60
 _SLOWEST = 1000
 _MOST = 366 * 86400.0
 _SPEED_SECONDS = 8.0
+_SENDABLE = re.compile(r"[!-~]+")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def as_text(value: object) -> str:
     """A number of seconds, or of bytes, as a person writes it: no exponent, and no more decimals than are read here."""
     return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def is_sendable(secret: str) -> bool:
+    """Whether a key, a token or a name can stand in a header: one word of visible ASCII."""
+    return _SENDABLE.fullmatch(secret) is not None
 
 
 def total_size(sizes: Iterable[int | None]) -> int | None:

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import textwrap
-from difflib import get_close_matches
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from mdl.cli.main import root
 from mdl.cli.session import Session
 from mdl.cli.usage import usage_error
 from mdl.errors import EXIT_CODES
+from mdl.formatting import near_hint
 
 EXIT_CODES_TOPIC = "exit-codes"
 SCHEMA_TOPIC = "schema"
@@ -83,8 +83,7 @@ def _schema_text(words: list[str]) -> str:
         raise UsageError("a schema has one name", item=" ".join(words), hint="mdl help schema get")
     [name] = words
     if name not in names:
-        near = get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else "'mdl help schema' lists them"
+        hint = near_hint(name, names, "'mdl help schema' lists them")
         raise NotFound("there is no schema of this name", item=name, hint=hint)
     return json.dumps(schemas.schema(name), indent=2)
 

@@ -15,7 +15,7 @@ from mdl.errors import UsageError
 from mdl.net.allowlist import host_of
 from mdl.net.credentials import NETRC, HostCredential, HostTls
 from mdl.toml.table import Table
-from mdl.units import as_meant
+from mdl.units import as_meant, is_sendable
 from mdl.values import value_class
 
 _PLACE = re.compile(r"([a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?", re.IGNORECASE)
@@ -77,7 +77,7 @@ class HostSettings:
             if ":" not in secret:
                 hint = f'[hosts."{self.place}"] sends it as basic authentication'
                 raise UsageError("it is not user:password", item=source, hint=hint)
-        elif not secret.isascii() or not secret.isprintable() or " " in secret:
+        elif not is_sendable(secret):
             raise UsageError("it has characters that cannot be sent", item=source, hint="set it again, in one word")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, unquote
 
 from mdl.errors import UsageError
+from mdl.formatting import near_hint
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import did_you_mean
@@ -191,6 +191,5 @@ def remote_named(name: str, remotes: Mapping[str, RemoteSettings]) -> RemoteSett
     """The remote of that name. Raises `UsageError`, with what is near."""
     if name in remotes:
         return remotes[name]
-    near = get_close_matches(name, remotes, 1)
-    hint = f"did you mean {near[0]}?" if near else "'mdl remote list' shows what there is; config.toml has them"
+    hint = near_hint(name, remotes, "'mdl remote list' shows what there is; config.toml has them")
     raise UsageError("no such remote", item=shown(name)[:100], hint=hint)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_type_hints
@@ -19,6 +18,7 @@ from mdl.disk.copy import RULES
 from mdl.disk.process import split_command
 from mdl.disk.safe_open import read_whole
 from mdl.errors import UsageError
+from mdl.formatting import near_hint
 from mdl.paths import shown
 from mdl.units import Window, as_meant, as_text, is_true, parse_duration, parse_rate, parse_size
 from mdl.values import value_class
@@ -357,12 +357,8 @@ Settings.__doc__ = "\n".join(
 def setting_named(name: str) -> Setting:
     """The setting of that name. Raises `UsageError`, with what is near."""
     if name not in settings_table():
-        near = get_close_matches(name, settings_table(), 1)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else "'mdl config' lists them; [remotes] and [hosts] are edited in config.toml"
-        )
+        hint = "'mdl config' lists them; [remotes] and [hosts] are edited in config.toml"
+        hint = near_hint(name, settings_table(), hint)
         raise UsageError("there is no such setting", item=shown(name)[:100], hint=hint)
     return settings_table()[name]
 

@@ -6,7 +6,6 @@ so it is asked first.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -46,10 +45,10 @@ from mdl.results.base import (
 from mdl.results.links import JobLinks
 from mdl.results.outputs import Output, error_in
 from mdl.sources import SourceContext
+from mdl.units import is_sendable
 
 _CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
 """What answers to a cancel say beside the words for a job that is cancelled."""
-_CAN_BE_SENT = re.compile(r"[!-~]*")
 Missed = Counter[str]
 """Where a job was looked for and not found: the place, and how often it was asked."""
 
@@ -76,7 +75,7 @@ class HttpRemote:
         token = settings.token(context.environ)
         if token:
             self._secrets.add(token.token)
-            if not _CAN_BE_SENT.fullmatch(token.token):
+            if not is_sendable(token.token):
                 why = "the key in it has a character that cannot be sent"
                 hint = "set it again without blanks and line breaks"
                 raise UsageError(why, item=settings.key_variable, hint=hint)

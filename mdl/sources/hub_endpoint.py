@@ -16,12 +16,11 @@ from mdl.bounds import LARGEST_NOTE
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import UsageError
 from mdl.net.allowlist import OriginToken, host_of, is_public, origin_of
-from mdl.units import as_meant, is_true
+from mdl.units import as_meant, is_sendable, is_true
 from mdl.urls import check_server_url
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
-_SENDABLE = re.compile(r"[!-~]+")
 
 
 @value_class
@@ -43,7 +42,7 @@ class Endpoint:
         if first is None:
             return cls(url)
         token, place = first
-        if not _SENDABLE.fullmatch(token):
+        if not is_sendable(token):
             hint = "it must hold the token alone, in one word, without 'Bearer'"
             raise UsageError("the token in it has a character that cannot be sent", item=place, hint=hint)
         return cls(url, token, place)

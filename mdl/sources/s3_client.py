@@ -41,7 +41,7 @@ from mdl.net.http_errors import request_named, server_trouble
 from mdl.net.server_messages import impostor, safe_excerpt
 from mdl.paths import shown
 from mdl.sources import SourceContext
-from mdl.units import as_meant
+from mdl.units import as_meant, is_sendable
 from mdl.urls import check_server_url
 from mdl.values import value_class
 
@@ -393,7 +393,7 @@ def _in_other_region(told: str, item: str) -> UsageError:
 
 def _check_sendable(value: str, variable: str) -> None:
     """Raises `UsageError` if a text from a variable or file cannot stand in a header."""
-    if not (value.isascii() and value.isprintable()) or " " in value:
+    if value and not is_sendable(value):
         hint = "set it again without blanks and line breaks"
         raise UsageError("it has a character that cannot be sent", item=variable, hint=hint)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mdl.errors import UsageError
-from mdl.units import as_meant
+from mdl.units import as_meant, is_sendable
 from mdl.values import value_class
 
 TOKEN_VARIABLE = "MDL_SERVE_TOKEN"
@@ -43,7 +43,7 @@ def token_of(environ: Mapping[str, str], named: str | None) -> str | None:
     hint = f"'openssl rand -hex 24' makes a good one for {variable}"
     if not token:
         raise UsageError("the variable of the token is not set", item=variable, hint=hint)
-    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+    if len(token) < _SHORTEST_TOKEN or not is_sendable(token):
         why = f"a token has at least {_SHORTEST_TOKEN} letters and digits, and no blank"
         raise UsageError(why, item=variable, hint=hint)
     return token
