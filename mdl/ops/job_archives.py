@@ -19,10 +19,10 @@ from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.ops.get import GetRequest, get
-from mdl.ops.job_files import FetchRequest, JobFiles, origin_of, picking, source_of
+from mdl.ops.job_files import FetchRequest, JobFiles, origin_of, picked, picking, source_of
 from mdl.ops.report import kept_and_refused, model_report, report_of
 from mdl.ops.unpack import UnpackRequest, unpack
-from mdl.paths import RelPath, matching, refuse_twins
+from mdl.paths import RelPath, refuse_twins
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 from mdl.results.base import JobOrigin, JobSource
@@ -152,13 +152,10 @@ class ArchiveFetch:
         may_have_changed = self.request.allow_running and archive.size is None and not job.is_archived
         if not members or self.request.force or may_have_changed:
             return False
-        names = {file.path.text for file in members}
-        unwanted = matching(names, job.exclude)
-        if job.include:
-            unwanted |= names - matching(names, job.include)
-        if not self._are_here(job.model.name, [file for file in members if file.path.text not in unwanted]):
+        wanted = picked((file.path.text for file in members), job.include, job.exclude)
+        if not self._are_here(job.model.name, [file for file in members if file.path.text in wanted]):
             return False
-        was_unpacked = any(file.url == archive.url for file in members)
+        was_unpacked = archive.url in [file.url for file in members]
         if not self.request.keep_archive or not was_unpacked:
             return True
         remote = origin_of(job.model).remote

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.run import Run
 from mdl.values import value_class
 
+_ONLY_TO_RESUME = tuple(f"*/{glob}" for glob in RESUME_GLOBS)
+"""Globs of what only a resumed training reads, in whichever folder."""
 _SOME = 1
 """Bytes of a file whose size is not known: it is not empty."""
 
@@ -105,32 +107,31 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
         return JobFiles(model, tuple(listed), (), model.include, model.exclude, is_archived=True)
     chosen = choose(model, listed, context)
     is_chosen = len(chosen) < len(listed)
-    names = {file.path.text for file in chosen}
-    wanted = names
-    picks_members = False
-    if model.include:
-        wanted = matching(names, model.include)
-        picks_members = not wanted  # no file of the job itself is meant, so the patterns are for members of archives
-    if picks_members:
-        wanted = names
-    wanted = wanted - matching(names, model.exclude)
-    archives = []
-    others = []
-    has_archive = False
-    for file in chosen:
-        is_archive = may_be_archive(file.path.name)
-        has_archive = has_archive or is_archive
-        if file.path.text not in wanted:
-            continue
-        if is_archive:
-            archives.append(_versioned(file))
-        elif not picks_members:
-            others.append(file)
-    if not has_archive:
+    archive_names = {file.path.text for file in chosen if may_be_archive(file.path.name)}
+    if not archive_names:
         source.keep(origin, chosen)
         return JobFiles(model, (), tuple(chosen), is_chosen=is_chosen)
-    include = model.include if picks_members else ()
+    names = {file.path.text for file in chosen}
+    include: tuple[str, ...] = ()
+    wanted = picked(names, model.include, model.exclude)
+    if model.include and not matching(names, model.include):
+        include = model.include  # no file of the job itself is meant, so the patterns are for members of archives
+        wanted = picked(archive_names, (), model.exclude)
+    archives = []
+    others = []
+    for file in chosen:
+        name = file.path.text
+        if name in wanted and name in archive_names:
+            archives.append(_versioned(file))
+        elif name in wanted:
+            others.append(file)
     return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
+
+
+def picked(names: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> set[str]:
+    """Return those of some names that the patterns of a request leave."""
+    wanted = matching(names, include) if include else set(names)
+    return wanted - matching(wanted, exclude)
 
 
 def _versioned(archive: RemoteFile) -> RemoteFile:
@@ -196,18 +197,13 @@ def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
 
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
-    run = _run(model, files, context)
-    others = _other_checkpoints(run)
+    others = _other_checkpoints(_run(model, files, context))
     left_out = {entry.path for checkpoint in others for entry in checkpoint.entries}
-    for checkpoint in run.checkpoints:
-        for entry in checkpoint.entries:
-            if matches(checkpoint.relative(entry), RESUME_GLOBS):
-                left_out.add(entry.path)
     chosen = []
     left = []
     for file in files:
         name = file.path.text
-        is_left = name in left_out or matches(file.path.name, RESUME_GLOBS)
+        is_left = name in left_out or matches(f"/{name}", _ONLY_TO_RESUME)
         if is_left and not is_archive_name(name):
             left.append(file)
         else:
@@ -217,8 +213,8 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
     if left:
         size = human_bytes(sum(file.size or 0 for file in left))
         what = f"{counted(len(others), 'checkpoint')} and what" if others else "what"
-        told = f"left out: {counted(len(left), 'file')}, {size}: {what} only a resumed training reads; --all takes all"
-        context.on_event(Noticed(model.name, message=told))
+        what = f"left out: {counted(len(left), 'file')}, {size}: {what} only a resumed training reads"
+        context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
     return chosen
 
 

@@ -338,15 +338,20 @@ def _version(place: ReleaseDir, history: History, version: str) -> ReleaseVersio
         state = "previous"
     elif version == history.active:
         state = "current"
-    switches = [switch for switch in history.switches if switch.after == version]
-    releases_of_it = [switch.time for switch in switches if switch.why == "release"]
+    served_at = None
+    released_at = None
+    for switch in history.switches:
+        if switch.after == version:
+            served_at = switch.time
+            if switch.why == "release":
+                released_at = released_at or switch.time
     manifest = place.manifest(version)
     return ReleaseVersion(
         version,
         place.path_of(version),
         state,
-        released_at=releases_of_it[0] if releases_of_it else None,
-        served_at=switches[-1].time if switches else None,
+        released_at=released_at,
+        served_at=served_at,
         files=len(manifest.files) if manifest else None,
         bytes=manifest.size if manifest else None,
         is_complete=manifest is not None and not place.first_missing(version, manifest),

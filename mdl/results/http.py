@@ -193,14 +193,14 @@ class HttpRemote:
         """
         facts = answer if isinstance(answer, dict) else {}
         word = str(facts.get("status") or "").lower()
-        if facts.get("error") or facts.get("success") is False:
-            is_cancelled = False
-        elif facts.get("success") is True:
-            is_cancelled = True
-        elif word:
+        success = facts.get("success")
+        is_cancelled = unless_told or bool(facts.get("message"))
+        if word:
             is_cancelled = word in _CANCELLED or status_of(word) == "cancelled"
-        else:
-            is_cancelled = unless_told or bool(facts.get("message"))
+        if isinstance(success, bool):
+            is_cancelled = success
+        if facts.get("error"):
+            is_cancelled = False
         if not is_cancelled:
             why = self.words(facts) or shown(word)[:40] or "it does not say why"
             raise self.not_cancelled(job, why)

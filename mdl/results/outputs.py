@@ -9,7 +9,7 @@ import mimetypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mdl.bounds import LONGEST_TEXT, OutOfBounds, parse_integer, parse_json
@@ -149,19 +149,17 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
-    chosen = list(files)
-    missing = "no file"
-    if logs:
-        chosen = [file for file in files if _is_log(file.path)]
-        missing = "no log"
-    elif not everything:
-        chosen = [file for file in files if not _is_beside(file.path)] or chosen
+    missing = "log" if logs else "file"
+    role = "log" if logs else "result"
+    chosen = [file for file in files if _role_of(file.path) == role]
+    if not logs and (everything or not chosen):
+        chosen = list(files)
     if checkpoint and checkpoint not in CHOICES:
         chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
-        missing = f"no checkpoint {shown(checkpoint)!r}"
+        missing = f"checkpoint {shown(checkpoint)!r}"
     if not chosen:
         names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
-        raise NotFound(f"{missing} is among its results", hint=f"available: {names}")
+        raise NotFound(f"no {missing} is among its results", hint=f"available: {names}")
     return chosen
 
 
@@ -184,14 +182,13 @@ def litter_note(litter: Sequence[File]) -> str:
     return f"not fetched: {named}, {size}, left by file systems and file managers; --all fetches them"
 
 
-def _is_log(path: RelPath) -> bool:
-    return path.text.lower().startswith("logs/") or is_log(path.name.lower())
-
-
-def _is_beside(path: RelPath) -> bool:
-    """Tell whether it is a log or a picture, which lie beside the results."""
+def _role_of(path: RelPath) -> Literal["log", "picture", "result"]:
     lower = path.text.lower()
-    return _is_log(path) or lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE)
+    if lower.startswith("logs/") or is_log(path.name.lower()):
+        return "log"
+    if lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE):
+        return "picture"
+    return "result"
 
 
 def _is_of(path: RelPath, checkpoint: str) -> bool:

@@ -381,12 +381,11 @@ def _state_of(answer: Mapping[str, Any]) -> str:
 
 def _error_of(output: Any) -> Any:
     """Return what a worker's output says in place of a result; nothing if it is one."""
-    if not isinstance(output, dict):
-        return None
-    status = output.get("status")
+    facts = output if isinstance(output, dict) else {}
+    status = facts.get("status")
     if status in ("not_found", "error"):
-        return output.get("error") or output.get("message") or status
-    return None if status else output.get("error")
+        return facts.get("error") or facts.get("message") or status
+    return None if status else facts.get("error")
 
 
 def _no_result(item: str) -> NoResult:
@@ -427,16 +426,19 @@ def items_of(answer: Any, job: str) -> list[Any]:
 def keyed_outputs(answer: Any, job: str) -> list[Output]:
     """Return the files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for
     one by one. Raises `Unsafe` for a key that leaves the folder."""
-    lists = answer if isinstance(answer, dict) else {_KEY_LISTS[0]: answer}
-    rows = next((lists[key] for key in _KEY_LISTS if key in lists), None)
+    rows = answer
+    if isinstance(answer, dict):
+        lists = [answer[key] for key in _KEY_LISTS if key in answer]
+        rows = lists[0] if lists else None
     if not isinstance(rows, list):
         return []
     outputs = []
     for row in rows:
         facts = row if isinstance(row, dict) else {"key": row}
         key = first_text(facts, _KEYS)
-        if key and not key.endswith("/"):
-            below = key.rpartition(f"results/{job}/")[2] or key
-            outputs.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
+        if not key or key.endswith("/"):
+            continue
+        below = key.rpartition(f"results/{job}/")[2] or key
+        outputs.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
     refuse_twins(output.path for output in outputs)
     return outputs

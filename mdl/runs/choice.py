@@ -75,16 +75,13 @@ def _furthest(rows: Sequence[Checkpoint]) -> Chosen:
 def best_of(rows: Sequence[Checkpoint], recorded: str) -> Chosen:
     """Return the best of some checkpoints: the one that the trainer ``recorded`` by its name, else the only one whose
     name says so."""
-    if recorded:
-        named = [row for row in rows if row.name == recorded]
-        if not named:
-            return None, f"{recorded} is recorded as best and is gone"
-        if not named[-1].complete:
-            return None, f"{recorded} is recorded as best and is not complete"
-        return named[-1], ""
     called_best = [row for row in rows if row.says_best]
+    missing = UNRECORDED
+    if recorded:
+        called_best = [row for row in rows if row.name == recorded]
+        missing = f"{recorded} is recorded as best and is gone"
     if not called_best:
-        return None, UNRECORDED
+        return None, missing
     whole = [row for row in called_best if row.complete]
     if not whole:
         return None, f"{called_best[-1].name} is not complete"

@@ -197,12 +197,12 @@ def _without_folder(found: Found, base: str, folder: str) -> Found:
 def _merged(outer: Found, inner: Found) -> Found:
     """The rows of a folder, and before its finished model those of a folder in it. The outer trainer recorded the best
     if it saved more than a finished model."""
-    if not outer.checkpoints:
-        return inner
     names = {row.name for row in outer.checkpoints}
     inside = [row for row in inner.checkpoints if row.name not in names]
-    rows = [row for row in outer.checkpoints if row.name != FINAL]
-    finals = [row for row in outer.checkpoints if row.name == FINAL]
+    rows = list(outer.checkpoints)
+    finals = []
+    if rows and rows[-1].name == FINAL:
+        finals = [rows.pop()]
     recorded_by = outer if rows else inner
     return replace(recorded_by, checkpoints=(*rows, *inside, *finals))
 
@@ -217,23 +217,26 @@ def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[list[Entr
     for files in loose:
         path = _child_of(common, files[0].path)
         candidates[path] = _candidate(tree, path, files)
+    large = _counted(runs)
     for run in runs:
         path = _child_of(common, run.path)
         candidates[path] = _candidate(tree, path, [])
-    large = [run for run in runs if run.count > 1]
-    for run in large:
-        candidates.pop(_child_of(common, run.path), None)
+    for path, _ in large:
+        candidates.pop(_child_of(common, path), None)
     rows = tuple(named_apart([candidates[path] for path in sorted(candidates)]))
-    layouts = {run.found.layout for run in runs}
-    layout = PLAIN.name
-    if len(layouts) == 1 and not loose:
-        layout = layouts.pop()
-    note = f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
-    if runs:
-        small = [(path, 1) for path in sorted(candidates)]
-        named = [f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in (*_counted(large), *small)]
-        note = f"this folder holds several runs: {listed(named, most=_MOST_RUNS)}"
-    return Run(name, tree, layout, rows, note, _counted(large), note, is_recognised=False)
+    layouts = {run.found.layout for run in runs} | {PLAIN.name for _ in loose}
+    layout = layouts.pop() if len(layouts) == 1 else PLAIN.name
+    note = _several_note(large, sorted(candidates)) if runs else f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
+    return Run(name, tree, layout, rows, note, large, note, is_recognised=False)
+
+
+def _several_note(large: Iterable[tuple[str, int]], small: Iterable[str]) -> str:
+    """Return that a folder holds several runs: the large ones with the number of their checkpoints, and those of one
+    checkpoint."""
+    named = []
+    for path, count in (*large, *((path, 1) for path in small)):
+        named.append(f"{shown(path)} ({counted(count, 'checkpoint')})")
+    return f"this folder holds several runs: {listed(named, most=_MOST_RUNS)}"
 
 
 def _candidate(tree: Tree, path: str, files: list[Entry]) -> Checkpoint:
