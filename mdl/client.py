@@ -365,13 +365,12 @@ class Client:
     def labels(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, str]:
         """The names of models as people write them, ``org/repo`` for a repository of the hub, by what mdl calls them.
         Of a model that no catalog names, the receipts say where it comes from."""
-        from mdl.local.on_disk import model_of
+        from mdl.local.from_receipts import has_source, model_of
 
         receipts = self.stores.open(models, into).receipts
         labels: dict[str, str] = {}
         for model in models:
-            is_known = bool(model.sources or model.files)
-            described = model if is_known else model_of(model.name, receipts.of_model(model.name))
+            described = model if has_source(model) else model_of(model.name, receipts.of_model(model.name))
             labels[model.name] = described.label
         return labels
 

@@ -75,7 +75,7 @@ class ModelFinder:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`
         with a hint that names what is near."""
-        from mdl.local.on_disk import at_its_hub, model_of
+        from mdl.local.from_receipts import at_its_hub, model_of
 
         receipts = self._stores.open().receipts
         try:
@@ -142,7 +142,7 @@ class ModelFinder:
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
         """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
         their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
-        from mdl.ops.outdated import by_receipts
+        from mdl.local.from_receipts import model_to_ask
 
         if self._config.is_offline:
             hint = online_hint(self._config.offline_by)
@@ -152,7 +152,8 @@ class ModelFinder:
         resolver = self._resolver_of(store)
         receipts = store.receipts
         return [
-            by_receipts(model, receipts.in_order(model.name), receipts.wanted(model.name), resolver) for model in models
+            model_to_ask(model, receipts.in_order(model.name), receipts.wanted(model.name), resolver)
+            for model in models
         ]
 
     def locked(self, targets: Targets | None = None) -> list[Model]:

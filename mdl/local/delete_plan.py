@@ -17,14 +17,12 @@ from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
 from mdl.formatting import spelled
+from mdl.local.from_receipts import hub_origins, meant_paths, of_hubs
 from mdl.local.on_disk import (
     SHORT_COMMIT,
     CacheEntry,
     Known,
-    hub_origins,
-    meant_paths,
     model_on_disk,
-    of_hubs,
     partials_of,
     repo_on_disk,
 )

@@ -13,7 +13,8 @@ from mdl.disk.safe_open import names_below
 from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
-from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, model_of, repos_on_disk
+from mdl.local.from_receipts import model_of
+from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
 from mdl.local.status import FileStatus, ModelStatus, Status, status_by_receipts, status_of
 from mdl.sources import Origin
 from mdl.values import value_class

@@ -29,8 +29,9 @@ from mdl.files import LocalFile, Receipt, Stamp
 from mdl.hashing import Digest
 from mdl.local.delete import prune
 from mdl.local.delete_plan import KeptFile
+from mdl.local.from_receipts import hub_origins, of_hubs
 from mdl.local.hash_progress import ReadingProgress
-from mdl.local.on_disk import Known, hub_origins, model_on_disk, of_hubs, partials_of
+from mdl.local.on_disk import Known, model_on_disk, partials_of
 from mdl.paths import RelPath
 from mdl.reports import BaseReport, no_space
 from mdl.sources.hub_listing import Listings

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish
 from mdl.disk.safe_open import is_own_folder, names_below
@@ -21,8 +21,9 @@ from mdl.downloader.partial_folders import key_of
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
+from mdl.local.from_receipts import hub_origins, of_hubs
 from mdl.paths import RelPath
-from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
 Known = Callable[[Store, Model], Sequence[RemoteFile]]
@@ -279,74 +280,3 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
         if of_origin:
             files += narrow(of_origin, model.include, model.exclude, origin.label)
     return files
-
-
-# What receipts and references tell of a model.
-
-
-def of_hubs(receipts: Iterable[Receipt]) -> Iterator[tuple[HubFile, Receipt]]:
-    """The receipts of files that came from a hub, with the files there."""
-    for receipt in receipts:
-        if receipt.hub is not None:
-            yield receipt.hub, receipt
-
-
-def hub_origins(model: Model) -> list[HubOrigin]:
-    """The repositories of the hub that a model comes from."""
-    return [origin for origin in model.sources if isinstance(origin, HubOrigin)]
-
-
-def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> set[str]:
-    """Return those of the ``paths`` in a model's folder that it means: all of them, unless it is a reference to a
-    part of a repository, to a revision, which the ``receipts`` tell by path, or to one URL."""
-    if model.origin != COMMAND_LINE:
-        return set(paths)
-    meant = {file.path.text for file in model.files}
-    for origin in model.sources:
-        if not isinstance(origin, HubOrigin):
-            meant.update(paths)
-        elif origin.revision is None:
-            meant.update(part_of(origin, paths))
-        else:
-            meant.update(part_of(origin, _of_revision(origin.revision, paths, receipts)))
-    return meant
-
-
-def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
-    of_revision: list[str] = []
-    for path in paths:
-        hub = receipts[path].hub if path in receipts else None
-        if hub is not None and revision in (hub.branch, hub.revision):
-            of_revision.append(path)
-    return of_revision
-
-
-def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
-    """Make a model that no catalog names from its receipts."""
-    origins: dict[HubOrigin, None] = {}
-    for hub, _ in of_hubs(receipts):
-        revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
-        origins[HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)] = None
-    sources = tuple(origins)
-    if sources:
-        return Model(name, title=name, kind=sources[0].kind, sources=sources)
-    files: list[CatalogFile] = []
-    for receipt in receipts:
-        stated = CatalogFile(
-            receipt.path, receipt.url, size=receipt.stamp.size, digest=receipt.digest, vouched_by=receipt.vouched_by
-        )
-        files.append(stated)
-    return Model(name, title=name, files=tuple(files))
-
-
-def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
-    """A model that a reference named, with the hub that its files here came from, if that is one and known. It may be
-    another one than the hub in use."""
-    endpoints = {hub.endpoint for hub, _ in of_hubs(receipts)}
-    if len(endpoints) != 1:
-        return model
-    [endpoint] = endpoints
-    sources = []
-    for source in model.sources:
-        sources.append(replace(source, endpoint=endpoint) if isinstance(source, HubOrigin) else source)
-    return replace(model, sources=tuple(sources))

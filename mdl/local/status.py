@@ -20,7 +20,7 @@ from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.hashing import Fingerprint
-from mdl.local.on_disk import hub_origins, meant_paths
+from mdl.local.from_receipts import hub_origins, meant_paths
 from mdl.paths import RelPath
 from mdl.values import value_class
 from mdl.weights.pickles import head_of, runs_code

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mdl.catalog.choice_of_weights import choose
 from mdl.catalog.lock import Lock
-from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolved, Resolver
 from mdl.context import Context
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
-from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
+from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import utc_time
+from mdl.local.from_receipts import has_source
 from mdl.reports import BaseReport
-from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
 State = Literal["current", "outdated", "pinned", "missing", "unknown", "failed"]
 Change = Literal["new", "changed", "missing", "partial", "edited", "unread"]
-_ASKABLE = ("http://", "https://", "s3://")
 
 
 @value_class
@@ -108,7 +105,7 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedR
     The ``context`` must resolve past the lock. What cannot be asked is in the report. Raises `StateError`,
     `StorageError`, `Cancelled`.
     """
-    asked = [model for model in models if _has_source(model)]
+    asked = [model for model in models if has_source(model)]
     answers: dict[str, Resolved | MdlError] = {}
     for model, answer in zip(asked, context.resolver.resolve_all(asked), strict=True):
         answers[model.name] = answer
@@ -209,10 +206,6 @@ def is_pinned(model: Model, resolver: Resolver) -> bool:
     return not _followed_branches(model, resolver)
 
 
-def _has_source(model: Model) -> bool:
-    return bool(model.sources or model.files)
-
-
 def _followed_branches(model: Model, resolver: Resolver) -> list[str]:
     """The branch of each source that can move; '' for one that has none."""
     origins = list(model.sources)
@@ -226,41 +219,3 @@ def _followed_branches(model: Model, resolver: Resolver) -> list[str]:
         if not is_at_commit:
             branches.append(origin.branch)
     return branches
-
-
-def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str], resolver: Resolver) -> Model:
-    """A model that no catalog has, with the source that its receipts name; as it is if they name none.
-
-    Of a repository of which only a part was fetched, only that part is wanted, and what the last download left: the
-    paths ``wanted``. A URL with a query was not kept whole, so it cannot be asked again.
-    """
-    if _has_source(model) or not receipts:
-        return model
-    last = receipts[-1].hub
-    if last is not None:
-        paths = {receipt.hub.path for receipt in receipts if receipt.hub}
-        return _of_repository(model, last, paths | wanted, resolver)
-    files = []
-    for receipt in receipts:
-        if receipt.asked or not receipt.url.startswith(_ASKABLE):
-            return model
-        files.append(CatalogFile(receipt.path, receipt.url))
-    return replace(model, files=tuple(files))
-
-
-def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resolver) -> Model:
-    """The model with the repository of its ``last`` file as its source: all of it if its usual files are all among
-    ``paths``, else these alone."""
-    revision: str | None = last.branch or last.revision
-    if last.branch == "main":
-        revision = None
-    origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
-    listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or []
-    include = tuple(glob.escape(path) for path in sorted(paths))
-    if origin.is_model_repository:
-        usual = choose(listed)
-        if listed and paths.issuperset(file.path.text for file in usual.files):
-            include = ("*",) if usual.quantisations else ()  # nobody has to choose: all of them are here
-    elif listed and paths.issuperset(file.path.text for file in listed):
-        include = ()
-    return replace(model, sources=(origin,), include=include)

@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk.safe_open import make_private_dir
 from mdl.downloader.layouts import HubCache
 from mdl.downloader.receipts import file_key
@@ -14,10 +13,7 @@ from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp
 from mdl.hashing import Digest
 from mdl.local.on_disk import (
-    at_its_hub,
     foreign_entries,
-    meant_paths,
-    model_of,
     model_on_disk,
     partials_of,
     repo_on_disk,
@@ -77,35 +73,6 @@ def test_a_repository_of_the_cache(tmp_path: Path) -> None:
     assert {one.model for one in entries[COMMIT, "own.bin"].receipts} == {"a", "b"}
     assert (entries[COMMIT, "lost"].file, len(entries[COMMIT, "lost"].receipts)) == (None, 1)
     assert {file.path for file in cached.strangers} == {"linked.bin", "strange.bin"}
-
-
-def test_what_a_reference_means() -> None:
-    """A reference with a revision means what the receipts say is of it; one with a path means what is below it; a name
-    means everything."""
-    receipts = {"x/a": receipt("m", "x/a", COMMIT), "x/b": receipt("m", "x/b", OLDER), "c": receipt("m", "c", COMMIT)}
-    paths = [*receipts, "x/stranger"]
-
-    def meant(origin: str, **part: str) -> set[str]:
-        model = Model("m", sources=(HubOrigin("org/m", **part),), origin=origin)  # type: ignore[arg-type]
-        return meant_paths(model, paths, receipts)
-
-    assert meant(COMMAND_LINE) == set(paths)
-    assert meant(COMMAND_LINE, revision=COMMIT) == {"x/a", "c"}
-    assert meant(COMMAND_LINE, subpath="x") == {"x/a", "x/b", "x/stranger"}
-    assert meant(COMMAND_LINE, revision=OLDER, subpath="x") == {"x/b"}
-    assert meant("catalog.toml", revision=COMMIT) == set(paths)
-
-
-def test_a_model_that_only_receipts_tell_of() -> None:
-    """Its sources are those of the receipts; without a hub they are its files. A reference means their hub, if it is
-    one."""
-    at_hub = [receipt("org--m", "a", COMMIT, endpoint="https://hub"), receipt("org--m", "b", COMMIT)]
-    assert [str(origin) for origin in model_of("org--m", at_hub[:1]).sources] == [f"hf:org/m@{COMMIT}"]
-    assert model_of("org--m", at_hub[:1]).label == "org/m"
-    assert [file.path.text for file in model_of("n", [receipt("n", "a")]).files] == ["a"]
-    model = Model("org--m", sources=(HubOrigin("org/m"),))
-    [origin] = at_its_hub(model, at_hub[:1]).sources
-    assert (origin, at_its_hub(model, at_hub)) == (HubOrigin("org/m", endpoint="https://hub"), model)
 
 
 def test_unfinished_downloads(tmp_path: Path) -> None:

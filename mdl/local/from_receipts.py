@@ -1,0 +1,131 @@
+"""What receipts and references tell of a model: where its files came from, and which of them somebody means.
+
+A model that no catalog names is made of its receipts here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from mdl.catalog.choice_of_weights import choose
+from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.catalog.resolver import Resolver
+from mdl.downloader.hub_cache import part_of
+from mdl.files import HubFile, Receipt
+from mdl.sources.hub_origin import HubOrigin, is_pinned
+
+_ASKABLE = ("http://", "https://", "s3://")
+
+
+def has_source(model: Model) -> bool:
+    """Tell whether a model says where its files come from."""
+    return bool(model.sources or model.files)
+
+
+def of_hubs(receipts: Iterable[Receipt]) -> Iterator[tuple[HubFile, Receipt]]:
+    """The receipts of files that came from a hub, with the files there."""
+    for receipt in receipts:
+        if receipt.hub is not None:
+            yield receipt.hub, receipt
+
+
+def hub_origins(model: Model) -> list[HubOrigin]:
+    """The repositories of the hub that a model comes from."""
+    return [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+
+
+def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> set[str]:
+    """Return those of the ``paths`` in a model's folder that it means: all of them, unless it is a reference to a
+    part of a repository, to a revision, which the ``receipts`` tell by path, or to one URL."""
+    if model.origin != COMMAND_LINE:
+        return set(paths)
+    meant = {file.path.text for file in model.files}
+    for origin in model.sources:
+        if not isinstance(origin, HubOrigin):
+            meant.update(paths)
+        elif origin.revision is None:
+            meant.update(part_of(origin, paths))
+        else:
+            meant.update(part_of(origin, _of_revision(origin.revision, paths, receipts)))
+    return meant
+
+
+def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
+    of_revision: list[str] = []
+    for path in paths:
+        hub = receipts[path].hub if path in receipts else None
+        if hub is not None and revision in (hub.branch, hub.revision):
+            of_revision.append(path)
+    return of_revision
+
+
+def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
+    """Make a model that no catalog names from its receipts."""
+    origins: dict[HubOrigin, None] = {}
+    for hub, _ in of_hubs(receipts):
+        revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
+        origins[HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)] = None
+    sources = tuple(origins)
+    if sources:
+        return Model(name, title=name, kind=sources[0].kind, sources=sources)
+    files: list[CatalogFile] = []
+    for receipt in receipts:
+        stated = CatalogFile(
+            receipt.path, receipt.url, size=receipt.stamp.size, digest=receipt.digest, vouched_by=receipt.vouched_by
+        )
+        files.append(stated)
+    return Model(name, title=name, files=tuple(files))
+
+
+def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
+    """A model that a reference named, with the hub that its files here came from, if that is one and known. It may be
+    another one than the hub in use."""
+    endpoints = {hub.endpoint for hub, _ in of_hubs(receipts)}
+    if len(endpoints) != 1:
+        return model
+    [endpoint] = endpoints
+    sources = []
+    for source in model.sources:
+        sources.append(replace(source, endpoint=endpoint) if isinstance(source, HubOrigin) else source)
+    return replace(model, sources=tuple(sources))
+
+
+def model_to_ask(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str], resolver: Resolver) -> Model:
+    """Return a model with a source that can be asked for what is newest: if it has none, the one that its receipts
+    name; as it is if they name none.
+
+    Of a repository of which only a part was fetched, only that part is wanted, and what the last download left: the
+    paths ``wanted``. A URL with a query was not kept whole, so it cannot be asked again.
+    """
+    if has_source(model) or not receipts:
+        return model
+    last = receipts[-1].hub
+    if last is not None:
+        paths = {receipt.hub.path for receipt in receipts if receipt.hub}
+        return _of_repository(model, last, paths | wanted, resolver)
+    files = []
+    for receipt in receipts:
+        if receipt.asked or not receipt.url.startswith(_ASKABLE):
+            return model
+        files.append(CatalogFile(receipt.path, receipt.url))
+    return replace(model, files=tuple(files))
+
+
+def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resolver) -> Model:
+    """The model with the repository of its ``last`` file as its source: all of it if its usual files are all among
+    ``paths``, else these alone."""
+    revision: str | None = last.branch or last.revision
+    if last.branch == "main":
+        revision = None
+    origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
+    listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or []
+    include = tuple(glob.escape(path) for path in sorted(paths))
+    if origin.is_model_repository:
+        usual = choose(listed)
+        if listed and paths.issuperset(file.path.text for file in usual.files):
+            include = ("*",) if usual.quantisations else ()  # nobody has to choose: all of them are here
+    elif listed and paths.issuperset(file.path.text for file in listed):
+        include = ()
+    return replace(model, sources=(origin,), include=include)
