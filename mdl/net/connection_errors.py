@@ -90,13 +90,11 @@ def tls_error(
     is_alert = "ALERT" in reason or reason.startswith("TLSV1_")
     if reason.endswith(_PASSING) or (is_open and not is_alert):
         return NetworkError(f"{host}: {cause}", hint=AGAIN)
-    is_of_certificate = reason.endswith(_OF_A_CERTIFICATE)
-    is_wanted = isinstance(cause, CertificateWanted) or (is_open and is_of_certificate)
-    if certificate and (is_wanted or is_of_certificate):
+    if isinstance(cause, CertificateWanted) or reason.endswith(_OF_A_CERTIFICATE):
+        if not certificate:
+            return certificate_wanted(url, str(cause))
         hint = f'check cert and key of [hosts."{place}"] in config.toml: the host may want another one'
         return TlsError(f"{host} does not accept the client certificate {certificate}: {cause}", hint=hint)
-    if is_wanted:
-        return certificate_wanted(url, str(cause))
     if is_alert:
         hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
         return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)

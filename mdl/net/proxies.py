@@ -186,6 +186,5 @@ def _matches(pattern: str, host: str) -> bool:
 def _variable(name: str, environ: Mapping[str, str]) -> str:
     """Return the name under which the variable is set: in small letters it wins, also if it is empty there. A server
     that runs CGI programs sets HTTP_PROXY from a header of the client, so it does not count there (httpoxy)."""
-    if name in environ or (name == "http_proxy" and "REQUEST_METHOD" in environ):
-        return name
-    return next((key for key in environ if key.lower() == name), name.upper())
+    is_of_a_client = name == "http_proxy" and "REQUEST_METHOD" in environ
+    return name if name in environ or is_of_a_client else name.upper()

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urljoin, urlsplit
 
 from mdl.errors import ProtocolError, Unsafe, UsageError
-from mdl.net.allowlist import DEFAULT_PORTS, host_of
+from mdl.net.allowlist import host_of
 from mdl.paths import shown
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
 def redirect_target(headers: Mapping[str, str], current: str) -> str:
-    """Return the URL that a redirect from ``current`` leads to. ``headers`` are its own, with lower-case keys.
+    """Return the URL that a redirect from ``current`` leads to, which the allow-list has yet to check. ``headers`` are
+    its own, with lower-case keys.
 
     Raises `Unsafe`, `ProtocolError`, and `UsageError` if a bucket is in another region: S3 names the region then, and
     no URL.
@@ -25,9 +25,6 @@ def redirect_target(headers: Mapping[str, str], current: str) -> str:
     region = headers.get("x-amz-bucket-region", "")
     if region and not location:
         raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
-    scheme = _SCHEME.match(location)
-    if scheme and scheme[1].lower() not in DEFAULT_PORTS:
-        raise Unsafe(f"refused: {host} redirects to a {scheme[1].lower()}: URL", item=host)
     if not location or _UNUSABLE.search(location):
         raise ProtocolError(f"{host} redirects without a usable Location")
     if location.startswith("//") and not urlsplit(location).netloc:

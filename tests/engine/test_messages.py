@@ -24,7 +24,7 @@ FAULTS: dict[str, tuple[Handler, int, str, str]] = {
     "heavy headers": (faults.many_headers(DATA, count=1, length=2**21), 6, "PROTO", "HTTP"),
     "no HTTP": (faults.garbage_status(DATA), 6, "PROTO", "HTTP"),
     "loop": (faults.loop(), 5, "NET", "more than 10 redirects"),
-    "a file: URL": (faults.redirects("file:///etc/passwd"), 11, "UNSAFE", "redirects to a file: URL"),
+    "a file: URL": (faults.redirects("file:///etc/passwd"), 11, "UNSAFE", "scheme 'file' is not http or https"),
     "userinfo": (faults.redirects(f"http://me:{SECRET}@127.0.0.1:{{port}}/x"), 11, "UNSAFE", "user name or password"),
     "a foreign host": (faults.redirects(f"http://localhost:{{port}}/x?sig={SECRET}"), 11, "UNSAFE", "localhost"),
     "an odd address": (faults.redirects("http://2130706433:{port}/x"), 11, "UNSAFE", "odd spelling"),

@@ -103,7 +103,6 @@ def test_no_entry_raises(entry: str, host: str) -> None:
         ({"HTTP_PROXY": "p:1", "ALL_PROXY": "r:3"}, "https://h", "ALL_PROXY"),
         ({"HTTPS_PROXY": "p:1", "https_proxy": "q:2"}, "https://h", "https_proxy"),
         ({"HTTPS_PROXY": "p:1", "https_proxy": ""}, "https://h", None),
-        ({"Https_Proxy": "p:1"}, "https://h", "Https_Proxy"),
         ({"HTTP_PROXY": "p:1", "REQUEST_METHOD": "GET"}, "http://h", None),
         ({"HTTPS_PROXY": " p:1\n"}, "https://h", "HTTPS_PROXY"),
         ({"HTTPS_PROXY": "ftp://p", "ALL_PROXY": "r:3"}, "https://h", "ALL_PROXY"),
