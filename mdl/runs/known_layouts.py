@@ -441,6 +441,7 @@ HIFIGAN = Layout(
         beside=("config*",),
     ).find,
     trainers="HiFi-GAN",
+    marks=r"(g|do)_[0-9]{8}",
     keep=("g_*", "config*"),
     drop=(("do_*", "the discriminator and the optimizers"),),
 )
@@ -485,6 +486,7 @@ ESPNET1 = Layout(
         beside=("model.json",),
     ).find,
     trainers="ESPnet 1",
+    marks=_ESPNET1,
     keep=("model.*", "snapshot.*"),
 )
 WENET = Layout(
@@ -607,6 +609,7 @@ STYLEGAN = Layout(
         beside=("training_options.json",),
     ).find,
     trainers="StyleGAN",
+    marks=_STYLEGAN,
     keep=("*.pkl", "training_options.json"),
 )
 NNUNET = Layout(
@@ -759,6 +762,7 @@ ORBAX = Layout(
         weights=r".+",
     ).find,
     trainers="orbax and Flax",
+    marks=r"manifest\.ocdbt|_CHECKPOINT_METADATA",
     keep=_ANY,
 )
 SPACY = Layout(
@@ -772,6 +776,7 @@ SPACY = Layout(
         weights="model",
     ).find,
     trainers="spaCy",
+    marks=r"model|config\.cfg",
     keep=_ANY,
 )
 
@@ -794,6 +799,7 @@ STABLE_BASELINES = Layout(
         beside=("*vecnormalize*.pkl", "vec_normalize*.pkl"),
     ).find,
     trainers="stable-baselines3",
+    marks=r".+\.zip",
     keep=("*.zip", "*vec*normalize*.pkl"),
 )
 ALLENNLP = Layout(
@@ -858,7 +864,13 @@ PLAIN = Layout(
     ),
 )
 """A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""
-MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers models", keep=_ANY)
+MARKED = Layout(
+    "model",
+    _find_marked,
+    trainers="spaCy, MLflow and diffusers models",
+    marks=r"MLmodel|model_index\.json|config\.cfg",
+    keep=_ANY,
+)
 
 
 def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:

@@ -61,7 +61,8 @@ class Layout:
     kept file that matches it.
 
     ``above`` are globs of what the model is loaded with; what of it a checkpoint does not have is looked for in its
-    folder and in those above, up to the run's own.
+    folder and in those above, up to the run's own. ``marks`` matches the names of files by which a run in a folder
+    below is found, where no suffix says that they hold weights.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Layout:
     ends_with_model: bool = False
     trainers: str = ""
     above: tuple[str, ...] = CONFIGS
+    marks: str = r"(?!)"
 
     def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
         """Split the checkpoint's files.

@@ -24,11 +24,7 @@ from mdl.weights.known_formats import TENSORFLOW_SHARD, is_weights, stem_of
 _SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}.*")
 _RANK = re.compile(r"rank_?[0-9]+")
 """The number of a process that writes its own part of the model."""
-_OF_LAYOUTS = re.compile(
-    r"(g|do)_[0-9]{8}|model|model\..+\.best|snapshot\.(ep|iter)\.[0-9]+|network-snapshot-[0-9]+\.pkl|.+\.zip"
-    r"|manifest\.ocdbt|_CHECKPOINT_METADATA|MLmodel|model_index\.json|config\.cfg"
-)
-"""Names that have no suffix of weights, by which a layout of the table knows a model."""
+_MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
 _OF_TRAINERS = LAYOUTS[:-1]
 """All layouts but the plain one, which has whatever the others do not know."""
 _MOST_RUNS = 10
@@ -93,7 +89,7 @@ class _Scan:
         self.sets: dict[SetKey, list[Entry]] = defaultdict(list)
         self.with_weights: set[str] = set()
         for entry in tree.entries:
-            if entry.is_file and (is_weights(entry.name) or _OF_LAYOUTS.fullmatch(entry.name)):
+            if entry.is_file and (is_weights(entry.name) or _MARKS.fullmatch(entry.name)):
                 self.with_weights.update(folders_above(entry.path))
             if _is_model(entry):
                 self.sets[_set_of(entry)].append(entry)

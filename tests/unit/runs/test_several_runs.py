@@ -186,3 +186,22 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no model is recognised"):
         planned(tmp_path / "run")
     assert names(planned(tmp_path / "run", whole_run=True)) == {"notes.txt"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "{g,do}_00000100",
+        "snapshot.ep.{1,2} model.json",
+        "network-snapshot-00010{1,2}.pkl",
+        "{1,2}/_CHECKPOINT_METADATA",
+        "model_index.json unet/config.json",
+    ],
+)
+def test_a_run_below_is_found_by_the_marks_of_its_layout(tmp_path: Path, files: str) -> None:
+    """Where no suffix says that a file holds weights, the layout's own marks lead to the run in a folder."""
+    write(tmp_path / "out" / "run", files)
+    below, itself = find_run(tmp_path), find_run(tmp_path / "out" / "run")
+    assert (below.layout, below.is_recognised) == (itself.layout, True)
+    assert [row.name for row in below.checkpoints] == [row.name for row in itself.checkpoints]
+    assert below.checkpoints
