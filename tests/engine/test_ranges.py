@@ -8,7 +8,7 @@ import pytest
 from support import faults
 from support.bench import KNOWN, Bench, loose, pinned, probes, stalled
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.polling import until
 
 from mdl.downloader.connection_scaler import Tuning
@@ -20,6 +20,7 @@ from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange
 
 DATA = noise(4 * MIB)
+TINY = noise(5_000, 1)
 SIZE, HALF = len(DATA), len(DATA) // 2
 
 
@@ -342,3 +343,47 @@ def test_a_forbidden_file_beside_others(bench: Bench) -> None:
     assert "not this one" in run.error["message"]
     assert [row.action for row in run.report.models[0].files] == ["fetched", "failed", "fetched"]  # type: ignore[union-attr]
     assert len(asked) <= 3
+
+
+@pytest.mark.fault(232)
+@pytest.mark.parametrize("said", ["bytes */0", "none"])
+def test_416_without_a_range(bench: Bench, said: str) -> None:
+    """A 416 to a request for the whole file is a refusal; its page is never the file."""
+
+    def handler(request: Request, number: int) -> Answer:
+        return reply(416, b"<html>moved</html>", ("Content-Range", said if request.header("range") else "bytes */0"))
+
+    with FaultyServer(handler) as server:
+        run = bench.run(loose(server.url + "/f"), retries=1)
+    assert run.code in (5, 6)
+    assert not bench.final.exists()
+
+
+@pytest.mark.fault(233)
+@pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
+@pytest.mark.parametrize("known", [True, False])
+def test_ranges_with_status_200(bench: Bench, data: bytes, known: bool) -> None:
+    """A file is fetched, in segments too, from a server that answers a range with 200, as rclone's S3 does."""
+    right = faults.honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = right(request, number)
+        return Answer(200 if answer.status == 206 else answer.status, answer.headers, answer.body)
+
+    bench.segments(MIB // 2)
+    with FaultyServer(handler) as server:
+        url = server.url + "/f"
+        run = bench.run(pinned(url, data) if known else loose(url))
+    assert (run.code, run.retries, run.rewound) == (0, 0, 0)
+    assert bench.final.read_bytes() == data
+
+
+@pytest.mark.fault(233)
+@pytest.mark.parametrize("size", [None, 100])
+def test_part_without_a_range(bench: Bench, size: int | None) -> None:
+    """A 200 with the Content-Range of a part is not the whole file, even if its length is right."""
+    part = reply(200, TINY[:100], ("Content-Range", f"bytes 0-99/{len(TINY)}"))
+    with FaultyServer(lambda request, number: part) as server:
+        run = bench.run(loose(server.url + "/f", size=size), retries=1)
+    assert run.code == 6
+    assert not bench.final.exists()

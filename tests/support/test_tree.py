@@ -20,7 +20,6 @@ WHOLE_TREE = {
 
 PRIVATE = {
     # The control that a test finds a leak: the check is taken away.
-    "plugins/bundle/test_bundle.py": {"_Import", "_check", "_check_remote"},
     # A race between two steps of one method, which nothing from outside can hit.
     "cli/test_import.py": {"_Import", "_place"},
     # The clock of a connection runs while the test decides how much the client has taken.
