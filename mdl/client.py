@@ -732,8 +732,20 @@ class Client:
                 network = self.resolver(context.store, lambda locate: open_network(locate=locate)).network
                 return network.http if network is not None else None
 
+            def ask(model: Model) -> Sequence[RemoteFile]:
+                """What the hub has of a model; nothing offline."""
+                if self.config.is_offline:
+                    return ()
+                open_network = partial(
+                    self.network.open, [model], lock=self.catalogs.locked, cancel=context.store.cancel
+                )
+                resolver = self.resolver(context.store, lambda locate: open_network(locate=locate), context.on_event)
+                if resolver.network is not None:
+                    stack.enter_context(resolver.network)
+                return resolver.resolve_each(model).files
+
             request = VerifyRequest(tuple(models), force, strict)
-            return verify(context, request, connect=connect if repair else None)
+            return verify(context, request, connect=connect if repair else None, ask=ask)
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:

@@ -127,4 +127,4 @@ def _show_verified(session: Session, report: VerifyReport) -> None:
     elif ok or counts:
         console.note(summary)
     elif not report.errors:
-        console.note("nothing of mdl's is here to verify; 'mdl list --local' shows what other programs brought")
+        console.note("nothing of mdl's is here to verify; 'mdl list --local' shows what other programs put here")

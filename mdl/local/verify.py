@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from mdl.downloader.transfer import Result
     from mdl.net.client import HttpClient
 
+Ask = Callable[[Model], Sequence[RemoteFile]]
+"""Asks the source of a model for its files. Raises `MdlError`."""
+
 _WRONG = ("corrupt", "missing")
 """The verdicts on files that a repair fetches; with force also ``changed``."""
 READERS = min(4, os.cpu_count() or 1)
@@ -186,8 +189,12 @@ def verify(
     request: VerifyRequest,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
+    ask: Ask | None = None,
 ) -> VerifyReport:
-    """Read every file of the models again and compare it with its digest. Nobody is asked for digests (ADR 100).
+    """Read every file of the models again and compare it with its digest.
+
+    ``ask`` asks the source of a model for its files, if nothing on this disk tells the digests of those that another
+    program put into the hub's cache; without it, or if it fails, these are unverified.
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. What fails for one file hinders no other.
@@ -196,7 +203,7 @@ def verify(
     began = time.monotonic()
     models = request.models
     errors: dict[str, MdlError] = {}
-    rows = check(models, context, errors)
+    rows = check(models, context, errors, ask)
     names = {row.model for row in rows if row.is_to_repair(request.force)}
     bytes_fetched = None
     if connect is not None and names:
@@ -208,7 +215,7 @@ def verify(
         else:
             with http, model_locks(models, context):
                 bytes_fetched = repair(rows, context, http, force=request.force, errors=errors).bytes_fetched
-                again = check([model for model in models if model.name in names], context, errors)
+                again = check([model for model in models if model.name in names], context, errors, ask)
                 _mark_complete(again, context.store)
             rows = [row for row in rows if row.model not in names] + again
 
@@ -247,7 +254,9 @@ def _mark_complete(rows: Sequence[Checked], store: Store) -> None:
 # Reading.
 
 
-def check(models: Sequence[Model], context: Context, errors: dict[str, MdlError]) -> list[Checked]:
+def check(
+    models: Sequence[Model], context: Context, errors: dict[str, MdlError], ask: Ask | None = None
+) -> list[Checked]:
     """Hash every file of ``models``, several at once. A corrupt one is distrusted from now on. Of a model that cannot
     be checked the error goes into ``errors``."""
     store = context.store
@@ -255,7 +264,7 @@ def check(models: Sequence[Model], context: Context, errors: dict[str, MdlError]
     failed: dict[str, MdlError] = {}
     for model in models:
         try:
-            for remote in store.apart(model.name, _expected(model, context)):
+            for remote in store.apart(model.name, _expected(model, context, ask)):
                 expected.append((model.name, remote))
         except MdlError as error:
             failed[model.name] = error.on(model.name)
@@ -298,7 +307,7 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     return Checked(model, asked, local, VerifiedFile(name, status, expected, actual, code))
 
 
-def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
+def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
     """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
     formats; else those that have a receipt, or that another program brought to the hub's cache.
 
@@ -307,7 +316,7 @@ def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
     store = context.store
     receipts = store.receipts.of_model(model.name)
     if store.layout.is_by_digest and not receipts:
-        cached = cached_files(store, model, context.endpoint)
+        cached = _cached(model, context, ask)
         if cached:
             return cached
     known = context.resolver.known(model)
@@ -316,6 +325,28 @@ def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
     in_all_formats = context.resolver.known(model, in_all_formats=True) or ()
     others = {remote.path for remote in in_all_formats}.difference(remote.path for remote in known)
     return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in others]
+
+
+def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
+    """Return what another program put into the hub's cache of a model. The digests are the names of the blobs; where
+    there are none, as in a cache without links, those of the kept listing, or of the hub's."""
+    files = cached_files(context.store, model, context.endpoint)
+    files = _with_digests(files, context.resolver.known(model) or ())
+    if ask is not None and any(file.digest is None for file in files):
+        with contextlib.suppress(MdlError):
+            files = _with_digests(files, ask(model))
+    return files
+
+
+def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files; of those without a digest what a listing says of them."""
+    listed = {(file.commit, file.path): file for file in listing}
+    described: list[RemoteFile] = []
+    for file in files:
+        if file.digest is None:
+            file = listed.get((file.commit, file.path), file)
+        described.append(file)
+    return described
 
 
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:

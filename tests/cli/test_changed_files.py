@@ -139,7 +139,7 @@ def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: LoopbackHub, m
     place = shell.models / "theirs" / "model.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(WEIGHTS)
-    assert "'mdl list --local' shows what other programs brought" in done(mdl(shell, "verify")).err
+    assert "'mdl list --local' shows what other programs put here" in done(mdl(shell, "verify")).err
 
 
 def test_the_hubs_cache(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
