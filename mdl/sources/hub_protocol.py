@@ -70,7 +70,9 @@ def asked_paths(body: bytes) -> list[str]:
     if body.lstrip().startswith(b"{"):
         with contextlib.suppress(ValueError):
             named = parse_json(body).get("paths", [])
-            return [str(path) for path in named] if isinstance(named, list) else [str(named)]
+            if isinstance(named, list):
+                return list(map(str, named))
+            return [str(named)]
     return parse_qs(body.decode("utf-8", "replace"), max_num_fields=100_000).get("paths", [])
 
 
@@ -99,12 +101,9 @@ def repository_info(
 
 
 def _sibling(file: PublishedFile, *, blobs: bool) -> Json:
-    item: Json = {"rfilename": file.path}
-    if blobs:
-        item |= {"size": file.size, "blobId": blob_id(file)}
-        if is_large(file):
-            item["lfs"] = {"sha256": file.digest.hex, **_large(file)}
-    return item
+    if not blobs:
+        return {"rfilename": file.path}
+    return {"rfilename": file.path, "size": file.size, "blobId": blob_id(file), **_lfs(file, "sha256")}
 
 
 def tree(files: Mapping[str, PublishedFile], below: str, *, recursive: bool) -> list[Json] | None:
@@ -113,16 +112,19 @@ def tree(files: Mapping[str, PublishedFile], below: str, *, recursive: bool) -> 
     prefix = f"{folder}/" if folder else ""
     folders: dict[str, None] = {}
     items: list[Json] = []
-    is_there = not prefix
     for path, file in files.items():
         if not path.startswith(prefix):
             continue
-        is_there = True
-        parents = [parent for parent in reversed([*_parents(path)]) if len(parent) >= len(prefix)]
-        folders |= dict.fromkeys(parents if recursive else parents[:1])
-        if recursive or not parents:
-            items.append(file_item(file))
-    return [*map(_folder_item, folders), *items] if is_there else None
+        parents = [parent for parent in _parents(path) if parent.startswith(prefix)]
+        if recursive:
+            folders |= dict.fromkeys(reversed(parents))
+        elif parents:
+            folders[parents[-1]] = None
+            continue
+        items.append(file_item(file))
+    if folder and not folders and not items:
+        return None
+    return [*map(_folder_item, folders), *items]
 
 
 def paths_info(files: Mapping[str, PublishedFile], paths: Iterable[str]) -> list[Json]:
@@ -153,10 +155,7 @@ def _parents(path: str) -> Iterator[str]:
 def file_item(file: PublishedFile) -> Json:
     """An item of a listing. Of a large file ``oid`` is that of its pointer, and the digest of its bytes is
     ``lfs.oid``."""
-    item: Json = {"type": "file", "path": file.path, "size": file.size, "oid": blob_id(file)}
-    if is_large(file):
-        item["lfs"] = {"oid": file.digest.hex, **_large(file)}
-    return item
+    return {"type": "file", "path": file.path, "size": file.size, "oid": blob_id(file), **_lfs(file, "oid")}
 
 
 def _folder_item(path: str) -> Json:
@@ -164,8 +163,11 @@ def _folder_item(path: str) -> Json:
     return {"type": "directory", "path": path, "size": 0, "oid": oid}
 
 
-def _large(file: PublishedFile) -> Json:
-    return {"size": file.size, "pointerSize": len(pointer(file))}
+def _lfs(file: PublishedFile, name: str) -> Json:
+    """What is said of a large file beside; ``name`` is that of its digest. Nothing for a small one."""
+    if not is_large(file):
+        return {}
+    return {"lfs": {name: file.digest.hex, "size": file.size, "pointerSize": len(pointer(file))}}
 
 
 def is_large(file: PublishedFile) -> bool:
@@ -208,8 +210,10 @@ def file_headers(file: PublishedFile, commit: str) -> dict[str, str]:
 def refusal_headers(code: str, message: str) -> dict[str, str]:
     """What the hub sends with a refusal. ``code`` is what its clients read, "" for none: ``RepoNotFound``,
     ``RevisionNotFound``, ``EntryNotFound``, ``GatedRepo``."""
-    coded = {"X-Error-Code": code} if code else {}
-    return {**coded, "X-Error-Message": header_text(message)}
+    headers = {"X-Error-Message": header_text(message)}
+    if code:
+        headers["X-Error-Code"] = code
+    return headers
 
 
 def header_text(text: str) -> str:

@@ -19,7 +19,6 @@ WHOLE_TREE = {
 
 
 PRIVATE = {
-    # The control that a test finds a leak: the check is taken away.
     # A race between two steps of one method, which nothing from outside can hit.
     "cli/test_import.py": {"_Import", "_place"},
     # The clock of a connection runs while the test decides how much the client has taken.
