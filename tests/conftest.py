@@ -28,7 +28,7 @@ from support.data import MIB, SMALL, noise
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf
+from support.hf_cache import Hf
 from support.jobs import Gate
 from support.long import LONG, examples
 from support.loopback_hub import LoopbackHub

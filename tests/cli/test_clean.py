@@ -11,7 +11,7 @@ from support.catalogs import entry_of
 from support.data import DATA
 from support.faults.bodies import short_body
 from support.faulty_server import FaultyServer
-from support.hubs import listing
+from support.hf_cache import listing
 from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine, settings, write_catalog

@@ -11,7 +11,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faults import honest, routes
 from support.faulty_server import FaultyServer
-from support.hubs import listing
+from support.hf_cache import listing
 from support.jobs import Gate, the_job, waits
 from support.partials import dead_owner, left_behind
 from support.polling import until

@@ -14,7 +14,7 @@ from support.copies import JSON, also, linked, place, second_file_system, twins
 from support.data import DATA, sha256
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import actions, clones, repo_of
+from support.hf_cache import actions, clones, repo_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.namespaces import USER, prefix_of
 from support.shell import Inside, Run, Shell, done

@@ -14,7 +14,7 @@ import pytest
 from support.data import MIB, sha256
 from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
-from support.hubs import actions, cache_of
+from support.hf_cache import actions, cache_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Ran, Shell, done

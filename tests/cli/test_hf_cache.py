@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256, spoil
-from support.hubs import Hf, HfError, Turning, actions, cache_of, main_of, offline, repo_of, scanned
+from support.hf_cache import Hf, HfError, Turning, actions, cache_of, main_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Shell, child, done, settings, write_catalog

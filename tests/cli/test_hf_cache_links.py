@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256
-from support.hubs import Turning, cache_of, listing, repo_of
+from support.hf_cache import Turning, cache_of, listing, repo_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell
 

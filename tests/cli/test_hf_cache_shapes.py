@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256, spoil
-from support.hubs import Hf, actions, cache_of, offline, repo_of, scanned
+from support.hf_cache import Hf, actions, cache_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done
 

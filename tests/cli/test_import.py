@@ -13,7 +13,7 @@ import pytest
 from support.catalogs import entry_of
 from support.copies import second_file_system
 from support.data import MIB, noise, sha256, write_files
-from support.hubs import Hf, clones, listing
+from support.hf_cache import Hf, clones, listing
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 

@@ -11,7 +11,7 @@ import pytest
 from support.data import MIB, noise
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, cache_of, listing
+from support.hf_cache import Hf, cache_of, listing
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done, machine, with_environ, write_catalog
 from support.terminal import Screen, Terminal

@@ -17,7 +17,7 @@ from support.copies import JSON, NAMES, also, linked, place, second_file_system,
 from support.data import DATA, MIB, sha256
 from support.faults import honest, routes
 from support.faulty_server import FaultyServer, reply
-from support.hubs import Hf, actions, cache_of, clones, listing, repo_of
+from support.hf_cache import Hf, actions, cache_of, clones, listing, repo_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner
 from support.shell import Inside, Shell, done, settings

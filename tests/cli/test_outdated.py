@@ -14,7 +14,7 @@ from support.catalogs import entry_of, unpinned
 from support.data import write_files
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import listing
+from support.hf_cache import listing
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import NOBODY, Inside, Run, Shell, done, machine, write_catalog
 

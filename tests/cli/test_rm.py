@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, HfError, cache_of, listing, offline, repo_of, scanned
+from support.hf_cache import Hf, HfError, cache_of, listing, offline, repo_of, scanned
 from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine

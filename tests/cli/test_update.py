@@ -10,7 +10,7 @@ import pytest
 from support.data import MIB, noise
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import listing
+from support.hf_cache import listing
 from support.locks import lock_of, models_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until

@@ -14,7 +14,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import actions
+from support.hf_cache import actions
 from support.shell import Ran, Shell, done, machine, settings
 
 NAMES = ("one", "two", "three")

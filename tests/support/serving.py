@@ -13,7 +13,7 @@ from mdl.config.settings import Config
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.server import Serving, serving
 from mdl.redact import Secrets
-from support.hubs import cache_of
+from support.hf_cache import cache_of
 from support.shell import Shell
 
 

@@ -15,7 +15,7 @@ import pytest
 from support.call_kills import killed_at, tracing_works
 from support.data import MIB, flip, noise, sha256
 from support.faulty_server import FaultyServer
-from support.hubs import Hf, listing, offline
+from support.hf_cache import Hf, listing, offline
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, with_environ, write_catalog
 

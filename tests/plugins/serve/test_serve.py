@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.data import MIB, files_below, noise
-from support.hubs import Hf, HfError
+from support.hf_cache import Hf, HfError
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.serving import client_of, connected, raw, served

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.hubs import cache_of
+from support.hf_cache import cache_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.serving import client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
