@@ -128,12 +128,10 @@ def select(
     selecting = _Selecting(run.tree, rules, added, own)
     for newer in passed_over:
         selecting.pass_over(newer, checkpoint)
-    if checkpoint and not checkpoint.complete:
-        selecting.refuse_incomplete(checkpoint, "this checkpoint", why_incomplete(run.tree, checkpoint.entries))
-    model = _packed_model(run, checkpoint, rules)
-    missing = why_parts_are_missing(run.tree, model.entries) if model else ""
-    if model and missing:
-        selecting.refuse_incomplete(model, "the model", missing)
+    if checkpoint:
+        selecting.check_complete(checkpoint)
+    elif not rules.are_of_files:
+        selecting.check_parts(run.finished_or_only)
     selecting.add_all(_scope_of(run, checkpoint, rules))
     selecting.check_all()
     if rules.whole_run and not (run.is_recognised and run.checkpoints):
@@ -142,13 +140,6 @@ def select(
     if checkpoint:
         manifest = replace(manifest, checkpoint=checkpoint.name, step=checkpoint.step)
     return selecting.selection(manifest)
-
-
-def _packed_model(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> Checkpoint | None:
-    """Return what is packed as the run's model; None if a checkpoint is packed, or files, whatever they are."""
-    if checkpoint or rules.are_of_files or not run.is_recognised:
-        return None
-    return run.finished_or_only
 
 
 # What may be packed
@@ -174,6 +165,8 @@ class _Scope:
 
     def why_left_out(self, name: str, entry: Entry) -> str:
         """Return why a file that was asked for is left out all the same; "" if it is not."""
+        if entry.kind in ("folder", "escapes"):
+            return ""
         if entry.kind in ("special", "excluded"):
             return entry.why
         if name == NAME:
@@ -190,8 +183,15 @@ def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Sco
         return _inference_scope(run, checkpoint)
     if checkpoint:
         companions = companions_of(run.tree, checkpoint)
-        return _Scope(checkpoint.base, checkpoint.entries, companions, with_logs=checkpoint.name != FINAL)
-    everything = _Scope(run.model_base, run.tree.below(run.model_base), with_logs=rules.whole_run)
+        return _Scope(
+            checkpoint.base,
+            checkpoint.entries,
+            companions,
+            with_logs=checkpoint.name != FINAL,
+            with_folders=not rules.include,
+        )
+    entries = run.tree.below(run.model_base)
+    everything = _Scope(run.model_base, entries, with_logs=rules.whole_run, with_folders=not rules.include)
     if rules.whole_run or rules.include:
         return everything
     return _model_scope(run, everything)
@@ -279,6 +279,7 @@ class _Selecting:
         self._tree = tree
         self._rules = rules
         self._added = added
+        self._narrowing = rules.include or ["*"]
         self._item = str(tree.root)
         root = os.path.join(self._item, "")
         self._own = {path.removeprefix(root) for path in own}
@@ -303,9 +304,22 @@ class _Selecting:
         state = f"not complete: {newer.note}" if newer.note else "not complete"
         self._skip(newer.name, shown(f"{state}; {taken.name if taken else 'the model'} is taken"))
 
-    def refuse_incomplete(self, packed: Checkpoint, what: str, why: str) -> None:
-        """Refuse a checkpoint or a model that lacks bytes, ``why`` says which, unless that is allowed; if only a
-        trainer's last mark is missing, note that. Raises `ProtocolError`."""
+    def check_complete(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint that lacks bytes; if only a trainer's last mark is missing, note that. Raises
+        `ProtocolError`."""
+        if not checkpoint.complete:
+            why = why_incomplete(self._tree, checkpoint.entries)
+            self._refuse_incomplete(checkpoint, "this checkpoint", why)
+
+    def check_parts(self, model: Checkpoint | None) -> None:
+        """Refuse a model that lacks one of its shards. Raises `ProtocolError`."""
+        if model:
+            missing = why_parts_are_missing(self._tree, model.entries)
+            if missing:
+                self._refuse_incomplete(model, "the model", missing)
+
+    def _refuse_incomplete(self, packed: Checkpoint, what: str, why: str) -> None:
+        """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
         if why and not self._rules.allow_incomplete:
             raise ProtocolError(f"{what} is not complete: {why}", item=packed.name, hint=_INCOMPLETE)
         self._notes.append(f"{packed.name} is not complete: {why or packed.note}")
@@ -342,23 +356,18 @@ class _Selecting:
     def _add(self, name: str, entry: Entry, scope: _Scope) -> None:
         """Make an entry a member; or note why it is left out, or why nothing can be packed as long as it is there."""
         names = {name} if entry.kind == "file" else {name, f"{name}/"}
-        if entry.real in self._own or matching(names, self._rules.exclude):
-            return
-        include = self._rules.include
-        if include and entry.kind not in _MAY_HOLD_MORE and not matching(names, include):
-            return
-        if entry.kind == "folder":
-            is_choice = include or not scope.with_folders
-            if not is_choice and not self._tree.children(entry.path):
-                self._put(name, entry)
+        is_narrowed_out = entry.kind not in _MAY_HOLD_MORE and not matching(names, self._narrowing)
+        if is_narrowed_out or entry.real in self._own or matching(names, self._rules.exclude):
             return
         why = scope.why_left_out(name, entry)
         if why:
             self._skip(name, why)
         elif entry.kind == "escapes":
             self._escaping.append(f"{shown(name)} is {shown(entry.why)}")
-        else:
+        elif entry.kind != "folder":
             self._put_readable(name, entry)
+        elif scope.with_folders and not self._tree.children(entry.path):
+            self._put(name, entry)
 
     def _add_by_name(self, name: str, entry: Entry) -> None:
         """Add a file that would be left out, for ``include`` has its very name."""

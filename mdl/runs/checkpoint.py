@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import field, replace
 from typing import Literal
 
-from mdl.bounds import LARGEST_NUMBER
+from mdl.bounds import OutOfBounds, parse_whole_number, whole_number
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
@@ -18,7 +18,6 @@ MODEL_FOLDER = "model"
 """The folder of a run that holds its finished model, if the run has one."""
 FINAL = "final"
 """The name of a row for the finished model that lies beside the checkpoints."""
-_DIGITS = re.compile(r"[0-9]{1,18}")
 Axis = Literal["step", "epoch"]
 
 
@@ -172,14 +171,11 @@ def checkpoint(
 
 def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
     """Tell whether a file is a model's by its name, or a folder is one by its format's marker."""
-    folders = set()
-    for entry in row.entries:
-        if not entry.is_file:
-            continue
-        if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
-            return True
-        folders.add(entry.folder)
-    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders - {""})
+    files = [entry for entry in row.entries if entry.is_file]
+    if any(is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name) for entry in files):
+        return True
+    folders = {entry.folder for entry in files} - {""}
+    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders)
 
 
 def finished_model(
@@ -195,10 +191,12 @@ def finished_model(
 
 def parse_count(value: object) -> int | None:
     """A whole number of steps, as a number or in digits; None for anything else that a file may hold there."""
-    is_text = isinstance(value, str) and _DIGITS.fullmatch(value)
-    if is_text or (isinstance(value, float) and value.is_integer()):
-        value = int(value)  # type: ignore[call-overload]
-    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return parse_whole_number(value) if isinstance(value, str) else whole_number(value)
+    except OutOfBounds:
+        return None
 
 
 @value_class

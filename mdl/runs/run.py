@@ -50,8 +50,9 @@ class Run:
 
     @property
     def finished_or_only(self) -> Checkpoint | None:
-        """The finished model, or the only checkpoint; None if there are only several checkpoints, or none."""
-        if not self.checkpoints:
+        """The finished model, or the only checkpoint; None if there are only several checkpoints, or none, or if nobody
+        can say what the model is."""
+        if not self.checkpoints or not self.is_recognised:
             return None
         last = self.checkpoints[-1]
         return last if last.is_finished or len(self.checkpoints) == 1 else None
