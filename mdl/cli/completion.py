@@ -133,7 +133,6 @@ def _folders(place: Path) -> list[str]:
 
 _OPEN: Final = {
     "mdl jobs pause": ("running",),
-    "mdl jobs limit": ("running",),
     "mdl jobs cancel": ("running", "paused"),
     "mdl jobs resume": ("paused", "failed", "cancelled", "dead"),
 }

@@ -23,7 +23,7 @@ from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, log_lines, problem_of
 from mdl.paths import shown
-from mdl.units import parse_duration, parse_rate
+from mdl.units import parse_duration
 
 _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
@@ -249,34 +249,6 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
     if problem and is_lines:
         session.console.error(problem)
     return session.show({"jobs": [shown_facts(job) for job in jobs]}, error=problem)
-
-
-@command(
-    "jobs limit",
-    "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
-    "mdl jobs limit k7f3 off  # as fast as it can",
-)
-def limit(
-    session: Session,
-    name: Id,
-    rate: Annotated[str, argument("RATE", "Bytes per second: 5M; a timetable; or off.")],
-) -> int:
-    """Change the rate of a running job, until it ends or is paused."""
-    parse_rate(rate, "RATE")
-    records = _records(session)
-    job = records.find(name)
-    if job.status != "running":
-        hint = in_words(resume_command(job), lambda resume: f"{resume} --limit-rate {rate}")
-        raise UsageError(f"it is {job.status}: it has no rate", item=job.id, hint=hint or None)
-    if job.method == "hub":
-        hint = "pause it, and run its command again without --via hub"
-        raise UsageError("huggingface_hub fetches its files, and takes no rate", item=job.id, hint=hint)
-    try:
-        records.set_rate(job, rate)
-    except OSError as error:
-        raise storage_error(error, str(records.folder)) from error
-    session.console.note(f"{job.id}: the rate limit is now {rate}")
-    return _document(session, [job]) if session.common.json else 0
 
 
 ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration", "window")]

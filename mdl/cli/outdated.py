@@ -53,15 +53,17 @@ def outdated(
     labels = client.labels(client.updatable(names or None))
 
     def show_table() -> None:
-        _show_outdated(session, report, labels, is_all=not names)
-        if not report.models:
+        total = len(report.models)
+        if total == 0:
+            session.console.note("nothing is here, and nothing is locked")
             return
+        _show_outdated(session, report, labels, is_all=not names)
         if not outdated_models:
-            session.console.note(f"nothing to update among {counted(len(report.models), 'model')}")
+            session.console.note(f"nothing to update among {counted(total, 'model')}")
             return
         updatable = " ".join(labels.get(model.name, model.name) for model in outdated_models)
-        can = f"{len(outdated_models)} of {len(report.models)} can be updated"
-        session.console.note(f"{can}, {human_bytes(to_fetch)} to fetch: mdl update {updatable}")
+        can = f"{len(outdated_models)} of {total} can be updated, {human_bytes(to_fetch)} to fetch"
+        session.console.note(f"{can}: mdl update {updatable}")
 
     return session.show({"models": report.models, "bytes_to_fetch": to_fetch}, show_table, error=error)
 
@@ -69,23 +71,19 @@ def outdated(
 def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str, str], *, is_all: bool) -> None:
     """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
     to look."""
-    console = session.console
-    if not report.models:
-        console.note("nothing is here, and nothing is locked")
-        return
     rows = []
+    left_out = 0
     for model in report.models:
         if is_all and model.state == "unknown":
+            left_out += 1
             continue
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
-    if rows:
-        console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
-    left_out = len(report.models) - len(rows)
+    session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
     if left_out:
         verb = "was" if left_out == 1 else "were"
-        console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
+        session.console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
 
 
 def _short(commits: tuple[str, ...]) -> str:

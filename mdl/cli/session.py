@@ -155,7 +155,7 @@ class Session:
             _common(client.repo(model) for model in models),
         )
         state = self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged")
-        return JobRun(request, self.console, state, self.cancel, client.limit_rate)
+        return JobRun(request, self.console, state, self.cancel)
 
     @property
     def can_ask(self) -> bool:

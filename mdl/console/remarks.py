@@ -15,7 +15,6 @@ from mdl.events import (
     Event,
     Failed,
     Finished,
-    Noticed,
     Planned,
     Progressed,
     Retrying,
@@ -153,7 +152,8 @@ class Remarks:
         self._clock = clock
         self._verbose = verbose
         self._large = 0 if verbose else large
-        self._began_at: float | None = None
+        self._began_at = clock()
+        """When the first file began; until then, when the download did."""
         self._has_started = False
         self._has_news = False
         """Something was done. Before that, what is kept may be all there is to say."""
@@ -176,16 +176,8 @@ class Remarks:
 
     def of(self, event: Event) -> list[Remark]:
         """Return the lines that the event deserves."""
-        self._measure_from(event)
         of_kind = _OF.get(type(event), Remarks._of_any)
         return of_kind(self, event)
-
-    def _measure_from(self, event: Event) -> None:
-        """Measure from the first file that begins; until then, from the first event that says more than a notice."""
-        is_first_start = isinstance(event, Started) and not self._has_started
-        if is_first_start or (self._began_at is None and not isinstance(event, Noticed)):
-            self._began_at = self._clock()
-        self._has_started = self._has_started or is_first_start
 
     def _of_any(self, event: Event) -> list[Remark]:
         return [self._remark(event)]
@@ -198,6 +190,9 @@ class Remarks:
 
     def _started(self, event: Started) -> list[Remark]:
         self._has_news = True
+        if not self._has_started:
+            self._has_started = True
+            self._began_at = self._clock()
         self._new_bytes[event.model, event.file] = -event.resumed_at
         total = event.total or 0
         is_resumed = 0 < event.resumed_at < total
@@ -351,8 +346,7 @@ class Remarks:
             if not lost:
                 text = f"nothing to do: {text}"
         else:
-            seconds = 0.0 if self._began_at is None else self._clock() - self._began_at
-            text = total.sentence(seconds)
+            text = total.sentence(self._clock() - self._began_at)
         if lost:
             text = f"{' and '.join(lost)} failed; {text}"
         if self._verbose and self._hosts:

@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mdl.bounds import LARGEST_DOCUMENT, LARGEST_NOTE
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.disk import publish
 from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import make_private_dir, read_regular
+from mdl.disk.safe_open import make_private_dir
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration, listed, utc_now
 from mdl.jobs.job import (
@@ -44,7 +44,6 @@ from mdl.jobs.log import Log
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _JOB = ".job"
 _PULSE = ".pulse"
-_RATE = ".rate"
 _NAMED = 10
 """How many jobs an error names."""
 _TAIL = 2**16
@@ -178,20 +177,6 @@ class Records:
             return "no bytes arrive"
         return ""
 
-    def set_rate(self, job: Job, rate: str) -> None:
-        """Have a running job keep to another rate. Raises `OSError`."""
-        publish.write_file(self._path(job.id, _RATE), rate.encode(), durable=False)
-
-    def rate(self, name: str) -> str:
-        """The rate that the job of that id was told to keep; "" if it was told nothing."""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return (read_regular(self._path(name, _RATE), LARGEST_NOTE) or b"").decode()
-        return ""
-
-    def forget_rate(self, name: str) -> None:
-        """The job of that id begins with the rate of its own command line. Raises `OSError`."""
-        self._path(name, _RATE).unlink(missing_ok=True)
-
     def all(self) -> list[Job]:
         """Every job, the newest first; what failed before it knew what to bring is no job."""
         jobs: list[Job] = []
@@ -208,8 +193,8 @@ class Records:
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """Remove the file of a job, its pulse and its rate."""
-        for ending in (_JOB, _PULSE, _RATE):
+        """Remove the file of a job, and its pulse."""
+        for ending in (_JOB, _PULSE):
             self._path(name, ending).unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, LogSource, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import JobFile, Records
-from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
+from mdl.jobs.tracker import ReadyFile, Tracker
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
     ``state`` is the folder of the files of jobs; without it, or if it cannot be written, the job runs without a file.
-    ``limit_rate`` is called with the rate that another process sets for the job; it raises `UsageError` if that is not
-    a rate.
     """
 
     def __init__(
@@ -76,11 +74,9 @@ class JobRun:
         console: Console,
         state: Path | None,
         cancel: CancelToken,
-        limit_rate: Callable[[str], None] = lambda _rate: None,
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._request = request
-        self._limit_rate = limit_rate
         self._console = console
         self._state = state
         self._cancel = cancel
@@ -196,7 +192,7 @@ class JobRun:
                 stack.callback(self._records.clean, _KEPT_SECONDS)
             try:
                 with reporting:
-                    listeners += self._signs_of_life(stack)
+                    listeners.append(self._sign_of_life(stack))
                     tracker.write()
                     begun()
                     listeners += self._logs(stack)
@@ -235,20 +231,16 @@ class JobRun:
             raise Cancelled(why.format("cancelled"), terminated=True)
         raise Busy(why.format("resumed"), item=self.id, hint=f"mdl jobs watch {self.id}")
 
-    def _signs_of_life(self, stack: contextlib.ExitStack) -> list[Listener]:
-        """Return the listeners that touch the job's pulse, until ``stack`` is left, and heed the rate that another
-        process sets. A job can do without either."""
-        listeners: list[Listener] = []
+    def _sign_of_life(self, stack: contextlib.ExitStack) -> Listener:
+        """Return the listener that touches the job's pulse until ``stack`` is left. A job can do without one."""
         if self._records is None:
-            return listeners
-        with contextlib.suppress(OSError):
+            return silence
+        try:
             pulse = self._records.pulse(self.id)
-            stack.callback(pulse.stop)
-            listeners.append(lambda _event: pulse.touch())
-        with contextlib.suppress(OSError):
-            self._records.forget_rate(self.id)
-            listeners.append(RateControl(self._records, self.id, self._change_rate))
-        return listeners
+        except OSError:
+            return silence
+        stack.callback(pulse.stop)
+        return lambda _event: pulse.touch()
 
     def _logs(self, stack: contextlib.ExitStack) -> list[Listener]:
         """Return the listener that logs the job until ``stack`` is left: into its file and the log of all downloads."""
@@ -283,16 +275,6 @@ class JobRun:
             self._console.warn(f"the ready file {ready_file}: {error.strerror}")
 
         return ReadyFile(ready_file, self._request.folders, warn)
-
-    def _change_rate(self, rate: str) -> None:
-        """Keep to the rate that another process has set, and log that."""
-        text = f"the rate limit is now {rate}"
-        try:
-            self._limit_rate(rate)
-        except UsageError as error:
-            text = f"the rate limit stays as it was: {error.message}"
-        if self._logged:
-            self._logged.note("", text)
 
     def _no_log(self, path: Path | None, error: OSError) -> None:
         """Warn of a log that cannot be written. That the job's own file cannot be is said once, by the tracker."""

@@ -1,4 +1,4 @@
-"""Tracker: the listeners of a running job that keep its file and its ready file up to date, and heed a new rate."""
+"""Tracker: the listeners of a running job that keep its file and its ready file up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdl.disk import publish
 from mdl.events import Ended, Event, FileProgress, Planned, Progressed, Started
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job
-from mdl.jobs.records import JobFile, Records
+from mdl.jobs.records import JobFile
 from mdl.redact import Secrets, redact
 
 _WRITE_SECONDS = 0.5
@@ -138,35 +138,6 @@ def _rounded(number: float | None) -> float | None:
     if number is None or not math.isfinite(number):
         return None
     return round(number, 1)
-
-
-class RateControl:
-    """A listener that looks, twice a second, whether another process has set a rate for the job ``name``, and then
-    calls ``change`` with it."""
-
-    def __init__(
-        self,
-        records: Records,
-        name: str,
-        change: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._records = records
-        self._name = name
-        self._change = change
-        self._clock = clock
-        self._rate = ""
-        self._looked_at = -math.inf
-
-    def __call__(self, _event: Event) -> None:
-        now = self._clock()
-        if now - self._looked_at < _WRITE_SECONDS:
-            return
-        before = self._rate
-        self._looked_at = now
-        self._rate = self._records.rate(self._name)
-        if self._rate not in ("", before):
-            self._change(self._rate)
 
 
 class ReadyFile:

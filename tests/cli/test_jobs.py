@@ -207,18 +207,6 @@ def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
             assert re.fullmatch(r"\d\d:\d\d:\d\d  ended      finished  exit code 0", last)
 
 
-def test_its_rate_changes_while_it_runs(shell: Shell, gate: Gate, run: Run) -> None:
-    """A job that would need most of an hour at its rate is done soon after that limit is taken away."""
-    gate.opened.set()
-    with started(shell, "get", "one", "--limit-rate", "1k") as process:
-        until(lambda: records_of(shell).all() and the_job(shell).bytes_total)
-        assert run(f"jobs limit {the_job(shell).id} off").err == f"{the_job(shell).id}: the rate limit is now off\n"
-        ended(process, 0)
-    assert arrived(shell)
-    assert "the rate limit is now off" in run(f"jobs log {the_job(shell).id}").out
-    run(f"jobs limit {the_job(shell).id} 5M", 2)
-
-
 def test_a_job_whose_process_is_stopped(shell: Shell, gate: Gate, run: Run) -> None:
     """While its process is stopped, as by Ctrl-Z, a job is listed as stalled, with the reason; then as running."""
     with at_the_gate(shell, gate, "get", "one") as process:

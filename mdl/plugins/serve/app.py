@@ -19,7 +19,6 @@ from mdl.net.range_requests import answer_to
 from mdl.plugins.serve import hub_api
 from mdl.plugins.serve.access import Access, WrongTokenError
 from mdl.plugins.serve.connection import KEY, App
-from mdl.plugins.serve.jobs import Jobs, job_addresses
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.refusals import Refusal
 from mdl.plugins.serve.repositories import Repositories
@@ -47,15 +46,14 @@ def application(
     own = client()
     runs = TrainedRuns(options.runs)
     repositories = Repositories(own.stores.all(), own.network.endpoint.url, gated=options.gated)
-    jobs = Jobs(client, options.get_words, options.token)
     everything = repositories
     if options.token is not None and not options.gated:
         everything = Repositories(own.stores.all(), own.network.endpoint.url, gated=True)
-    status = StatusPage(client, repositories, everything, runs, options, jobs)
+    status = StatusPage(client, repositories, everything, runs, options)
     access = Access(options.token, loopback=is_local)
     work = Work()
     server = _Server(repositories, access, traffic, status, work, warn, options.gated)
-    return server.application([*run_addresses(runs, work), *job_addresses(jobs)])
+    return server.application(run_addresses(runs, work))
 
 
 @value_class
@@ -80,21 +78,19 @@ class _Server:
             Address("/api/status", self.work.told(self.status.document, {"Cache-Control": "no-store"})),
             Address("/metrics", self._metrics),
         ]
-        routes = [self._route(one) for one in (*own, *others)]
+        routes = []
+        for address in (*own, *others):
+            routes.append(Route(address.path, self._guarded(address.handler), methods=["GET", "HEAD"]))
         routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
         return self.traffic.observed(Starlette(routes=routes))
 
-    def _route(self, one: Address) -> Route:
-        methods = ["POST"] if one.post else ["GET", "HEAD"]
-        return Route(one.path, self._guarded(one.handler, changes=one.changes), methods=methods)
-
-    def _guarded(self, handler: Handler, *, changes: bool = False) -> Handler:
+    def _guarded(self, handler: Handler) -> Handler:
         """The handler, for those who may ask; what it raises becomes an answer."""
 
         @functools.wraps(handler)
         async def run(request: Request) -> Response:
             try:
-                self._check(request, changes=changes)
+                self._check(request)
                 return await handler(request)
             except MdlError as error:
                 refusal = Refusal.of(error)
@@ -107,7 +103,7 @@ class _Server:
 
         return run
 
-    def _check(self, request: Request, *, changes: bool) -> None:
+    def _check(self, request: Request) -> None:
         """Raises `Refusal` for a request that must not be answered."""
         try:
             self.access.check(request.headers)
@@ -120,8 +116,6 @@ class _Server:
             raise Refusal(503, "", "too many connections are open", {"Retry-After": "5", "Connection": "close"})
         if request.scope["path"].startswith("/api/"):
             self.access.check_site(request.headers)
-        if changes:
-            self.access.check_change()
 
     async def _page(self, _request: Request) -> Response:
         return HTMLResponse(PAGE, headers=HEADERS)

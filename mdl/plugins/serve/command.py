@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mdl import Cancelled, Client, Settings, UsageError
+from mdl import Cancelled, Client, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import places
-from mdl.config.settings import settings_table
 from mdl.formatting import counted, human_bytes
 from mdl.values import value_class
 
@@ -57,12 +56,12 @@ class ServeFlags:
 def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     """Serve what is on this disk: in the hub's protocol, as a status page, trained runs as zips. Nothing is written.
 
-    Verified files only. Jobs can be started and cancelled over HTTP if there is a token.
+    Verified files only.
     """
     from mdl.plugins.serve.server import check_installed, serving
 
     check_installed()
-    options = _options(session, settings, flags)
+    options = _options(session, flags)
     session.client(settings)
 
     def client() -> Client:
@@ -88,15 +87,12 @@ def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     return 0
 
 
-def _options(session: Session, settings: Settings, flags: ServeFlags) -> ServeOptions:
+def _options(session: Session, flags: ServeFlags) -> ServeOptions:
     """Raises `UsageError`."""
     from mdl.plugins.serve.options import ServeOptions, token_of
 
     token = token_of(session.environ, flags.token_env)
     session.console.secrets.add(token)
-    table = settings_table()
-    own = [f"{table[name].flag_name}={value}" for name, value in settings.items() if value is not None]
-    catalogs = [f"--catalog={path.absolute()}" for path in session.common.catalog or ()]
     return ServeOptions(
         flags.host,
         flags.port,
@@ -106,7 +102,6 @@ def _options(session: Session, settings: Settings, flags: ServeFlags) -> ServeOp
         tuple(_folder(one, "--releases") for one in flags.releases or ()),
         places.output_file(flags.ready_file, "--ready-file") if flags.ready_file else None,
         _log(session, flags.log_file),
-        (*own, *catalogs),
     )
 
 

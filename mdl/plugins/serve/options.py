@@ -19,7 +19,7 @@ class ServeOptions:
 
     ``token`` is what a client must send, None for none. ``gated``: repositories that are not known to be open are
     served too. ``runs`` are folders that hold trained runs, ``releases`` folders of releases. ``ready_file`` exists
-    while the server answers; ``log_file`` is the request log. ``get_words`` are the flags of a job that is started.
+    while the server answers; ``log_file`` is the request log.
     """
 
     host: str = "127.0.0.1"
@@ -30,7 +30,6 @@ class ServeOptions:
     releases: tuple[Path, ...] = ()
     ready_file: Path | None = None
     log_file: Path | None = None
-    get_words: tuple[str, ...] = ()
 
 
 def token_of(environ: Mapping[str, str], named: str | None) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,13 +25,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @value_class
 class Address:
-    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or lists what does, needs
-    the token."""
+    """A path, and what answers to GET and HEAD."""
 
     path: str
     handler: Handler
-    changes: bool = False
-    post: bool = False
 
 
 class JsonResponse(Response):
@@ -42,16 +38,6 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return json_bytes(content)
-
-
-def told(make: Callable[..., Any], headers: Mapping[str, str] | None = None) -> Handler:
-    """A handler that answers with what ``make`` returns, as JSON. ``make`` is called in a thread, with the variable
-    parts of the path by their names."""
-
-    async def answer(request: Request) -> Response:
-        return JsonResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
-
-    return answer
 
 
 def answer_with(refusal: Refusal) -> Response:

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mdl.errors import MdlError
+from mdl.config import places
+from mdl.errors import MdlError, UsageError
 from mdl.jobs.job import Job
+from mdl.jobs.records import Records
 from mdl.ops.release import releases
-from mdl.plugins.serve.jobs import Jobs
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.repositories import Repositories
 from mdl.plugins.serve.runs import TrainedRuns
@@ -54,7 +55,6 @@ class StatusPage:
         everything: Repositories,
         runs: TrainedRuns,
         options: ServeOptions,
-        jobs: Jobs,
     ) -> None:
         """``repositories`` are offered, and ``everything`` is what only ``gated`` offers."""
         self._client = client
@@ -62,7 +62,6 @@ class StatusPage:
         self._everything = everything
         self._runs = runs
         self._options = options
-        self._jobs = jobs
         self._bytes = 0
 
     def document(self, check: Check) -> dict[str, Any]:
@@ -133,7 +132,11 @@ class StatusPage:
     def _recent_jobs(self, offered: frozenset[str] | None) -> Iterable[dict[str, Any]]:
         """The newest jobs, or those of models that are ``offered``."""
         over = 0
-        for job in self._jobs.all():
+        try:
+            records = Records(places.state_dir() / "jobs")
+        except UsageError:  # this user has no home folder, and so no jobs
+            return
+        for job in records.all():
             if offered is not None and not offered.issuperset(job.models):
                 continue
             over += job.status != "running"

@@ -247,6 +247,9 @@ def test_the_token(http: httpx.Client, shell: Shell) -> None:
         assert http.get(file, headers=bearer).content == http.get(file, auth=("any", TOKEN)).content == CONFIG
         assert http.get(file, headers=bearer | {"Host": "head.example"}).status_code == 200  # behind a proxy
         assert "WWW-Authenticate" in http.get(server.url).headers
+        of_other_site = bearer | {"Origin": "http://evil.example"}  # the browser has the token
+        assert http.get(f"{server.url}/api/models/org/tiny", headers=of_other_site).status_code == 403
+        assert http.get(f"{server.url}/api/models/org/tiny", headers=bearer | {"Origin": server.url}).status_code == 200
 
 
 @pytest.mark.fault(546)

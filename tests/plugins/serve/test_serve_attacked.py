@@ -20,8 +20,7 @@ from support.polling import until
 from support.serving import client_of, raw, served
 from support.shell import Shell, machine
 
-from mdl.disk.child_output import Said
-from mdl.plugins.serve import jobs, work
+from mdl.plugins.serve import work
 from mdl.plugins.serve.connection import Connection
 from mdl.plugins.serve.server import Serving
 from mdl.plugins.serve.status import StatusPage
@@ -45,12 +44,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 @pytest.fixture(scope="module")
 def server(shell: Shell) -> Iterator[Serving]:
     with served(shell) as server:
-        yield server
-
-
-@pytest.fixture
-def token_server(shell: Shell) -> Iterator[Serving]:
-    with served(shell, token=TOKEN) as server:
         yield server
 
 
@@ -215,33 +208,6 @@ def test_a_status_page_that_takes_long(server: Serving, http: httpx.Client, monk
         assert http.get(f"{server.url}/api/status").json() == first
         done.set()
         assert newest.result().json()["repositories"] == [{"id": "new"}]
-
-
-@pytest.mark.fault(496)
-def test_hundreds_of_starts(token_server: Serving, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many jobs are asked for, one begins at a time, and files are served meanwhile."""
-    begun, done, running = threading.Event(), threading.Event(), []
-
-    def run(*_words: Any, **_more: Any) -> Said:
-        running.append(1)
-        begun.set()
-        assert done.wait(60)
-        return Said(0, '{"job": "0101-aaaa"}', "", False, False)
-
-    monkeypatch.setattr(jobs, "output_of", run)
-    auth, url = {"Authorization": f"Bearer {TOKEN}"}, token_server.url
-
-    def ask(_number: int) -> int:
-        return http.post(f"{url}/api/jobs", json={"model": "big"}, headers=auth, timeout=60).status_code
-
-    with ThreadPoolExecutor(50) as pool:
-        asked = pool.map(ask, range(50))
-        assert begun.wait(60)
-        until(lambda: token_server.traffic.running == 50)
-        assert http.get(f"{url}/org/big/resolve/main/config.json", headers=auth).content == SMALL
-        assert len(running) == 1
-        done.set()
-        assert set(asked) == {202}
 
 
 @pytest.mark.fault(497)

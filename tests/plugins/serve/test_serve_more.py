@@ -1,4 +1,4 @@
-"""``mdl serve``: trained runs for ``mdl fetch``, jobs over HTTP, the status page's facts, and how the server ends."""
+"""``mdl serve``: trained runs for ``mdl fetch``, the status page's facts, and how the server ends."""
 
 from __future__ import annotations
 
@@ -174,69 +174,6 @@ def test_status_of_the_page(tmp_path: Path, http: httpx.Client, monkeypatch: pyt
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "http" not in page.text.replace("http-equiv", "")
-
-
-@pytest.fixture
-def token_server(tmp_path: Path) -> Iterator[tuple[Shell, str]]:
-    """A real `mdl serve` with a token, on a machine whose catalog has a model of a hub; and its URL."""
-    repos = [Repo("org/tiny", {"a.bin": noise(MIB, 1)}), Repo("org/small", {"a.txt": b"1"})]
-    with LoopbackHub(repos, bytes_per_second=2e5) as hub:
-        models = "".join(f'[models.{name}]\nsource = "hf:org/{name}"\n' for name in ("tiny", "small"))
-        catalog = f'schema = 1\n{models}[models.old]\ngone = "it was withdrawn"\n'
-        shell = machine(tmp_path / "head", catalog, hub.url, MDL_SERVE_TOKEN=TOKEN)
-        with started(shell, "serve", "--port", "0", "--to", str(tmp_path / "elsewhere")) as process:
-            assert process.stdout
-            yield shell, process.stdout.readline().strip()
-            process.send_signal(signal.SIGTERM)
-            ended(process, 143)
-
-
-@pytest.mark.fault(549)
-def test_jobs_over_http(token_server: tuple[Shell, str], http: httpx.Client) -> None:
-    """With the token a model of the catalog is downloaded as a job, which is listed and cancelled; nothing else can be
-    asked for, and no job and no log knows the token."""
-    shell, url = token_server
-    bearer = {"Authorization": f"Bearer {TOKEN}"}
-    jobs = f"{url}/api/jobs"
-    assert http.post(jobs, json={"model": "tiny"}).status_code == 401
-    for body in ("hf:org/tiny", "http://127.0.0.1/x", "--to=/tmp", "nope", "../tiny", ""):
-        assert http.post(jobs, json={"model": body}, headers=bearer).status_code == 404, body
-    for wrong in ({"model": ["tiny"]}, {"model": "tiny", "to": "/tmp"}, [], "tiny"):
-        assert http.post(jobs, json=wrong, headers=bearer).status_code == 400, wrong
-    assert "withdrawn" in http.post(jobs, json={"model": "old"}, headers=bearer).json()["error"]
-    done(shell.run("get", "small"))
-    [row] = http.get(jobs, headers=bearer).json()["jobs"]
-    done_before = row["id"]
-    begun = http.post(jobs, json={"model": "tiny"}, headers=bearer)
-    assert begun.status_code == 202
-    job = begun.json()["job"]
-    assert begun.headers["location"] == f"/api/jobs/{job}"
-    row = http.get(jobs, headers=bearer).json()["jobs"][0]
-    assert (row["id"], row["models"], row["status"]) == (job, ["tiny"], "running")
-    until((shell.home.parent / "elsewhere").exists)
-    [row] = http.post(f"{jobs}/{job}/cancel", headers=bearer).json()["jobs"]
-    assert row["status"] == "cancelled"
-    over = http.post(f"{jobs}/{done_before}/cancel", headers=bearer)
-    assert (over.status_code, "nothing to cancel" in over.json()["error"]) == (400, True)
-    assert http.get(f"{jobs}/nope", headers=bearer).status_code == 404
-    for path in (shell.home / ".local/state/mdl").rglob("*"):
-        assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
-
-
-@pytest.mark.fault(545)
-def test_jobs_need_the_token_and_the_own_page(tmp_path: Path, http: httpx.Client) -> None:
-    """Without a token there are no jobs over HTTP; with one, a page of another site may not use it, nor can a form."""
-    with served(machine(tmp_path)) as server:
-        for answer in (http.get(f"{server.url}/api/jobs"), http.post(f"{server.url}/api/jobs", json={"model": "x"})):
-            assert (answer.status_code, "need a token" in answer.json()["error"]) == (403, True)
-    with served(machine(tmp_path), token=TOKEN) as server:
-        jobs = f"{server.url}/api/jobs"
-        auth = ("any", TOKEN)
-        strange = http.post(jobs, json={"model": "x"}, auth=auth, headers={"Origin": "http://evil.example"})
-        assert (strange.status_code, "another site" in strange.json()["error"]) == (403, True)
-        assert http.post(jobs, data={"model": "x"}, auth=auth).status_code == 415
-        own = http.post(jobs, json={"model": "x"}, auth=auth, headers={"Origin": server.url})
-        assert own.status_code == 404
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -148,7 +148,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
         [replace(PLAN, models=(("m", 4),)), *[Finished("m", check, 10, "linked", check) for check in CHECKS]],
         [
             "finished  m  4 files  40 B  sha256 and git-sha1 ok (1 checked only by size, 1 unverified)",
-            "4 files, 40 B from this disk in 4.0 s, verified by sha256 and git-sha1"
+            "4 files, 40 B from this disk in 5.0 s, verified by sha256 and git-sha1"
             " (1 checked only by size, 1 unverified)",
         ],
     ),

@@ -35,7 +35,7 @@ from mdl.jobs import lines, processes
 from mdl.jobs.job import Invocation, Job, head_facts, state_facts
 from mdl.jobs.lines import line_of
 from mdl.jobs.records import Records
-from mdl.jobs.tracker import RateControl, Tracker
+from mdl.jobs.tracker import Tracker
 from mdl.redact import Secrets
 
 AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
@@ -422,13 +422,12 @@ def test_cleaned_by_age(records: Told) -> None:
     assert {job.id for job in records.clean(0.0)} == {"new-done", "new-failed", "new-cancelled", "new-dead"}
 
 
-@pytest.mark.parametrize("what", ["a pulse and a rate", "a damaged record", "an empty one"])
+@pytest.mark.parametrize("what", ["a pulse", "a damaged record", "an empty one"])
 def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
     """Once all jobs are over and old, nothing of them is left in the folder."""
     put_job(records, DONE)
-    if what == "a pulse and a rate":
+    if what == "a pulse":
         (records.folder / f"{JOB.id}.pulse").touch()
-        (records.folder / f"{JOB.id}.rate").write_text("5M")
     elif what == "a damaged record":
         place(records).write_bytes(b"no record")
     elif what == "an empty one":
@@ -542,21 +541,3 @@ def test_no_speed_before_the_first_byte(records: Told) -> None:
         tell(Progressed(bytes_total=7, bytes_per_second=speed))
         found.append(tell.job.bytes_per_second)
     assert found == [None, 5.0, 0.0]
-
-
-def test_the_rate_of_a_job(records: Told) -> None:
-    """A rate that is set for a job reaches it once; a job that begins again has forgotten it, and so has one that is
-    removed."""
-    told: list[str] = []
-    put_job(records, JOB)
-    control = RateControl(records, JOB.id, told.append, clock=itertools.count().__next__)
-    for rate in ("", "5M", "5M", "off"):
-        if rate:
-            records.set_rate(JOB, rate)
-        control(Progressed())
-    assert told == ["5M", "off"]
-    records.forget_rate(JOB.id)
-    assert records.rate(JOB.id) == ""
-    records.set_rate(JOB, "5M")
-    records.remove(JOB.id)
-    assert list(records.folder.iterdir()) == []
