@@ -144,11 +144,10 @@ def first_of(lines: Sequence[str], *, most: int = MOST_LISTED) -> list[str]:
     return [*lines[:most], f"and {left:,} more"] if left > 0 else list(lines)
 
 
-def near_hint(name: str, known: Iterable[str], otherwise: str, *, most: int = 1, likeness: float = 0.6) -> str:
-    """A hint at what of ``known`` is near to ``name``, at most so many; ``otherwise`` if nothing is as near as
-    ``likeness``, from 0 to 1."""
-    near = get_close_matches(name, list(known), most, likeness)
-    return f"did you mean {', '.join(near)}?" if near else otherwise
+def near_hint(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint at what of ``known`` is near to ``name``; ``otherwise`` if nothing is."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def counted(count: int, noun: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mdl.net.client import HttpClient
     from mdl.net.policy import Again
 
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 KNOWN_CODES = ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")
 """The names of refusals that would be the same if the hub were asked in another way."""
 _OF_ACCESS = ("gated", "private")
@@ -58,8 +58,7 @@ class RevisionAnswer:
 
     @property
     def modified_at(self) -> str | None:
-        modified_at = str(self.facts.get("lastModified"))
-        return modified_at if re.fullmatch(TIME, modified_at) else None
+        return time_in(self.facts.get("lastModified"))
 
     @property
     def access(self) -> Access:
@@ -77,13 +76,12 @@ class RevisionAnswer:
     def repo_facts(self) -> RepoFacts:
         card = self.facts.get("cardData")
         license_of_card = card.get("license") if isinstance(card, dict) else None
-        updated_at = self.facts.get("lastModified")
         return RepoFacts(
             commit=self.commit or None,
             license=license_of_card if isinstance(license_of_card, str) else license_in(self.facts.get("tags")),
             is_gated=bool(self.facts.get("gated")),
             is_private=bool(self.facts.get("private")),
-            updated_at=updated_at if isinstance(updated_at, str) else None,
+            updated_at=self.modified_at,
         )
 
 
@@ -228,6 +226,13 @@ def next_page(headers: Mapping[str, str], url: str) -> str | None:
         host = host_of(target)
         raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)
     return target
+
+
+def time_in(value: object) -> str | None:
+    """A time as a hub writes it, in ISO 8601; None for anything else."""
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return value
+    return None
 
 
 def license_in(tags: object) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from mdl.bounds import LARGEST_NUMBER
+from mdl.bounds import OutOfBounds, whole_number
 from mdl.errors import LockError, MdlError, ProtocolError, UsageError, online_hint
-from mdl.sources.hub_api import TIME, license_in
+from mdl.files import repo_path
+from mdl.sources.hub_api import license_in, time_in
 from mdl.sources.hub_origin import parse_reference
 from mdl.values import value_class
 
@@ -52,43 +51,51 @@ def search(
     if kind not in KINDS or sort not in SORTS or not 1 <= limit <= MOST:
         hint = f"1 to {MOST} of {', '.join(KINDS)} by {', '.join(SORTS)}"
         raise UsageError(f"cannot search for {limit} of {kind!r} by {sort!r}", hint=hint)
-    if not (text := text.encode(errors="replace").decode()).strip():
+    text = text.encode(errors="replace").decode()
+    if not text.strip():
         raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
-    if (http := context.http) is None:
+    http = context.http
+    if http is None:
         raise LockError("offline: no hub can be searched", hint=online_hint(context.offline_by))
     words = [("search", text), ("sort", SORTS[sort]), ("limit", str(limit)), *(("expand", fact) for fact in _FACTS)]
     url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
     answer, _, _ = http.retry(url, lambda: http.json("GET", url))
     if not isinstance(answer, list):
         raise ProtocolError("the hub's answer to the search is not a list")
-    return list(_found(answer, kind))[:limit]
+    repositories = []
+    for item in answer:
+        repository = _parse_item(item, kind)
+        if repository is not None:
+            repositories.append(repository)
+    return repositories[:limit]
 
 
-def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
-    """The repositories that can be named to mdl; what it would refuse is passed over."""
-    for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-            raise ProtocolError("the hub's answer to the search has a repository without a name")
-        try:
-            origin = parse_reference(f"hf:{'datasets/' if kind == 'dataset' else ''}{item['id']}")
-        except MdlError:
-            continue
-        if origin.repo != item["id"]:
-            continue  # a revision, a file, or another kind
-        access = "gated" if item.get("gated") else "open"
-        if item.get("private") is True:
-            access = "private"
-        moment = item.get("lastModified")
-        yield FoundRepo(
-            str(origin),
-            access,
-            license_in(item.get("tags")),
-            _count(item.get("usedStorage")),
-            _count(item.get("downloads")),
-            _count(item.get("likes")),
-            moment if isinstance(moment, str) and re.fullmatch(TIME, moment, re.ASCII) else None,
-        )
+def _parse_item(item: Any, kind: str) -> FoundRepo | None:
+    """The repository of an item; None if mdl would refuse its name. Raises `ProtocolError` if it has none."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise ProtocolError("the hub's answer to the search has a repository without a name")
+    try:
+        origin = parse_reference(f"hf:{repo_path(item['id'], kind)}")
+    except MdlError:
+        return None
+    if origin.repo != item["id"]:
+        return None  # a revision, a file, or another kind
+    access = "gated" if item.get("gated") else "open"
+    if item.get("private") is True:
+        access = "private"
+    return FoundRepo(
+        str(origin),
+        access,
+        license_in(item.get("tags")),
+        _count(item.get("usedStorage")),
+        _count(item.get("downloads")),
+        _count(item.get("likes")),
+        time_in(item.get("lastModified")),
+    )
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else None
+    try:
+        return whole_number(value)
+    except OutOfBounds:
+        return None
