@@ -103,27 +103,31 @@ def plan(
     """
     store = stores[0]
     if store.layout.is_by_digest:
-        deletions = _in_cache(store, model, force=force)
+        planned = _in_cache(store, model, force=force)
     else:
-        deletions = [of_folder(store, model, force=force)]
-    deletions = [deletion for deletion in deletions if not deletion.is_empty]
+        planned = [of_folder(store, model, force=force)]
     paths = {remote.path.text for remote in known(store, model)}
-    for deletion in deletions:
-        paths.update(path.text for path in deletion.forgotten.get(model.name, ()))
+    deletions: list[Deletion] = []
+    for deletion in planned:
+        if not deletion.is_empty:
+            deletions.append(deletion)
+            paths.update(path.text for path in deletion.forgotten.get(model.name, ()))
     unfinished = partials_of(store, model.name, sorted(paths))
     if unfinished and not deletions:
         deletions = [Deletion(store, model.name, model.label, store.folder(model.name), [model.name])]
     if deletions:
         deletions[0].partials = unfinished
-        return deletions
-    raise _not_in_cache(model, store) if store.layout.is_by_digest else _not_in_folder(model, stores[1:])
+    elif store.layout.is_by_digest:
+        raise _not_in_cache(model, store)
+    else:
+        raise _not_in_folder(model, stores[1:])
+    return deletions
 
 
 def _not_in_folder(model: Model, others: Sequence[Store]) -> NotFound:
     """The error for a model of which nothing is in the plain models folder. Its hint says if the cache has it."""
     hint = _LIST
-    caches = [store for store in others if store.layout.is_by_digest]
-    for store in caches:
+    for store in others:
         for repo in _repos_here(model, store):
             hint = f"Hugging Face's cache has it: mdl rm {repo.origin} --layout hf-cache"
     return NotFound("nothing of it is on this disk", hint=hint)
@@ -146,9 +150,14 @@ def _not_in_cache(model: Model, store: Store) -> NotFound:
 
 
 def _repos_here(model: Model, cache: Store) -> list[CachedRepo]:
-    """The repositories of a model that are in a cache of the hub's client."""
-    repos = [repo_in(cache.root, origin) for origin in hub_origins(model)]
-    return [repo for repo in repos if repo.is_there]
+    """The repositories of a model that are in a store, if that is a cache of the hub's client."""
+    repos: list[CachedRepo] = []
+    if cache.layout.is_by_digest:
+        for origin in hub_origins(model):
+            repo = repo_in(cache.root, origin)
+            if repo.is_there:
+                repos.append(repo)
+    return repos
 
 
 # The plain layout: a folder for each model.
@@ -272,32 +281,40 @@ def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry
                 deletion.count(entry.file.pointer)
             else:
                 blobs.add(entry.file.blob)
-    set_of_going = set(files)
     commits_gone = {file.commit for file in files}
-    has_others = False
-    for file in repo.files:
-        if file not in set_of_going:
-            has_others = True
-            commits_gone.discard(file.commit)
-            blobs.discard(file.blob or file.pointer)
-    blobs = {blob for blob in blobs if os.path.lexists(blob)}
+    others = set(repo.files).difference(files)
+    for file in others:
+        commits_gone.discard(file.commit)
+        blobs.discard(file.blob or file.pointer)
     if is_whole and not repo.has_own_links:
         blobs = set(repo.blobs)  # with those of unfinished downloads
-    for path in blobs:
-        deletion.count(path)
+    blobs_here = [blob for blob in sorted(blobs) if os.path.lexists(blob)]
+    for blob in blobs_here:
+        deletion.count(blob)
 
     listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits_gone)]
     deletion.files = len(files)
     deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
     deletion.foreign_locks = list((cache / ".locks" / repo.folder.name).glob("*.lock"))
-    deletion.shared_links = shared_links(cache, blobs)
+    deletion.shared_links = shared_links(cache, blobs_here)
     deletion.records = {*repo.refs, *listings}
-    is_all_gone = is_whole or not (has_others or repo.blobs - blobs)
-    if is_all_gone and repo.is_there:
-        deletion.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
-    elif not is_all_gone:
-        deletion.steps += [path for path, commit in repo.refs.items() if commit in commits_gone]
-        deletion.steps += [file.pointer for file in files if file.commit not in commits_gone]
-        deletion.steps += [snapshot for snapshot in repo.commits if snapshot.name in commits_gone]
-        deletion.steps += listings
-        deletion.steps += sorted(blobs)
+    is_any_left = bool(others) or not blobs.issuperset(repo.blobs)
+    if is_any_left and not is_whole:
+        deletion.steps = _pieces_gone(repo, files, commits_gone) + listings + blobs_here
+    elif repo.is_there:
+        deletion.steps = repo.pieces(blobs_here) if repo.has_own_links else [repo.folder]
+
+
+def _pieces_gone(repo: CachedRepo, files: Sequence[CachedFile], commits_gone: Collection[str]) -> list[Path]:
+    """The branches and snapshots of which nothing is left, and the names of files in other snapshots."""
+    steps: list[Path] = []
+    for path, commit in repo.refs.items():
+        if commit in commits_gone:
+            steps.append(path)
+    for file in files:
+        if file.commit not in commits_gone:
+            steps.append(file.pointer)
+    for snapshot in repo.commits:
+        if snapshot.name in commits_gone:
+            steps.append(snapshot)
+    return steps

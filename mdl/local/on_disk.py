@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -113,10 +114,18 @@ def model_on_disk(store: Store, name: str, *, reads: bool = False) -> ModelOnDis
     return ModelOnDisk(store, folder, tuple(files), receipts)
 
 
+def look_at(store: Store, model: str, remote: RemoteFile, receipt: Receipt | None = None) -> LocalFile:
+    """Look at a file. If it was touched since mdl wrote it, it is read: it is edited only if its bytes are others.
+    Raises `StateError`, `StorageError`, `Cancelled`."""
+    local = store.quick_check(model, remote, receipt)
+    if local.is_edited:
+        return store.check(model, remote, found=local)
+    return local
+
+
 def _file_with_receipt(store: Store, place: Path, receipt: Receipt, *, reads: bool) -> ModelFile:
-    local = store.quick_check(receipt.model, receipt.remote, receipt)
-    if reads and local.is_edited:
-        local = store.check(receipt.model, receipt.remote, found=local)
+    look = partial(look_at, store) if reads else store.quick_check
+    local = look(receipt.model, receipt.remote, receipt)
     kind: FileKind = "blocked"
     if local.kind == "absent":
         kind = "gone"

@@ -11,11 +11,11 @@ from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolved, Resolver
 from mdl.context import Context
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
-from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
-from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.files import Receipt
 from mdl.formatting import utc_time
 from mdl.local.from_receipts import has_source
+from mdl.local.on_disk import look_at
 from mdl.reports import BaseReport
 from mdl.values import value_class
 
@@ -141,34 +141,27 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
             raise answer
         answer.raise_for_errors()
         for remote in store.apart(model.name, answer.files):
-            wanted.append(Wanted(model.name, remote, _local_file(model.name, remote, store)))
+            wanted.append(Wanted(model.name, remote, look_at(store, model.name, remote)))
     except MdlError as error:
         return replace(version, state="failed", error=error.on(model.name))
     plan = Plan.of(wanted)
     changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
     changes.sort(key=lambda change: change.path)
     newest = commits_of(remote.commit for remote in answer.files)
-    state: State = "current" if branches else "pinned"
-    if version.here_at is None and all(file.local.kind == "absent" for file in wanted):
+    is_any_here = version.here_at is not None or any(file.local.kind != "absent" for file in wanted)
+    state: State = "current"
+    if not is_any_here:
         state = "missing"
     elif changes or version.locked not in ((), newest):
         state = "outdated"
-    return replace(
-        version,
-        state=state,
-        here=version.here if changes else newest,  # bytes that did not change belong to both commits
-        newest=newest,
-        newest_at=context.resolver.modified_at(model) if newest else None,
-        files=len(answer.files),
-        changes=tuple(changes),
-    )
-
-
-def _local_file(model: str, remote: RemoteFile, store: Store) -> LocalFile:
-    """Look at a file here. If it was touched since mdl wrote it, it is read: it is edited only if its bytes are
-    others."""
-    local = store.quick_check(model, remote)
-    return store.check(model, remote, found=local) if local.is_edited else local
+    elif not branches:
+        state = "pinned"
+    version = replace(version, state=state, newest=newest, files=len(answer.files), changes=tuple(changes))
+    if newest:
+        version = replace(version, newest_at=context.resolver.modified_at(model))
+    if not changes:
+        version = replace(version, here=newest)  # bytes that did not change belong to both commits
+    return version
 
 
 def _change(item: Item, context: Context) -> FileChange:
@@ -177,10 +170,11 @@ def _change(item: Item, context: Context) -> FileChange:
     local = item.local
     if item.refused:
         return FileChange(remote.path.text, "edited" if local.receipt else "unread", remote.size, 0)
+    is_absent = local.kind == "absent"
     change: Change = "changed"
-    if local.partial or item.reason == Reason.UNFINISHED:
+    if item.reason == Reason.UNFINISHED or (is_absent and local.partial):
         change = "partial"
-    elif local.kind == "absent":
+    elif is_absent:
         change = "missing" if local.receipt else "new"
     to_fetch = max(0, (remote.size or 0) - local.partial)
     copies = context.local_copies

@@ -60,14 +60,24 @@ def update(
     ``lock`` locks the models of the catalog that it is given, and returns the errors of those that cannot be resolved,
     by their names; these are not downloaded. Raises what ``lock`` and ``download`` raise.
     """
-    before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in request.models}
-    pinned = {model.name for model in request.models if is_pinned(model, resolver)}
-    failed = lock([model.name for model in request.models if model.is_of_catalog])
-    models = tuple(model for model in request.models if model.name not in failed)
-    report = download(GetRequest(models, request.force))
-    moves = tuple(_move(model, before[model.name], model.name in pinned) for model in report.models if model.is_whole)
+    before: dict[str, tuple[str, ...]] = {}
+    pinned: set[str] = set()
+    names: list[str] = []
+    for model in request.models:
+        before[model.name] = versions_here(store.receipts.in_order(model.name))
+        if is_pinned(model, resolver):
+            pinned.add(model.name)
+        if model.is_of_catalog:
+            names.append(model.name)
+    failed = lock(names)
+    models = [model for model in request.models if model.name not in failed]
+    report = download(GetRequest(tuple(models), request.force))
+    moves: list[Move] = []
+    for row in report.models:
+        if row.is_whole:
+            moves.append(_move(row, before[row.name], row.name in pinned))
     broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
-    return UpdateReport(**{**vars(report), "models": (*report.models, *broken)}, moves=moves)
+    return UpdateReport(**{**vars(report), "models": (*report.models, *broken)}, moves=tuple(moves))
 
 
 def _move(model: ModelReport, before: tuple[str, ...], pinned: bool) -> Move:
