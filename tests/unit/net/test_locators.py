@@ -24,7 +24,7 @@ from mdl.net.policy import Limits
 @pytest.fixture
 def http(server: FaultyServer) -> Iterator[HttpClient]:
     tokens = [OriginToken(origin_of(server.url), "the-key")]
-    with HttpClient(AllowList.of(["127.0.0.1"]), tokens=tokens, limits=Limits(connect=2, stall=0.1)) as client:
+    with HttpClient(AllowList.of(["127.0.0.1"]), tokens=tokens) as client:
         yield client
 
 
@@ -65,15 +65,16 @@ def test_an_error_of_a_locator_is_the_error_of_the_request(http: HttpClient) -> 
         pass
 
 
-def test_patience_is_for_the_first_byte_alone(http: HttpClient) -> None:
+def test_patience_is_for_the_first_byte_alone() -> None:
     """A server that zips first may be silent for longer than a stall; without patience that is one."""
+    limits = Limits(stall=0.25)
 
     def late(request: Request, number: int) -> Answer:
         answer = honest(SMALL)(request, number)
         return replace(answer, status=None, headers=(), body=[0.5, answer.head(), *answer.pieces()])
 
-    with FaultyServer(late) as server:
-        http.follower.locate = lambda url: Link(f"{server.url}/f", patience=30, authorized=True)
+    with FaultyServer(late) as server, HttpClient(AllowList.of(["127.0.0.1"]), limits=limits) as http:
+        http.follower.locate = lambda url: Link(f"{server.url}/f", patience=100, authorized=True)
         assert body_of(http, "job://box/j1/f") == SMALL
         http.follower.locate = lambda url: Link(f"{server.url}/f")
         with pytest.raises(NetworkError):
