@@ -30,12 +30,13 @@ from mdl.net.connection_errors import map_httpx_errors
 from mdl.net.credentials import HostCredential, HostTls
 from mdl.net.follower import Follower, OpenResponse, Question
 from mdl.net.host_access import HostAccess
-from mdl.net.http_errors import Asker, error_for_status, is_not_yet
+from mdl.net.http_errors import Asker, error_for_status, is_not_yet, may_be_the_token, page_of
 from mdl.net.locators import Locate
 from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import Again, Limits, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
 from mdl.net.sender import SMALL_BODY, Sender
+from mdl.net.server_messages import server_message
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import system_settings
 from mdl.redact import Secrets
@@ -85,6 +86,7 @@ class HttpClient:
         self._access = HostAccess(hosts, [token for token in tokens if token], credentials, proxies)
         self._reader = BodyReader(self.cancel, limits.stall, limits.slow, throttle)
         self.follower = Follower(self._access, self.sender, self.record, limits, self.cancel, locate)
+        self._open_without: dict[str, bool] = {}
         self.is_closed = False
 
     def close(self) -> None:
@@ -159,6 +161,9 @@ class HttpClient:
             credential=self._access.credential_for(opened.url),
             proxy=self.proxy_for(opened.url),
         )
+        is_of_token = asker.is_hub and asker.sent != "" and not question.bearer
+        if is_of_token and may_be_the_token(server_message(opened.headers, words, secrets)):
+            asker = replace(asker, is_open_without=self._is_open_without(question.url, secrets))
         error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
         is_gone_for_good = opened.is_fresh and isinstance(error, NotFound)
         return error.but(
@@ -166,6 +171,19 @@ class HttpClient:
             server_code=opened.headers.get("x-error-code", ""),
             redirected=is_redirected and not is_gone_for_good,
         )
+
+    def _is_open_without(self, url: str, secrets: Secrets) -> bool:
+        """Return whether a URL of the hub is served if it is asked once without the token. Each repository is asked
+        once; nothing is downloaded without the token by itself (ADR 96)."""
+        page = page_of(url)
+        if page not in self._open_without:
+            headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
+            self._open_without[page] = False
+            with contextlib.suppress(MdlError, httpx.HTTPError):
+                opened = self.follower.follow(Question("GET", url, url, headers, is_anonymous=True), secrets)
+                self._open_without[page] = opened.status < 400
+                opened.response.close()
+        return self._open_without[page]
 
     def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
         """Return the body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""

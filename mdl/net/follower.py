@@ -43,7 +43,8 @@ _MAX_REDIRECTS = 10
 
 @value_class
 class Question:
-    """What is asked: ``url``, to which ``start`` once led, or which it is. ``bearer`` is a token for this request."""
+    """What is asked: ``url``, to which ``start`` once led, or which it is. ``bearer`` is a token for this request.
+    ``is_anonymous``: the token of the origin is not sent."""
 
     method: str
     url: str
@@ -52,6 +53,7 @@ class Question:
     content: bytes | Iterable[bytes] | None = None
     bearer: str = field(default="", repr=False)
     interrupter: Interrupter | None = None
+    is_anonymous: bool = False
 
 
 @value_class
@@ -150,7 +152,7 @@ class Follower:
                 current,
                 proxy,
                 bearer=question.bearer if is_first else "",
-                at_home=at_home,
+                at_home=at_home and not question.is_anonymous,
                 is_named=is_first and question.url == start,
             )
             of_link = link.headers if current == link.url else {}

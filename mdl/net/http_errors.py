@@ -32,8 +32,8 @@ _OF_A_PROXY = (403, 502, 503, 504)
 _PROXY_HEADERS = ("x-squid-error", "proxy-status", "proxy-connection", "x-proxy-error")
 """Headers by which a proxy says that it wrote the answer to a plain request itself."""
 _OF_A_GUARD = (401, 403, 429, 503)
-_GUARD_HEADERS = ("cf-mitigated", "x-amzn-waf-action", "x-datadome")
-"""Headers by which a guard before a server (of Cloudflare, AWS, DataDome) says that it wants a browser."""
+_GUARD_HEADERS = {"cf-mitigated": "Cloudflare", "x-amzn-waf-action": "AWS WAF", "x-datadome": "DataDome"}
+"""Headers by which a guard before a server says that it wants a browser, and which guard it is."""
 _GUARD_SIGNS = ("challenge", "captcha", "protected")
 _CHALLENGE = re.compile(r"just a moment|attention required|checking your browser|verify you are (a )?human", re.I)
 _OF_CERTIFICATES = (400, 401, 403, 495, 496)
@@ -56,6 +56,8 @@ _LACKS_RIGHT = re.compile(
     re.IGNORECASE,
 )
 """How hubs say that a token is good, and may not do this."""
+_NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
+"""What hubs say of a wrong token, and of a repository that is private or not there."""
 _ABSENT_BY_CODE = {
     "RevisionNotFound": "check the revision",
     "EntryNotFound": "check the file's path in the repository",
@@ -68,7 +70,8 @@ class Asker:
     """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
     did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
-    ``proxy`` is what the request went through."""
+    ``proxy`` is what the request went through. ``is_open_without``: the same was served when it was asked once more
+    without the token."""
 
     sent: str = ""
     is_hub: bool = False
@@ -76,6 +79,7 @@ class Asker:
     is_located: bool = False
     credential: HostCredential | None = None
     proxy: Proxy | None = None
+    is_open_without: bool = False
 
 
 def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
@@ -114,8 +118,9 @@ def error_for_status(
         message = f"the proxy {proxy.shown} for {message}"
         hint = proxy.trouble_hint(url)
         return AuthError(message, hint=hint) if status == 403 else NetworkError(message, hint=hint)
-    if status in _OF_A_GUARD and wants_browser(headers, words):
-        hint = f"{host} wants a browser: download it there, then mdl import, or take another source"
+    guard = guard_of(headers, words)
+    if status in _OF_A_GUARD and guard:
+        hint = f"{host} ({guard}) wants a browser: download it there, then mdl import, or take another source"
         return AuthError(message, hint=hint)
     if status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
         return certificate_wanted(url, f"it answered {answer}: {words}")
@@ -151,10 +156,14 @@ def is_of_proxy(headers: Mapping[str, str]) -> bool:
     return "squid" in headers.get("server", "").lower() or any(name in headers for name in _PROXY_HEADERS)
 
 
-def wants_browser(headers: Mapping[str, str], words: str) -> bool:
-    """Return whether a guard before a server refused because it wants a browser, by its headers or ``words``."""
-    is_guarded = any(headers.get(name) in _GUARD_SIGNS for name in _GUARD_HEADERS)
-    return is_guarded or bool(_CHALLENGE.search(words))
+def guard_of(headers: Mapping[str, str], words: str) -> str:
+    """Return the guard before a server that refused because it wants a browser; '' if there is no sign of one."""
+    for name, guard in _GUARD_HEADERS.items():
+        if headers.get(name) in _GUARD_SIGNS:
+            return guard
+    if not _CHALLENGE.search(words):
+        return ""
+    return "Cloudflare" if "cloudflare" in headers.get("server", "").lower() else "a guard before it"
 
 
 def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
@@ -165,7 +174,7 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
         return "look whether the file is still there, and whether the keys for it may read it"
     if asker.is_hub or code:
         is_absent = kind is NotFound
-        return _advice_on_absent(code, url, asker.sent) if is_absent else _advice_of_hub(code, words, url, asker.sent)
+        return _advice_on_absent(code, url, asker.sent) if is_absent else _advice_of_hub(code, words, url, asker)
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
     return _advice_of_host(kind, url, asker)
@@ -181,24 +190,31 @@ def _advice_on_absent(code: str, url: str, sent: str) -> str:
     return f"check the name{_or_dataset(url)}; {access}"
 
 
-def _advice_of_hub(code: str, words: str, url: str, sent: str) -> str:
-    """Return what to do if a hub refuses access, which has a ``code`` for some of the reasons. A token that is not
-    accepted is not left out to find out whether that helps (ADR 96)."""
+def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
+    """Return what to do if a hub refuses access, which has a ``code`` for some of the reasons."""
+    sent = asker.sent
     is_gated = code == "GatedRepo"
     if not sent and is_gated:
         return f"gated: accept the licence at {page_of(url)} with an account that has access, then set HF_TOKEN"
     if not sent:
         return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
+    if asker.is_open_without:
+        return f"{sent} is not accepted; without it this repository is open: unset it, or make a new one"
     if _LACKS_RIGHT.search(words):
         return f"{sent} lacks a right for this: change it in the token's settings, or use another token"
     if is_gated:
         return f"gated: accept the licence at {page_of(url)} with the token's account"
     if _IS_REFUSED.search(words):
-        return f"{sent} is wrong or has expired: make a new one, or unset it if the repository is public"
+        return f"{sent} is wrong or has expired: make a new one"
     return (
         f"a token was sent ({sent}), and has no access, or the repository does not exist: the server does "
         "not say which; 'mdl doctor' says whose token it is"
     )
+
+
+def may_be_the_token(words: str) -> bool:
+    """Return whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
+    return bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
 
 
 def page_of(url: str) -> str:

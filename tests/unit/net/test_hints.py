@@ -18,21 +18,23 @@ JUST_A_MOMENT = b"<html><head><title>Just a moment...</title></head></html>"
 
 
 @each(
-    ("status", "headers", "body"),
+    ("status", "headers", "body", "guard"),
     [
-        (403, {"cf-mitigated": "challenge"}, JUST_A_MOMENT),
-        (503, {"server": "cloudflare"}, JUST_A_MOMENT),
-        (403, {"cf-mitigated": "challenge"}, b""),
-        (403, {"x-amzn-waf-action": "captcha"}, b""),
-        (403, {"x-datadome": "protected"}, b""),
-        (403, {"server": "nginx"}, b"<title>Verify you are human</title>"),
+        (403, {"cf-mitigated": "challenge"}, JUST_A_MOMENT, "Cloudflare"),
+        (503, {"server": "cloudflare"}, JUST_A_MOMENT, "Cloudflare"),
+        (403, {"cf-mitigated": "challenge"}, b"", "Cloudflare"),
+        (403, {"x-amzn-waf-action": "captcha"}, b"", "AWS WAF"),
+        (403, {"x-datadome": "protected"}, b"", "DataDome"),
+        (403, {"server": "nginx"}, b"<title>Verify you are human</title>", "a guard before it"),
     ],
 )
-def test_a_guard_that_wants_a_browser(status: int, headers: dict[str, str], body: bytes) -> None:
+def test_a_guard_that_wants_a_browser(status: int, headers: dict[str, str], body: bytes, guard: str) -> None:
     """It is 4 and final, and no token is asked for."""
     error = error_for_status(status, headers, body, URL)
     assert isinstance(error, AuthError)
-    assert error.hint == ("models.example wants a browser: download it there, then mdl import, or take another source")
+    assert error.hint == (
+        f"models.example ({guard}) wants a browser: download it there, then mdl import, or take another source"
+    )
 
 
 @pytest.mark.parametrize("headers", [{"server": "cloudflare"}, {"cf-ray": "1"}, {"cf-mitigated": "block"}, {}])
