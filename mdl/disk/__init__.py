@@ -1,8 +1,8 @@
 """File systems: their types, the space left on them, and hints for their errors.
 
-The modules of this room: `safe_open` opens files, `publish` gives files their final names, `copy` shares the bytes of a
-file that is already on the disk, `mutex` keeps other processes out, `process` names and starts processes, `pool` has
-the threads.
+The modules of this room: `safe_open` opens files, `own_files` those of mdl itself, `publish` gives files their final
+names, `copy` shares the bytes of a file that is already on the disk, `mutex` keeps other processes out, `process` names
+and starts processes, `pool` has the threads.
 """
 
 from __future__ import annotations

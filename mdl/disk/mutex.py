@@ -26,8 +26,9 @@ from typing import Any, TypeVar
 from mdl.bounds import LARGEST_NOTE, LONGEST_SHOWN_NAME, parse_json
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type, publish, write_all
+from mdl.disk.own_files import make_private_dir, open_new, read_own
 from mdl.disk.process import ProcessId, hostname
-from mdl.disk.safe_open import NO_LINK, make_private_dir, open_new, read_regular
+from mdl.disk.safe_open import NO_LINK
 from mdl.errors import Busy, suppress_storage_trouble
 from mdl.paths import record_name
 
@@ -294,7 +295,7 @@ def _has_text(text: bytes, lease: Path) -> bool:
 def _text_of(lease: Path) -> bytes:
     """Return the content of a lease; nothing if it is gone."""
     with contextlib.suppress(OSError):
-        return read_regular(lease, LARGEST_NOTE) or b""
+        return read_own(lease, LARGEST_NOTE) or b""
     return b""
 
 

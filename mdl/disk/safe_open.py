@@ -4,10 +4,8 @@
 - A name below a folder is reached step by step without following a link (``openat``). If a folder is replaced
   meanwhile, the work still happens in the folders that were checked.
 - A link that the user named is followed if the user or root made it.
-- mdl's own folders are readable by their user only and never behind a link. Other users may share the folder around
-  them, so a file in them is trusted only if it belongs to the user or to root and no other user may write it. A
-  ``.mdl`` folder that is not so is refused; a file in it that is not so counts as absent. Root also trusts the owner of
-  the folder that contains ``.mdl``, who can replace the models anyway.
+
+mdl's own folders and files are in `mdl.disk.own_files`.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from mdl.disk import refuses_order, user_name
+from mdl.disk import user_name
 from mdl.errors import Occupied, ProtocolError, Unsafe
 from mdl.paths import RelPath, shown
 from mdl.values import value_class
@@ -29,14 +26,10 @@ UNREADABLE_ERRNOS = (errno.EINVAL, errno.EFBIG)
 """The errors of `read_whole` for a pipe or device, and for a file that is too large."""
 NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags of `os.open` for a name that may not be a link."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+"""Flags of `os.open` for a folder."""
 _MOST_LINKS = 40
 """How many links, one behind the other, Linux follows."""
-_OWN = ".mdl"
-"""The name of mdl's own folder in a folder of the user's."""
-_CACHE_OWN = ".locks"
-"""The folder of the hub's cache that contains it; any user of the cache may have made it."""
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 # Files of the user's, or of another program.
@@ -44,7 +37,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @contextlib.contextmanager
 def open_for_reading(path: Path, flags: int = 0) -> Iterator[int]:
-    """The file open for reading, with further ``flags`` of `os.open`; a pipe does not block. Raises `OSError`."""
+    """Open a file for reading, with further ``flags`` of `os.open`. A pipe does not block. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     try:
         yield fd
@@ -77,47 +70,49 @@ def open_named(path: Path, flags: int, mode: int = 0o600) -> int:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
-def open_regular(path: Path, *, is_own: bool = True) -> int:
-    """Open a regular file for reading, with `open_own` if it is one of mdl's own.
+class NotRegular(OSError):
+    """A pipe, a device or a socket lies where a regular file was expected."""
 
-    Raises `OSError`, also for a folder, pipe or device; `Unsafe`.
-    """
-    if is_own:
-        os.lstat(path)  # most of what is looked for is not there, and to open its folder step by step takes long
-        fd = open_own(path, os.O_RDONLY)
-    else:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+def only_regular(fd: int, path: Path) -> int:
+    """Return an open file if it is a regular one. Else it is closed, and raises `NotRegular` or `IsADirectoryError`,
+    with ``path`` for the message."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd
     os.close(fd)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise _NotRegular(errno.EINVAL, "not a regular file", str(path))
+    raise NotRegular(errno.EINVAL, "not a regular file", str(path))
 
 
-class _NotRegular(OSError):
-    pass
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading. Raises `OSError`, also for a folder, pipe or device."""
+    return only_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path)
 
 
-def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
-    """Return the first ``most`` bytes of a file, or all; None if it is not a regular file, or if it is one of mdl's own
-    that another user may have written. Raises `OSError`."""
-    try:
-        fd = open_regular(path, is_own=is_own)
-    except (_NotRegular, Unsafe):
-        return None
+def read_start(fd: int, most: int) -> bytes:
+    """Return the first ``most`` bytes of an open regular file, or all, and close it. Raises `OSError`."""
     with os.fdopen(fd, "rb") as file:
         return file.read(min(most, os.fstat(fd).st_size))
 
 
+def read_regular(path: Path, most: int) -> bytes | None:
+    """Return the first ``most`` bytes of a file, or all; None if it is not a regular file. Raises `OSError`."""
+    try:
+        fd = open_regular(path)
+    except NotRegular:
+        return None
+    return read_start(fd, most)
+
+
 def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) -> bytes:
-    """All bytes of a regular file of the user's or of another program; a link is followed.
+    """Return all bytes of a regular file of the user's or of another program; a link is followed.
 
     Raises `Unsafe` if the file, or a link to it, belongs to none of ``owners``; `OSError`, also if it has more than
     ``most`` bytes or is not a regular file.
     """
-    with os.fdopen(open_regular(path, is_own=False), "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         status = os.fstat(file.fileno())
         if owners is not None:
             for owner in (status.st_uid, os.lstat(path).st_uid):
@@ -130,8 +125,8 @@ def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) 
 
 
 def read_left(path: Path, most: int, owners: Collection[int]) -> bytes:
-    """All bytes of a file that another program left in a folder in which others may write too: a regular file of one of
-    the ``owners`` and of at most ``most`` bytes. No link is followed, and nothing is waited for.
+    """Return all bytes of a file that another program left in a folder in which others may write too: a regular file
+    of one of the ``owners`` and of at most ``most`` bytes. No link is followed, and nothing is waited for.
 
     Raises `ProtocolError`, which says what lies there instead, and `OSError`.
     """
@@ -221,8 +216,8 @@ class EntryAt:
 
 @contextlib.contextmanager
 def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[EntryAt]:
-    """The entry of ``path`` below ``root``, in its open folder. Missing folders are made, unless ``make`` is False.
-    ``root`` itself may be a link that the user or root made.
+    """Yield the entry of ``path`` below ``root``, in its open folder. Missing folders are made, unless ``make`` is
+    False. ``root`` itself may be a link that the user or root made.
 
     Raises `Unsafe` if a step is a link, `Occupied` if it is a file, `OSError`.
     """
@@ -243,7 +238,7 @@ def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[Ent
 def _open_root(root: Path, *, make: bool) -> int:
     """Open a folder, or the target of a link that `is_untrusted_link` accepts: of the very link that was checked."""
     try:
-        return os.open(root, _FOLDER | os.O_NOFOLLOW)
+        return os.open(root, FOLDER | os.O_NOFOLLOW)
     except FileNotFoundError:
         if not make:
             raise
@@ -258,14 +253,14 @@ def _open_root(root: Path, *, make: bool) -> int:
         is_other = not os.path.samestat(link, now) or link.st_ctime_ns != now.st_ctime_ns
         if is_untrusted_link(root, link) or is_other:
             raise Unsafe(f"refused: {root} is a symbolic link of {user_name(link.st_uid)}", item=str(root)) from None
-    return os.open(root.parent / target, _FOLDER)
+    return os.open(root.parent / target, FOLDER)
 
 
 def open_step(folder: int, name: str, path: Path, mode: int | None = 0o777) -> int:
     """Open the folder ``name`` in an open folder. If it is missing it is made with ``mode``, unless that is None.
     ``path`` is for messages. Raises as `open_parent` does."""
     try:
-        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         if mode is None:
             raise
@@ -281,8 +276,8 @@ def open_step(folder: int, name: str, path: Path, mode: int | None = 0o777) -> i
 
 
 def names_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
-    """Everything below a folder that is no folder itself, in order, without following a link; of a link or a file only
-    itself, and nothing if nothing is there. ``is_left_out`` is asked of each folder below it."""
+    """Yield everything below a folder that is no folder itself, in order, without following a link; of a link or a file
+    only itself, and nothing if nothing is there. ``is_left_out`` is asked of each folder below it."""
     if folder.is_symlink() or folder.is_file():
         yield folder
         return
@@ -314,174 +309,3 @@ def trusted_owners(folder: Path) -> frozenset[int]:
 def is_untrusted_link(path: Path, status: os.stat_result) -> bool:
     """Return whether this is a link that another user made; see `trusted_owners`."""
     return stat.S_ISLNK(status.st_mode) and status.st_uid not in trusted_owners(path.parent)
-
-
-@value_class
-class _Trust:
-    """The ids of the users whose files are trusted. ``has_modes`` is False on a file system that has no modes
-    (FAT, some SMB)."""
-
-    owners: frozenset[int]
-    has_modes: bool = True
-
-    def why_untrusted(self, status: os.stat_result, *, may_be_shared: bool = False) -> str:
-        """Return why another user may have written the file with this status; '' if none can have."""
-        if status.st_uid not in self.owners:
-            return f"belongs to {user_name(status.st_uid)}"
-        if status.st_mode & _OTHERS and self.has_modes and not may_be_shared:
-            return "can be written by other users"
-        return ""
-
-
-# mdl's own folders and files.
-
-
-def make_private_dir(path: Path) -> Path:
-    """Make the folder ``path``, and what is missing above it, readable by its user only; returns ``path``.
-
-    From ``.mdl`` on no part of the path may be a link; without ``.mdl`` in it, the last part may not. To have mdl's
-    files on another disk, a user can link a folder further up. Raises `Unsafe` for a link and for another user's
-    ``.mdl``, `OSError`.
-    """
-    _, above = _split(path)
-    mode = 0o777 if _OWN in path.parts else 0o700
-    make_folders(above, mode)
-    with _inside(path, make=True):
-        return path
-
-
-def open_own(path: Path, flags: int, mode: int = 0o600, *, may_be_shared: bool = False) -> int:
-    """Open a file of mdl's own. Raises `Unsafe` if another user made the file or its folder, or may write to it;
-    `OSError`. With ``may_be_shared`` other users may have the right to write the file itself: they cannot enter its
-    folder."""
-    with _inside(path.parent) as (folder, trust):
-        fd = os.open(path.name, flags | NO_LINK, mode, dir_fd=folder)
-        if why := trust.why_untrusted(os.fstat(fd), may_be_shared=may_be_shared):
-            os.close(fd)
-            raise _unsafe(path, why)
-        return fd
-
-
-def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open an empty file of mdl's own: the existing one, emptied, or a new one in place of another user's. Raises as
-    `open_own` does."""
-    try:
-        return _open_emptied(path, flags, mode)
-    except Unsafe:
-        pass
-    except OSError as error:
-        if not refuses_order(error):  # this mount may not take it that a file is emptied
-            raise
-    path.unlink(missing_ok=True)
-    return open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
-
-
-def _open_emptied(path: Path, flags: int, mode: int) -> int:
-    """Open a file of mdl's own, and take away what is in it. Raises as `open_own` does."""
-    fd = open_own(path, flags | os.O_CREAT, mode)
-    try:
-        if os.fstat(fd).st_size:
-            os.ftruncate(fd, 0)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def is_own_folder(path: Path) -> bool:
-    """Return whether ``path`` is a folder that mdl made for this user, or that root made."""
-    try:
-        check_own_folder(path)
-    except (OSError, Unsafe):
-        return False
-    return True
-
-
-def check_own_folder(path: Path) -> None:
-    """Raises `Unsafe` for a link and for another user's folder, `OSError`, as `make_private_dir` would."""
-    with _inside(path):
-        pass
-
-
-def is_trusted_owner(uid: int, own: Path) -> bool:
-    """Return whether files of the user ``uid`` beside mdl's folder ``own`` are trusted like this user's own."""
-    if uid in (0, os.geteuid()):
-        return True
-    with contextlib.suppress(OSError, Unsafe), _inside(own) as (_, trust):
-        return uid in trust.owners
-    return False
-
-
-@contextlib.contextmanager
-def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
-    """Open mdl's own folder ``path`` step by step; yields it and whose files in it to trust. Raises `Unsafe`,
-    `OSError`."""
-    steps, at = _split(path)
-    mode = 0o700 if make else None
-    with contextlib.ExitStack() as opened:
-        top = fd = os.open(at, _FOLDER)
-        opened.callback(os.close, top)
-        trust = _Trust(trusted_owners(at.parent if at.name == _CACHE_OWN else at))
-        for step in steps:
-            at = at / step
-            try:
-                fd = open_step(fd, step, at, mode)
-            except Occupied as error:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
-            opened.callback(os.close, fd)
-            if trust.why_untrusted(os.fstat(fd)):
-                trust = _repair(fd, at, top, trust)
-            if make and step == _OWN:
-                _hide_from_git(fd)
-        yield fd, trust
-
-
-def _hide_from_git(folder: int) -> None:
-    """Have git pass over mdl's own folder, which may stand in somebody's project (``--into .``)."""
-    with contextlib.suppress(OSError):
-        fd = create(".gitignore", 0o600, folder=folder)
-        try:
-            os.write(fd, b"*\n")
-        finally:
-            os.close(fd)
-
-
-def _split(path: Path) -> tuple[tuple[str, ...], Path]:
-    """Return the steps that must not be links, and the folder in which they begin."""
-    at = path.parts.index(_OWN) if _OWN in path.parts else len(path.parts) - 1
-    return path.parts[at:], Path(*path.parts[:at])
-
-
-def _repair(folder: int, path: Path, top: int, trust: _Trust) -> _Trust:
-    """Take from other users what a loose umask or a chmod allowed them in a folder; returns whose files in it to trust.
-    Raises `Unsafe` if the folder is still another user's."""
-    if os.fstat(folder).st_uid in trust.owners:
-        with contextlib.suppress(OSError):
-            os.fchmod(folder, 0o700)
-    if _OWN in path.parts and trust.why_untrusted(os.fstat(folder)):
-        trust = _as_shown_by(top, trust)
-        if why := trust.why_untrusted(os.fstat(folder)):
-            raise _unsafe(path, why)
-    return trust
-
-
-def _as_shown_by(folder: int, trust: _Trust) -> _Trust:
-    """Return the same trust on a file system that shows other owners or modes than were set. A file of this user's is
-    made there to find out what it shows."""
-    name = f".{os.urandom(8).hex()}{_OWN}-tmp"
-    try:
-        fd = create(name, 0o600, folder=folder)
-    except OSError:
-        return trust
-    try:
-        shown = os.fstat(fd)
-        os.unlink(name, dir_fd=folder)
-    finally:
-        os.close(fd)
-    return replace(trust, owners=trust.owners | {shown.st_uid}, has_modes=not shown.st_mode & _OTHERS)
-
-
-def _unsafe(path: Path, why: str) -> Unsafe:
-    owner = user_name(path.lstat().st_uid)
-    hint = f"take a models folder of your own with --to, or ask {owner} to remove {path.name}"
-    return Unsafe(f"refused: {path} {why}; mdl's records in it could be forged", item=str(path), hint=hint)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mdl.config import places
 from mdl.disk import disk_space
-from mdl.disk.safe_open import check_own_folder
+from mdl.disk.own_files import check_own_folder
 from mdl.errors import MdlError, NoSpace, StorageError, UsageError, joint_error
 from mdl.formatting import counted
 from mdl.net.credentials import NETRC

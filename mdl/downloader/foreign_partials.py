@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.copy import data_ranges
-from mdl.disk.safe_open import open_for_reading, read_regular
+from mdl.disk.own_files import read_own
+from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.hub_cache import UNFINISHED
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.net.ranges import RangeSet
@@ -157,7 +158,7 @@ def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
     """Return the ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one;
     None if it noted nothing, or nothing that can be read."""
     try:
-        data = read_regular(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
+        data = read_own(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
         if data is None:
             return None
         found = RangeSet()

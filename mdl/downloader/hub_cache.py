@@ -28,14 +28,7 @@ from typing import Any
 
 from mdl.bounds import LARGEST_JSON, LARGEST_NOTE, parse_json
 from mdl.disk.mutex import try_lock, unlock_and_close
-from mdl.disk.safe_open import (
-    is_untrusted_link,
-    names_below,
-    open_for_reading,
-    open_parent,
-    read_whole,
-    trusted_owners,
-)
+from mdl.disk.safe_open import is_untrusted_link, names_below, open_for_reading, open_parent, read_whole, trusted_owners
 from mdl.errors import MdlError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.hashing import Digest

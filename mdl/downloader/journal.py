@@ -23,8 +23,8 @@ from pathlib import Path
 from mdl import crc_json
 from mdl.bounds import LARGEST_RECORD
 from mdl.disk import sync, write_all
+from mdl.disk.own_files import open_new, open_own, read_own
 from mdl.disk.process import this_boot
-from mdl.disk.safe_open import open_new, open_own, read_regular
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
@@ -170,7 +170,7 @@ def load(path: Path) -> Record | None:
     """Read the journal at ``path``; None if there is none, if it claims nothing, or if another user may have written
     it. Raises `StateError`."""
     try:
-        data = read_regular(path, LARGEST_RECORD)
+        data = read_own(path, LARGEST_RECORD)
     except OSError:
         return None
     return None if data is None else parse(data, str(path))

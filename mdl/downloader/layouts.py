@@ -14,8 +14,9 @@ from pathlib import Path
 from mdl.bounds import LARGEST_NOTE
 from mdl.disk import is_unsupported, look_anew, publish, reading_error, user_name
 from mdl.disk.names import is_name_too_long, name_too_long
+from mdl.disk.own_files import is_trusted_owner, make_private_dir
 from mdl.disk.publish import OpenFolders
-from mdl.disk.safe_open import is_trusted_owner, is_untrusted_link, make_private_dir, open_parent
+from mdl.disk.safe_open import is_untrusted_link, open_parent
 from mdl.downloader import hub_cache
 from mdl.errors import Occupied, StorageError, UsageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mdl.disk import refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.own_files import make_private_dir, open_new
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import EntryAt, make_private_dir, open_new
+from mdl.disk.safe_open import EntryAt
 from mdl.downloader.journal import Identity, Journal, Record
 from mdl.downloader.partial import Partial
 from mdl.downloader.partial_folders import discard_leftovers

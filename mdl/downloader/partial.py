@@ -17,8 +17,9 @@ from pathlib import Path
 from mdl.bounds import LARGEST_RECORD
 from mdl.disk import publish, sync
 from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.own_files import make_private_dir, open_new, open_own
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import EntryAt, make_private_dir, open_new, open_own
+from mdl.disk.safe_open import EntryAt
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal, Record
 from mdl.downloader.partial_folders import adopt

@@ -18,8 +18,8 @@ from pathlib import Path
 from mdl.cancel import CancelToken
 from mdl.disk import copy, publish, sync
 from mdl.disk.mutex import has_reliable_locks, may_be_alive
+from mdl.disk.own_files import is_own_folder, make_private_dir, open_new, open_own
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_own
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal, Record
 from mdl.errors import Busy, Unsafe

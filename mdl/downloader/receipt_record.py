@@ -20,7 +20,7 @@ from mdl import crc_json
 from mdl.bounds import LARGEST_JSON, LARGEST_RECORD
 from mdl.disk import publish, refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
-from mdl.disk.safe_open import make_private_dir, open_own, open_regular
+from mdl.disk.own_files import make_private_dir, open_own, open_own_regular
 from mdl.errors import MdlError, StateError, Unsafe
 from mdl.files import ACCESSES, VOUCHERS, HubFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Digest
@@ -91,7 +91,7 @@ class Record:
     def _lines_from(self, start: int) -> Iterator[bytes]:
         """Yield the record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is
         left out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
-        with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
+        with contextlib.suppress(OSError, Unsafe), os.fdopen(open_own_regular(self.path), "rb") as file:
             file.seek(start)
             for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
                 is_whole = line.endswith(b"\n") or len(line) == LARGEST_RECORD

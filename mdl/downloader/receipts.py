@@ -19,7 +19,7 @@ from typing import Any
 from mdl import crc_json
 from mdl.bounds import LARGEST_JSON, LARGEST_RECORD
 from mdl.disk import publish
-from mdl.disk.safe_open import make_private_dir, open_regular, read_regular
+from mdl.disk.own_files import make_private_dir, open_own_regular, read_own
 from mdl.downloader.receipt_record import Record
 from mdl.errors import Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
@@ -256,7 +256,7 @@ def _name_of(model: str) -> str:
 def _model_of(folder: Path) -> str:
     """Return the model whose record is in a folder, as its first line that makes sense says; without one the name of
     the folder."""
-    with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(folder / RECORD), "rb") as file:
+    with contextlib.suppress(OSError, Unsafe), os.fdopen(open_own_regular(folder / RECORD), "rb") as file:
         for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
             facts = crc_json.loads(line.removesuffix(b"\n"))
             model = facts.get("model") if isinstance(facts, dict) else None
@@ -268,7 +268,7 @@ def _model_of(folder: Path) -> str:
 def _read_note(path: Path) -> dict[str, Any]:
     """Return what a note of wanted files says; nothing if it cannot be read."""
     with contextlib.suppress(OSError):
-        facts = crc_json.loads((read_regular(path, LARGEST_JSON) or b"").rstrip(b"\n"))
+        facts = crc_json.loads((read_own(path, LARGEST_JSON) or b"").rstrip(b"\n"))
         if isinstance(facts, dict):
             return facts
     return {}

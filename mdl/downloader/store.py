@@ -18,9 +18,10 @@ from mdl.cancel import CancelToken
 from mdl.disk import copy, free_space, nearest_existing, publish, reading_error, refuses_order, sync
 from mdl.disk.mutex import HeldFile, try_lock, unlock_and_close
 from mdl.disk.names import NameFolding, name_folding
+from mdl.disk.own_files import make_private_dir
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
-from mdl.disk.safe_open import EntryAt, make_private_dir, open_for_reading
+from mdl.disk.safe_open import EntryAt, open_for_reading
 from mdl.downloader.foreign_partials import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path

@@ -21,8 +21,9 @@ from mdl.console.reporter import BROKEN_PIPE
 from mdl.describe import describe, ended_by, tenth
 from mdl.disk import publish
 from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.own_files import make_private_dir
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import make_folders, make_private_dir, open_named
+from mdl.disk.safe_open import make_folders, open_named
 from mdl.events import Ended, Event, Finished, Noticed, Planned, Progressed, Started
 from mdl.formatting import human_bytes, human_rate, spelled, utc_now
 from mdl.jobs.lines import event_facts, event_in, facts_in, without_secrets

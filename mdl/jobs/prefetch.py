@@ -86,7 +86,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
 
 def last_success(path: Path) -> float:
     try:
-        text = (read_regular(path, LARGEST_RECORD, is_own=False) or b"").decode()
+        text = (read_regular(path, LARGEST_RECORD) or b"").decode()
         match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", text, re.MULTILINE)
         return parse_number(match[1]) if match else 0.0
     except (OSError, ValueError):

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.disk import publish
 from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
+from mdl.disk.own_files import make_private_dir
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import make_private_dir
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration, listed, utc_now
 from mdl.jobs.job import (

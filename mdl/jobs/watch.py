@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.describe import ended_by
-from mdl.disk.safe_open import open_regular
+from mdl.disk.own_files import open_own_regular
 from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe
 from mdl.events import Ended, Listener, Planned, Progressed
 from mdl.jobs.job import Job, resume_command
@@ -66,7 +66,7 @@ class JobLines:
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO | None = None
         with contextlib.suppress(OSError, Unsafe):
-            self._file = os.fdopen(open_regular(path), "rb")
+            self._file = os.fdopen(open_own_regular(path), "rb")
         self._rest = b""
         """The beginning of a line whose end is still to come."""
 

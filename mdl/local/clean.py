@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from mdl.disk import publish
-from mdl.disk.safe_open import is_own_folder
+from mdl.disk.own_files import is_own_folder
 from mdl.downloader import journal
 from mdl.downloader.hub_cache import all_shared_links, shared_files
 from mdl.downloader.partial_folders import key_of, stale_dirs

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mdl.disk import publish
 from mdl.disk.mutex import file_lock, is_locked
-from mdl.disk.safe_open import is_own_folder, make_private_dir, open_parent
+from mdl.disk.own_files import is_own_folder, make_private_dir
+from mdl.disk.safe_open import open_parent
 from mdl.downloader.hub_cache import all_shared_links, remove_shared
 from mdl.downloader.partial_folders import is_held
 from mdl.downloader.store import Store

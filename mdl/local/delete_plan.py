@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk import user_name
-from mdl.disk.safe_open import is_own_folder
+from mdl.disk.own_files import is_own_folder
 from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, repo_in, shared_links
 from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store

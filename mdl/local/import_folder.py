@@ -146,7 +146,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 
     def read(path: str) -> str:
         try:
-            return (read_regular(folder / path, LARGEST_RECORD, is_own=False) or b"").decode()
+            return (read_regular(folder / path, LARGEST_RECORD) or b"").decode()
         except (OSError, UnicodeDecodeError):
             return ""
 

@@ -16,7 +16,8 @@ from typing import Literal
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish
-from mdl.disk.safe_open import is_own_folder, names_below
+from mdl.disk.own_files import is_own_folder
+from mdl.disk.safe_open import names_below
 from mdl.downloader.hub_cache import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.downloader.partial_folders import key_of
 from mdl.downloader.receipts import file_key

@@ -94,7 +94,7 @@ def can_run_code(path: Path, name: str) -> bool | None:
     its name and first bytes show it; None if it cannot be read here, and its name does not tell."""
     head = None
     with contextlib.suppress(OSError):
-        head = read_regular(path, head_of(name), is_own=False)
+        head = read_regular(path, head_of(name))
     if runs_code(name, head or b""):
         return True
     return None if head is None else False

@@ -13,7 +13,7 @@ from typing import Any
 
 from mdl import crc_json
 from mdl.disk import publish
-from mdl.disk.safe_open import make_private_dir, read_regular
+from mdl.disk.own_files import make_private_dir, read_own
 from mdl.json_stream import Take, read_json
 
 _BLOCK = 2**18
@@ -31,7 +31,7 @@ def read_kept(
     is of another kind or version. Lists whose keys are in ``lists`` are read item by item, as `read_json` reads them.
     Raises what ``lists`` raise."""
     try:
-        body = crc_json.checked((read_regular(path, most) or b"").rstrip(b"\n"))
+        body = crc_json.checked((read_own(path, most) or b"").rstrip(b"\n"))
     except OSError:
         return None
     if body is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.bounds import LARGEST_LIST, parse_json, whole_number
-from mdl.disk.safe_open import read_regular
+from mdl.disk.own_files import read_own
 from mdl.errors import MdlError
 from mdl.files import ACCESSES, Access, RefusedFile, Voucher
 from mdl.hashing import Digest
@@ -130,7 +130,7 @@ class Listings:
         files: dict[tuple[str, str], list[Path]] = {}
         with contextlib.suppress(OSError):
             for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
-                head = _HEAD.match(read_regular(path, _LONGEST_HEAD) or b"")
+                head = _HEAD.match(read_own(path, _LONGEST_HEAD) or b"")
                 if not head:
                     continue
                 with contextlib.suppress(ValueError, MdlError):

@@ -23,7 +23,7 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.context import Context
 from mdl.disk import publish
-from mdl.disk.safe_open import make_private_dir
+from mdl.disk.own_files import make_private_dir
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.receipt_record import VERSION
 from mdl.downloader.receipts import RECORD, file_key

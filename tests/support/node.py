@@ -38,14 +38,14 @@ def _become(number: str, lies: list[str]) -> None:
     if "flock" in lies or "enolck" in lies:
         vars(fcntl)["flock"] = _granted if "flock" in lies else _no_locks
     if "estale" in lies:
-        really, calls = mutex.read_regular, itertools.count()
+        really, calls = mutex.read_own, itertools.count()
 
         def stale(*words: object, **more: object) -> bytes | None:
             if next(calls) % 3 == 1:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             return really(*words, **more)  # type: ignore[arg-type]
 
-        vars(mutex)["read_regular"] = stale
+        vars(mutex)["read_own"] = stale
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from support.shell import ExitCode, Shell, machine
 
 from mdl.catalog.model import CatalogFile
 from mdl.disk import safe_open
-from mdl.disk.safe_open import make_private_dir, open_own, read_regular
+from mdl.disk.own_files import make_private_dir, open_own, read_own
 from mdl.downloader.journal import Identity, Journal
 from mdl.downloader.receipts import Receipts, file_key
 from mdl.errors import MdlError, Unsafe
@@ -150,7 +150,7 @@ def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
     for mode, owner, seen in ((0o600, 0, b"{}"), (0o620, 0, None), (0o600, STRANGER, None)):
         path.chmod(mode)
         os.chown(path, owner, -1)
-        assert read_regular(path, 10) == seen
+        assert read_own(path, 10) == seen
 
 
 @pytest.mark.fault(244)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mdl.disk.safe_open import make_folders, make_private_dir, open_named
+from mdl.disk.own_files import make_private_dir
+from mdl.disk.safe_open import make_folders, open_named
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.disk.safe_open import make_private_dir
+from mdl.disk.own_files import make_private_dir
 from mdl.downloader.layouts import HubCache
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
