@@ -122,8 +122,8 @@ class _Reading:
         if isinstance(place, Path):
             text = read_text(place)
         else:
-            named = [url for url in chain if isinstance(url, str)]  # the first of them is in a file of this disk
-            text = self._fetch(place, named[0] if named else place)
+            urls = [url for url in (*chain, place) if isinstance(url, str)]
+            text = self._fetch(place, urls[0])  # the first of them is named by a file of this disk
         self._length += len(text)
         if self._length > LARGEST_DOCUMENT:
             self._is_full = True
@@ -182,12 +182,8 @@ def _joined(named: Sequence[Draft], bases: Sequence[Draft], paths: tuple[Path, .
     groups: dict[str, tuple[str, ...]] = {}
     for draft in drafts:
         hidden = models.keys() | groups.keys()
-        for name, model in draft.models.items():
-            if name not in hidden:
-                models[name] = model
-        for name, members in draft.groups.items():
-            if name not in hidden:
-                groups[name] = members
+        models |= {name: model for name, model in draft.models.items() if name not in hidden}
+        groups |= {name: members for name, members in draft.groups.items() if name not in hidden}
     for draft in drafts:
         for name, model in draft.models.items():
             _note_unknown(draft.text, ("models", name, "see"), model.see, models, groups)
@@ -195,8 +191,7 @@ def _joined(named: Sequence[Draft], bases: Sequence[Draft], paths: tuple[Path, .
             _note_unknown(draft.text, ("groups", name), members, models, groups)
     own: set[str] = set()
     for draft in named:
-        own.update(draft.models)
-        own.update(*draft.groups.values())
+        own.update(draft.models, *draft.groups.values())
     return Catalog(models, groups, paths, frozenset(own))
 
 

@@ -105,13 +105,14 @@ def _with_file(model: Model, repository: HubOrigin, path: str) -> Model:
 
 
 def _of_word(word: str, origin: Origin) -> Model:
-    """The model of a reference; a URL of a file of the hub may have its digest behind it."""
+    """The model of a reference; the page of a file of the hub may have its digest behind it."""
     model = _of_origin(origin)
-    if isinstance(origin, HubOrigin) and "#" in word:
-        digest = digest_in(word)
-        if digest is not None:
-            return _pinned(model, None, digest)
-    return model
+    if not isinstance(origin, HubOrigin) or word.lower().startswith("hf:"):
+        return model
+    digest = digest_in(word)
+    if digest is None:
+        return model
+    return _pinned(model, None, digest)
 
 
 def _unknown(name: str, catalog: Catalog) -> NotFound:

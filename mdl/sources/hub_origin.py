@@ -21,6 +21,7 @@ from mdl.values import value_class
 _TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
 _ID_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_ID_NEVER = re.compile(r"--|\.\.|\.git\Z")
 _QUANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _REVISION = re.compile(r"(?![-/])(?!.*(\.\.|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -254,8 +255,9 @@ def why_bad_id(repo: str) -> str | None:
     parts = repo.split("/")
     if not repo:
         return "it is empty"
-    if not all(_ID_PART.fullmatch(part) for part in parts):
-        return "letters, digits, '-', '_' and '.' only, at most 96, not beginning or ending with '-' or '.'"
-    if any("--" in part or ".." in part or part.endswith(".git") for part in parts):
-        return "'--', '..' and a '.git' ending are not allowed"
+    for part in parts:
+        if not _ID_PART.fullmatch(part):
+            return "letters, digits, '-', '_' and '.' only, at most 96, not beginning or ending with '-' or '.'"
+        if _ID_NEVER.search(part):
+            return "'--', '..' and a '.git' ending are not allowed"
     return None

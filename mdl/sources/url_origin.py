@@ -36,7 +36,8 @@ FILE_NAME = re.compile(
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
 """Names of algorithms in a fragment, which people expect to be compared."""
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
-_PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
+_READABLE_PART = re.compile(r"(?!-)(?!.*--)[A-Za-z0-9._-]+(?<!-)")
+"""A host or folder that can be read off a name in which ``--`` stands between the parts."""
 
 
 @value_class
@@ -119,11 +120,8 @@ def _is_readable_from_name(parts: SplitResult) -> bool:
     _, *folders, last = parts.path.split("/")
     if not _PLAIN_HOST.fullmatch(parts.netloc) or "\ufffd" in unquote(last):
         return False
-    for folder in folders:
-        if not _PLAIN_FOLDER.fullmatch(folder):
-            return False
-    for part in (parts.netloc, *folders):
-        if "--" in part or part.startswith("-") or part.endswith("-"):
+    for part in (parts.netloc.partition(":")[0], *folders):
+        if not _READABLE_PART.fullmatch(part):
             return False
     return not folders or not folders[-1].endswith((".", "_"))
 

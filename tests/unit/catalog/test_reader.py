@@ -361,7 +361,7 @@ def test_windows_files_are_read(tmp_path: Path, mark: bytes, newline: bytes) -> 
         ("schema = 1".encode("utf-16-le"), "NUL byte"),
         (b"schema = 1\n# \xff", "not UTF-8 (line 2)"),
         (b"schema = 1\0", "NUL byte"),
-        (64 * 2**20 + 1, "larger than 64 MiB"),
+        (64 * 2**20 + 1, "the most that mdl reads here"),
     ],
     ids=str,
 )

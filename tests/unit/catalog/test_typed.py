@@ -181,6 +181,7 @@ SHA = Digest("sha256", HEX)
         (f"https://h/f.bin#sha256={HEX}", {"sha256": HEX}),
         ("https://huggingface.co/org/repo/resolve/main/f.bin", {"sha256": HEX}),
         (f"https://huggingface.co/org/repo/resolve/main/f.bin?download=true#sha256={HEX}", {}),
+        (f"huggingface.co/org/repo/resolve/main/f.bin#sha256={HEX}", {}),
     ],
 )
 def test_a_digest_of_the_command_line(word: str, more: dict[str, str]) -> None:
@@ -188,6 +189,12 @@ def test_a_digest_of_the_command_line(word: str, more: dict[str, str]) -> None:
     (model,) = meant(word, **more)
     (file,) = model.files
     assert (file.path.text, file.digest, "#" in file.url) == ("f.bin", SHA, False)
+
+
+def test_a_hash_in_the_name_of_a_file() -> None:
+    """In a reference it is a part of the path."""
+    word = f"hf:org/repo@main/f#sha256={HEX}"
+    assert origins(word) == (HubOrigin("org/repo", revision="main", subpath=f"f#sha256={HEX}"),)
 
 
 def test_a_digest_of_a_file_that_its_server_names() -> None:
