@@ -70,6 +70,8 @@ def _fault_in_names(entries: Iterable[Entry]) -> str:
 
 def _fault_in_contents(tree: Tree, entries: Iterable[Entry]) -> str:
     for entry in entries:
+        if entry.kind == "file" and is_weights(entry.name) and not entry.stamp.size:
+            return f"{entry.name} is empty"
         reason = why_cut(tree, entry)
         if reason:
             return f"{entry.name}: {reason}"
@@ -135,8 +137,6 @@ def why_cut(tree: Tree, entry: Entry) -> str:
     be read now."""
     if entry.kind != "file" or not is_weights(entry.name):
         return ""
-    if not entry.stamp.size:
-        return "it is empty"
     try:
         with tree.opened(entry) as file:
             return (file and why_not_whole(file, entry.stamp.size, entry.name)) or ""

@@ -132,3 +132,10 @@ def test_a_request_is_the_same_as_its_words(run: Path, tmp_path: Path) -> None:
     told = pack(run, tmp_path / "y.zip", checkpoint="best", exclude="*.json")
     assert pack(request).sha256 == told.sha256
     assert PackOptions.__optional_keys__ == {field.name for field in fields(PackRequest)} - {"run", "output"}
+
+
+def test_an_empty_file_beside_a_model_is_packed(run: Path, tmp_path: Path) -> None:
+    """A file of no bytes that is only called like weights is no cut one: it hinders no pack of the run."""
+    (run / "empty.bin").touch()
+    pack(str(run), str(tmp_path / "a.zip"))
+    assert read_whole(tmp_path / "a.zip")["empty.bin"] == b""

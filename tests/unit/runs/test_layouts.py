@@ -414,7 +414,7 @@ INCOMPLETE = {
         HF_RUN,
         {"checkpoint-5/model.safetensors": b""},
         "checkpoint-5",
-        "model.safetensors: it is empty",
+        "model.safetensors is empty",
     ),
     "a file still being written": (
         f"{HF_RUN} checkpoint-5/model.safetensors.tmp",
