@@ -13,7 +13,6 @@ from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
 from mdl.config import places
 from mdl.config.settings import setting_named
-from mdl.errors import joint_error
 from mdl.redact import redact
 
 if TYPE_CHECKING:
@@ -60,10 +59,7 @@ def list_settings(session: Session, settings: LookSettings) -> int:
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
     facts = {"settings": [_facts(value) for value in values], "places": places, "hub": hub}
-    code = session.show(facts, show, error=joint_error(errors))
-    for error in errors:
-        session.console.error(error)
-    return code
+    return session.show(facts, show, error=session.errors(errors))
 
 
 @command(

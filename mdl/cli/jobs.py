@@ -15,7 +15,7 @@ from mdl.cli.session import Session, typed, with_flags
 from mdl.config import places
 from mdl.config.settings import parse_choice
 from mdl.disk.process import ProcessId, python_command, users_core_limit
-from mdl.errors import Cancelled, joint_error, storage_error
+from mdl.errors import Cancelled, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, readable_item, resume_command, shown_facts, what_was_typed
@@ -234,7 +234,6 @@ def cancel(session: Session, names: Ids) -> int:
 def _each(session: Session, names: list[str], change: Callable[[Job, Records], Job]) -> int:
     """Change each job; an error of one does not stop the others."""
     records = _records(session)
-    is_lines = session.console.is_machine_readable
     jobs: list[Job] = []
     errors: list[MdlError] = []
     for name in names:
@@ -243,12 +242,7 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
             session.console.note(f"{jobs[-1].id}: {jobs[-1].status}")
         except MdlError as error:
             errors.append(error)
-            if not is_lines:
-                session.console.error(error)
-    problem = joint_error(errors)
-    if problem and is_lines:
-        session.console.error(problem)
-    return session.show({"jobs": [shown_facts(job) for job in jobs]}, error=problem)
+    return session.show({"jobs": [shown_facts(job) for job in jobs]}, error=session.errors(errors))
 
 
 ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration", "window")]

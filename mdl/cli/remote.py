@@ -83,7 +83,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     for part in report.checks:
         console.entry("ok    " if part.ok else "FAIL  ", console.clean(f"{part.name}: {part.detail}"))
         checks.append({"name": part.name, "ok": part.ok, "detail": part.detail})
-    _tell(session, report.errors)
+    session.errors(report.errors)
     return session.show({"checks": checks}, error=report.error)
 
 
@@ -189,7 +189,7 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
                 errors.append(one.error)
             elif is_asked and (one.action == "deleted" or one.is_changed):
                 console.note(f"{one.job.id}: {one.action}" + (f", {one.why}" if one.is_changed else ""))
-    _tell(session, errors)
+    session.errors(errors)
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
     if is_asked:
@@ -211,12 +211,6 @@ def url(session: Session, name: Name, job_id: JobId, include: Include = None) ->
     """
     link = Requested(session.client().remote_url(name, job_id, include=include or ()))
     return session.show({"url": link}, lambda: session.console.data(link))
-
-
-def _tell(session: Session, errors: Sequence[MdlError]) -> None:
-    """Each error on stderr; if stderr is for a program, the one that stands for all."""
-    problem = joint_error(errors)
-    session.errors([problem] if problem and session.console.is_machine_readable else errors)
 
 
 def _age(job: RemoteJob) -> str:

@@ -15,7 +15,7 @@ from mdl.cli.signals import the_signals
 from mdl.config import places
 from mdl.config.settings import Config
 from mdl.console import Console, ConsoleOptions
-from mdl.errors import Cancelled, MdlError, Problem, UsageError
+from mdl.errors import Cancelled, MdlError, Problem, UsageError, joint_error
 from mdl.formatting import MOST_LISTED, listed
 from mdl.paths import shown
 from mdl.redact import redact
@@ -105,13 +105,19 @@ class Session:
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
         return self._client
 
-    def errors(self, errors: Sequence[Problem]) -> None:
-        """Say on stderr what failed, item by item; of many the first, and how many more there are."""
+    def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
+        """Say on stderr what failed, item by item; of many the first, and how many more there are. If stderr is for a
+        program, it is one error that stands for all, which is returned."""
+        problem = joint_error(errors)
+        if problem and self.console.is_machine_readable:
+            self.console.error(problem)
+            return problem
         for error in errors[:MOST_LISTED]:
             self.console.error(error)
         left = len(errors) - MOST_LISTED
         if left > 0:
             self.console.note(f"and {left:,} more failed; --json has them all", always=True)
+        return problem
 
     def show(
         self,

@@ -12,7 +12,7 @@ from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFil
 from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config.settings import Settings
-from mdl.errors import UsageError, joint_error
+from mdl.errors import UsageError
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
 from mdl.plugins import mirror as mirrors
@@ -193,12 +193,7 @@ def clean(
         else:
             console.note(f"{human_bytes(total)} would be deleted; with --yes it is")
 
-    error = joint_error(errors)
-    if error and console.is_machine_readable:
-        errors = [error]
-    for failed in errors:
-        console.error(failed)
-    return session.show({"mirror": url, "items": facts}, show_table, error=error)
+    return session.show({"mirror": url, "items": facts}, show_table, error=session.errors(errors))
 
 
 _SHOWN_OF_ITEM = ("kind", "name", "url", "bytes", "why", "action")
