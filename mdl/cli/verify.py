@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mdl import VerifyReport
 
 
+_NOT_REPEATED = ("-n", "--dry-run", "--force", "--repair", "--strict")
+"""The flags that a command in a hint does not repeat as they were typed."""
+
+
 @value_class
 class RepairFlags:
     """Flags that say what is done about wrong files."""
@@ -93,11 +97,12 @@ def _spelled(session: Session, report: VerifyReport, labels: Mapping[str, str], 
 
 def _command(session: Session, kind: str) -> str:
     """The command that was just typed, with the same models and folders, as one that gets, repairs or replaces."""
-    words = [word for word in session.words if word not in ("-n", "--dry-run", "--force", "--strict")]
+    words = [word for word in session.words if word not in _NOT_REPEATED]
     if kind == "get":
         return typed(["get", *words[1:]])
-    wanted = ["--repair", "--force"] if kind == "replace" else ["--repair"]
-    return typed(with_flags(words, [flag for flag in wanted if flag not in words]))
+    if kind == "replace":
+        return typed(with_flags(words, ["--repair", "--force"]))
+    return typed(with_flags(words, ["--repair"]))
 
 
 def _show_verified(session: Session, report: VerifyReport) -> None:

@@ -14,6 +14,7 @@ from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.downloader.hub_cache import part_of
 from mdl.files import HubFile, Receipt
+from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 
 _ASKABLE = ("http://", "https://", "s3://")
@@ -55,8 +56,10 @@ def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Recei
 def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
     of_revision: list[str] = []
     for path in paths:
-        hub = receipts[path].hub if path in receipts else None
-        if hub is not None and revision in (hub.branch, hub.revision):
+        receipt = receipts.get(path)
+        if receipt is None or receipt.hub is None:
+            continue
+        if revision in (receipt.hub.branch, receipt.hub.revision):
             of_revision.append(path)
     return of_revision
 
@@ -86,9 +89,11 @@ def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
     if len(endpoints) != 1:
         return model
     [endpoint] = endpoints
-    sources = []
+    sources: list[Origin] = []
     for source in model.sources:
-        sources.append(replace(source, endpoint=endpoint) if isinstance(source, HubOrigin) else source)
+        if isinstance(source, HubOrigin):
+            source = replace(source, endpoint=endpoint)
+        sources.append(source)
     return replace(model, sources=tuple(sources))
 
 
@@ -103,9 +108,9 @@ def model_to_ask(model: Model, receipts: Sequence[Receipt], wanted: frozenset[st
         return model
     last = receipts[-1].hub
     if last is not None:
-        paths = {receipt.hub.path for receipt in receipts if receipt.hub}
+        paths = {hub.path for hub, _ in of_hubs(receipts)}
         return _of_repository(model, last, paths | wanted, resolver)
-    files = []
+    files: list[CatalogFile] = []
     for receipt in receipts:
         if receipt.asked or not receipt.url.startswith(_ASKABLE):
             return model
@@ -121,11 +126,13 @@ def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resol
         revision = None
     origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
     listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or []
-    include = tuple(glob.escape(path) for path in sorted(paths))
+    usual = listed
+    include_all: tuple[str, ...] = ()
     if origin.is_model_repository:
-        usual = choose(listed)
-        if listed and paths.issuperset(file.path.text for file in usual.files):
-            include = ("*",) if usual.quantisations else ()  # nobody has to choose: all of them are here
-    elif listed and paths.issuperset(file.path.text for file in listed):
-        include = ()
+        chosen = choose(listed)
+        usual = list(chosen.files)
+        if chosen.quantisations:
+            include_all = ("*",)  # nobody has to choose: all of them are here
+    is_all_here = bool(listed) and paths.issuperset(file.path.text for file in usual)
+    include = include_all if is_all_here else tuple(glob.escape(path) for path in sorted(paths))
     return replace(model, sources=(origin,), include=include)

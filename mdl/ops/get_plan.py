@@ -101,17 +101,17 @@ def _with_advice(error: MdlError, model: Model, before: Model | None, context: C
         folder = _repository_typed(model)
         if repository and folder:  # 'mdl get org/repo sub/dir': two repositories, unless a slash follows (ADR 101)
             hint = f"for the folder {folder} of {repository}: mdl get {repository} {folder}/"
-            return error.but(hint=f"{hint}; else {error.hint}" if error.hint else hint)
+            return error.but(hint="; else ".join(filter(None, (hint, error.hint))))
     return _with_note(error, model)
 
 
 def _repository_typed(model: Model) -> str:
     """The ``org/repo`` that somebody typed for a model; '' if the model is something else."""
-    if model.origin != COMMAND_LINE or not model.sources:
-        return ""
-    origin = model.sources[0]
-    is_plain = isinstance(origin, HubOrigin) and origin.is_model_repository and not origin.revision
-    return origin.repository.removeprefix("hf:") if is_plain else ""
+    if model.origin == COMMAND_LINE and model.sources:
+        origin = model.sources[0]
+        if isinstance(origin, HubOrigin) and origin.is_model_repository and not origin.revision:
+            return origin.repo
+    return ""
 
 
 def _is_all_here(model: Model, context: Context) -> bool:
@@ -126,7 +126,7 @@ def _with_note(error: MdlError, model: Model) -> MdlError:
     """The same error; if access is denied, its hint has the catalog's note on that too."""
     if not isinstance(error, AuthError) or not model.note:
         return error
-    return error.but(hint=f"{error.hint}; {model.note}" if error.hint else model.note)
+    return error.but(hint="; ".join(filter(None, (error.hint, model.note))))
 
 
 def _joined(errors: Sequence[MdlError]) -> MdlError:

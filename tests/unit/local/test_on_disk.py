@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdl.catalog.model import Model
 from mdl.disk.own_files import make_private_dir
 from mdl.downloader.layouts import HubCache
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp
 from mdl.hashing import Digest
+from mdl.local.delete_plan import of_folder
 from mdl.local.on_disk import (
+    FileKind,
     foreign_entries,
     model_on_disk,
     partials_of,
@@ -84,3 +91,39 @@ def test_unfinished_downloads(tmp_path: Path) -> None:
         make_private_dir(store.partials / f"{key}.{process}")
     found = [folder.name for folder in partials_of(store, "a", ["1", "2", "3"])]
     assert found == [f"{first}.7", f"{first}.8", f"{second}.9"]
+
+
+def make(store: Store, path: str, kind: FileKind) -> None:
+    """Put a name of this kind into the folder of the model ``a``, and the receipt that it has."""
+    place = store.root / "a" / path
+    if kind == "blocked":
+        place.symlink_to(store.root)
+    elif kind != "gone":
+        place.write_bytes(b"x")
+    if kind == "own":
+        store.receipts.put(replace(receipt("a", path), stamp=Stamp.of(place.stat())))
+    elif kind in ("changed", "blocked", "gone"):
+        store.receipts.put(receipt("a", path))
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["own", "changed", "stranger", "blocked", "gone"]), max_size=6),
+    force=st.booleans(),
+)
+def test_a_deletion_leaves_nothing_out(kinds: list[FileKind], force: bool) -> None:
+    """Of every name in a model's folder a deletion says that it goes, or that it stays and why; with force all go. It
+    forgets every receipt, and a file as mdl wrote it is never kept."""
+    with TemporaryDirectory() as root:
+        store = Store(Path(root))
+        (store.root / "a").mkdir()
+        for number, kind in enumerate(kinds):
+            make(store, f"{number}.bin", kind)
+        deletion = of_folder(store, Model("a"), force=force)
+        going = {path.name for path in deletion.steps}
+        kept = {file.path.name for file in deletion.kept}
+        named = {f"{number}.bin": kind for number, kind in enumerate(kinds) if kind != "gone"}
+        assert going.isdisjoint(kept)
+        assert going | kept == set(named)
+        assert kept == (set() if force else {name for name, kind in named.items() if kind != "own"})
+        assert all(file.why for file in deletion.kept)
+        assert len(deletion.forgotten["a"]) == sum(kind != "stranger" for kind in kinds)
