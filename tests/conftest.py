@@ -264,8 +264,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(number, …): tries these rows of tests/faults.toml")
 
 
+def pytest_collection() -> None:
+    gc.disable()  # what is collected here stays to the end
+
+
 def pytest_collection_finish() -> None:
-    gc.freeze()  # 300,000 objects of the tests stay to the end: no collection looks at them again
+    gc.freeze()  # 300,000 objects of the tests: nobody looks for garbage among them
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

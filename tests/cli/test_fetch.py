@@ -14,7 +14,7 @@ import pytest
 from support.data import MIB, files_below, noise, spoil, write_files
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
-from support.trainer_server import training_server
+from support.trainer import training_server
 from support.weights import whole_file
 
 from mdl.cli.signals import the_signals

@@ -17,7 +17,7 @@ from support.data import files_below, write_files
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
-from support.trainer_server import training_server
+from support.trainer import training_server
 from support.weights import PICKLE, whole_file
 
 WEIGHTS = whole_file("w.safetensors")

@@ -12,7 +12,7 @@ from support.data import write_files
 from support.moto_store import s3_api
 from support.runpod_api import KEY, runpod_endpoint
 from support.shell import Inside, Shell, done, settings
-from support.trainer_server import training_server
+from support.trainer import training_server
 
 ROOT = Path(__file__).parents[2]
 

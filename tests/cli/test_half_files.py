@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.data import MIB, sha256
+from support.data import sha256
 from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
 from support.hf_cache import actions, cache_of
@@ -22,13 +22,15 @@ from support.shell import Inside, Ran, Shell, done
 from mdl.disk.copy import drop_what_was_read
 from mdl.downloader.foreign_partials import pieces_there
 
-SIZE = 40 * MIB
+UNIT = 2**18
+"""Of all sizes here: what is of another program is looked at in pieces of 64 KiB and more."""
+SIZE = 40 * UNIT
 WEIGHTS = Generated(SIZE, "half")[0:SIZE]
 CONFIG = b'{"layers": 2}'
 NAME = "sub/big.safetensors"
 REPO = Repo("org/tiny", {"config.json": CONFIG, NAME: WEIGHTS})
 REPOS = [REPO]
-HALF = 30 * MIB
+HALF = 30 * UNIT
 HEX = sha256(WEIGHTS)
 
 
@@ -66,13 +68,13 @@ def reserved(path: Path, *ranges: tuple[int, int]) -> Path:
 
 
 def sparse(path: Path, *ranges: tuple[int, int], size: int = 40) -> Path:
-    """A file of so many MiB, of which only these ranges were written."""
+    """A file of so many units, of which only these ranges were written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for start, stop in ranges:
             file.seek(start)
             file.write(WEIGHTS[start:stop])
-        file.truncate(size * MIB)
+        file.truncate(size * UNIT)
     return path
 
 
@@ -96,11 +98,15 @@ PLACES: dict[str, Callable[[Path, Path], Path]] = {
     ),
     "hf": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.incomplete", FIRST),
     "hf, 2.x": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.0a1b2c3d.incomplete", FIRST),
-    "aria2, reserved": lambda into, _: reserved(into / NAME, (0, 10 * MIB), (20 * MIB, 40 * MIB)),
-    "a downloader that reserves": lambda into, _: reserved(into / f"{NAME}.part", (0, 10 * MIB), (20 * MIB, 40 * MIB)),
-    "aria2, preallocated": lambda into, _: sparse(into / NAME, (0, 10 * MIB), (20 * MIB, 40 * MIB)),
-    "aria2, shorter and with holes": lambda into, _: sparse(into / NAME, (0, 10 * MIB), (18 * MIB, 38 * MIB), size=38),
-    "a downloader with holes": lambda into, _: sparse(into / f"{NAME}.part", (0, 20 * MIB), (30 * MIB, 40 * MIB)),
+    "aria2, reserved": lambda into, _: reserved(into / NAME, (0, 10 * UNIT), (20 * UNIT, 40 * UNIT)),
+    "a downloader that reserves": lambda into, _: reserved(
+        into / f"{NAME}.part", (0, 10 * UNIT), (20 * UNIT, 40 * UNIT)
+    ),
+    "aria2, preallocated": lambda into, _: sparse(into / NAME, (0, 10 * UNIT), (20 * UNIT, 40 * UNIT)),
+    "aria2, shorter and with holes": lambda into, _: sparse(
+        into / NAME, (0, 10 * UNIT), (18 * UNIT, 38 * UNIT), size=38
+    ),
+    "a downloader with holes": lambda into, _: sparse(into / f"{NAME}.part", (0, 20 * UNIT), (30 * UNIT, 40 * UNIT)),
     "whole, but not renamed": lambda into, _: write(into / f"{NAME}.part", WEIGHTS),
 }
 
@@ -113,12 +119,12 @@ def test_what_is_there_is_not_fetched(shell: Shell, mdl: Inside, into: Path, pla
     left, facts = half.read_bytes(), half.stat()
     drop_what_was_read(half)
     planned = done(get(shell, mdl, into, "-n")).document
-    assert planned["bytes_to_fetch"] <= 11 * MIB
-    assert planned["bytes_kept"] >= 29 * MIB
+    assert planned["bytes_to_fetch"] <= 11 * UNIT
+    assert planned["bytes_kept"] >= 29 * UNIT
     assert half.stat() == facts
     ran = done(get(shell, mdl, into)).document
-    assert ran["bytes_fetched"] <= 11 * MIB
-    assert ran["bytes_kept"] >= 29 * MIB
+    assert ran["bytes_fetched"] <= 11 * UNIT
+    assert ran["bytes_kept"] >= 29 * UNIT
     assert (into / NAME).read_bytes() == WEIGHTS
     if half != into / NAME:
         assert (half.read_bytes() == left, half.stat().st_ino) == (True, facts.st_ino)
@@ -129,7 +135,7 @@ def test_in_the_hubs_cache(shell: Shell, mdl: Inside) -> None:
     """What hf left unfinished in its cache is gone on with in that layout, too."""
     half = PLACES["hf, 2.x"](shell.home, cache_of(shell))
     ran = done(mdl(shell, "get", "org/tiny", "--layout", "hf-cache", "--json"))
-    assert ran.document["bytes_fetched"] <= 11 * MIB
+    assert ran.document["bytes_fetched"] <= 11 * UNIT
     assert half.read_bytes() == FIRST
 
 
@@ -227,17 +233,17 @@ def safetensors(size: int) -> bytes:
 @pytest.mark.parametrize("is_of_it", [True, False])
 def test_a_name_that_tells_nothing(shell: Shell, mdl: Inside, into: Path, name: str, is_of_it: bool) -> None:
     """What a browser calls by a number is taken if it begins as the file must; another download is left alone."""
-    data = safetensors(20 * MIB)
-    begun = write(into / name, data[: 15 * MIB] if is_of_it else WEIGHTS[: 15 * MIB])
+    data = safetensors(20 * UNIT)
+    begun = write(into / name, data[: 15 * UNIT] if is_of_it else WEIGHTS[: 15 * UNIT])
     with FaultyServer(honest(data)) as server:
         words = ["--sha256", sha256(data), "--into", str(into), "--json"]
         ran = done(mdl(shell, "get", f"{server.url}/m.safetensors", *words)).document
-    assert ran["bytes_fetched"] == (len(data) - 15 * MIB if is_of_it else len(data))
+    assert ran["bytes_fetched"] == (len(data) - 15 * UNIT if is_of_it else len(data))
     assert (into / "m.safetensors").read_bytes() == data
-    assert begun.stat().st_size == 15 * MIB
+    assert begun.stat().st_size == 15 * UNIT
 
 
-PIECE = MIB
+PIECE = UNIT
 
 
 def control(pieces: set[int], in_flight: dict[int, set[int]], size: int = SIZE) -> bytes:

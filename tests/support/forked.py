@@ -23,8 +23,8 @@ from typing import IO, Any
 
 _TESTS = Path(__file__).parents[1]
 _TAKE_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
-_ONLY_AT_THE_START = re.compile("PYTHON|LC_|LANG|TZ$|LD_")
-"""The variables that Python, the C library and the loader read when a process starts."""
+_ONLY_AT_THE_START = re.compile("PYTHON|LC_|LANG|TZ$|LD_|COLUMNS$|TERMINAL_|_?TYPER_|FORCE_|PY_COLORS|GITHUB_ACTIONS")
+"""The variables that Python, the C library and the loader read when a process starts, and Typer when it is imported."""
 
 
 def can_be_a_copy(environ: Mapping[str, str]) -> bool:

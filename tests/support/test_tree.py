@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ _PRIVATE_NAME = re.compile(r"(^|\.)(_[A-Za-z]\w*)$")
 
 _MAY_IMPORT = re.compile(r"^\s*(from|import)\b[^(\n]*(\([^)]*)?\btest_", re.MULTILINE)
 """Only such a file is parsed."""
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    """The source of a file of tests, of which nothing is garbage."""
+    gc.disable()
+    try:
+        return ast.parse(file.read_bytes())
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -96,7 +109,7 @@ def test_a_private_name_is_seen(source: str) -> None:
 
 def test_tests_go_in_by_the_public_door() -> None:
     """No test patches, imports or reads a private name, but for those of the list, which is not longer than needed."""
-    used = {str(file.relative_to(TESTS)): private_names(ast.parse(file.read_bytes())) for file in FILES}
+    used = {str(file.relative_to(TESTS)): private_names(parsed(file)) for file in FILES}
     unused = {name for name in PRIVATE if not (TESTS / name).exists() and not name.startswith("plugins")}
     assert unused == set()
     assert {name: names for name, names in used.items() if names} == {
@@ -135,5 +148,5 @@ def test_rooms_of_tests() -> None:
 def test_support_has_no_tests_but_of_the_doubles() -> None:
     """Fixtures and servers hold no assertion about mdl under a test's name."""
     for file in (TESTS / "support").rglob("*.py"):
-        tests = {name for name in names_of(ast.parse(file.read_bytes())) if name.startswith("test_")}
+        tests = {name for name in names_of(parsed(file)) if name.startswith("test_")}
         assert not tests or file.name.startswith("test_"), f"{file} holds {tests}"

@@ -14,19 +14,14 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
-
-from support.polling import until
 
 _CHUNK = 64 * 1024
 _OWN = {"job.json"}
@@ -153,20 +148,3 @@ def pieces(data: bytes, wrong: dict[str, Any]) -> Iterator[bytes]:
         yield data[start : min(start + _CHUNK, end)]
     if "drop_at" in wrong:
         raise ConnectionResetError("this server dies")
-
-
-@contextmanager
-def training_server(runs: Path) -> Iterator[str]:
-    """The URL of a server of the runs below ``runs``, in a thread of this process."""
-    import uvicorn
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(application(runs), log_level="critical", lifespan="off", ws="none"))
-        thread = threading.Thread(target=server.run, args=([listener],), name="trainer", daemon=True)
-        thread.start()
-        try:
-            until(lambda: server.started)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(10)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any, TypeVar
 
 from support.cases import each
 
 import mdl
 
+Node = TypeVar("Node", bound=ast.AST)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 ROOT = Path(mdl.__file__).parent
 LAYERS = [
     {"toml", "weights", "schemas"},
@@ -92,27 +96,43 @@ def trees() -> dict[str, ast.Module]:
     """Every module of mdl by its path below the package, without its ending."""
     files = sorted(ROOT.rglob("*.py"))
     assert len(files) > 40
-    return {str(file.relative_to(ROOT).with_suffix("")): ast.parse(file.read_text("utf-8")) for file in files}
+    gc.disable()  # nothing of 400,000 nodes is garbage, and looking for it takes twice as long as parsing
+    try:
+        return {str(file.relative_to(ROOT).with_suffix("")): ast.parse(file.read_text("utf-8")) for file in files}
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@cache
+def nodes(tree: ast.Module) -> dict[type[ast.AST], list[Any]]:
+    """All nodes of a module, by their kind."""
+    found: dict[type[ast.AST], list[Any]] = {}
+    for node in ast.walk(tree):
+        found.setdefault(type(node), []).append(node)
+    return found
+
+
+def of_kind(tree: ast.Module, kind: type[Node]) -> list[Node]:
+    """The nodes of a module that are of that kind."""
+    return nodes(tree).get(kind, [])
 
 
 @cache
 def imports(tree: ast.Module) -> tuple[str, ...]:
     """The dotted names a module imports anywhere, also late and for the type checker alone."""
-    found: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            assert node.module
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    found = [alias.name for node in of_kind(tree, ast.Import) for alias in node.names]
+    for node in of_kind(tree, ast.ImportFrom):
+        assert node.level == 0
+        assert node.module
+        found += [f"{node.module}.{alias.name}" for alias in node.names]
     return tuple(found)
 
 
 @cache
 def calls(tree: ast.Module) -> frozenset[str]:
     """The last word of everything a module calls."""
-    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    functions = [node.func for node in of_kind(tree, ast.Call)]
     names = {function.id for function in functions if isinstance(function, ast.Name)}
     return frozenset(names | {function.attr for function in functions if isinstance(function, ast.Attribute)})
 
@@ -184,8 +204,8 @@ def test_the_two_stories_never_meet() -> None:
 def test_only_publish_gives_names() -> None:
     """Nothing else renames or replaces a file: every final name is given in one place."""
     for module, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        for node in of_kind(tree, ast.Attribute):
+            if isinstance(node.value, ast.Name):
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
                 assert not gives or module == "disk/publish", module
                 links = node.value.id == "os" and node.attr in ("link", "symlink")
@@ -196,7 +216,7 @@ def test_only_publish_gives_names() -> None:
 def test_nobody_swallows_a_signal() -> None:
     """Code that catches everything, a stop too, raises it again or reports it as an error."""
     for module, tree in trees().items():
-        for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)):
+        for handler in of_kind(tree, ast.ExceptHandler):
             if handler.type is None or "BaseException" in _names(handler.type):
                 names = {name for node in ast.walk(handler) for name in _names(node)}
                 is_raised = any(isinstance(node, ast.Raise) for node in ast.walk(handler))
@@ -223,15 +243,10 @@ def evaluated(node: ast.AST) -> Iterator[ast.AST]:
 
 def defined(tree: ast.Module) -> set[str]:
     """The names that a module gives by itself: to functions, classes and variables, and to attributes of ``self``."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node.value):
-            names.add(node.attr)
-    return names
+    names = {node.name for kind in DEFINITIONS for node in of_kind(tree, kind)}
+    names |= {node.id for node in of_kind(tree, ast.Name) if isinstance(node.ctx, ast.Store)}
+    stores = [node for node in of_kind(tree, ast.Attribute) if isinstance(node.ctx, ast.Store)]
+    return names | {node.attr for node in stores if is_own(node.value)}
 
 
 def is_own(node: ast.expr) -> bool:
@@ -313,9 +328,7 @@ def test_nobody_edits_an_error_of_another() -> None:
     """What an error says is what it was raised with: who knows more raises a copy (`Problem.but`). Secrets alone are
     taken out of the very error."""
     for module, tree in trees().items():
-        stores = [
-            node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        ]
+        stores = [node for node in of_kind(tree, ast.Attribute) if isinstance(node.ctx, ast.Store)]
         edited = {ast.unparse(node) for node in stores if node.attr in FACTS_OF_ERRORS and not is_own(node.value)}
         assert module == "redact" or edited == set(), module
 
@@ -343,6 +356,15 @@ def test_pure_room_opens_nothing(module: str) -> None:
     assert {other for other in inner(module) if other not in PURE} <= VALUES
 
 
+def test_no_process_wide_call_in_the_library() -> None:
+    """Outside of the command line no module handles signals, ends the process, or writes to its streams."""
+    wide = {("signal", "signal"), ("os", "_exit"), ("sys", "exit"), ("sys", "stdout")}
+    for module, tree in trees().items():
+        if room(module) not in ("cli", "console", "demo", "__main__"):
+            taken = [node for node in of_kind(tree, ast.Attribute) if isinstance(node.value, ast.Name)]
+            assert not {(node.value.id, node.attr) for node in taken} & wide, module  # type: ignore[attr-defined]
+
+
 def test_hashing_opens_no_path() -> None:
     """Digests read what is open already: no name of a file is ever theirs to follow."""
     assert not set(calls(trees()["hashing"])) & OPENING
@@ -352,8 +374,8 @@ def test_hashing_opens_no_path() -> None:
 def test_one_assignment_a_line() -> None:
     """Two names are assigned at once only when one value needs the other: a swap."""
     for module, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+        for node in of_kind(tree, ast.Assign):
+            if isinstance(node.value, ast.Tuple):
                 if any(isinstance(value, ast.Starred) for value in node.value.elts):
                     continue
                 targets = [one.elts for one in node.targets if isinstance(one, ast.Tuple)]
@@ -365,10 +387,9 @@ def test_one_assignment_a_line() -> None:
 def test_one_condition_an_expression() -> None:
     """A conditional expression chooses between two; among three an ``if`` statement does."""
     for module, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.IfExp):
-                inner_ones = [one for one in ast.walk(node) if isinstance(one, ast.IfExp) and one is not node]
-                assert inner_ones == [], f"{module}:{node.lineno}"
+        for node in of_kind(tree, ast.IfExp):
+            inner_ones = [one for one in ast.walk(node) if isinstance(one, ast.IfExp) and one is not node]
+            assert inner_ones == [], f"{module}:{node.lineno}"
 
 
 def test_no_utils() -> None:

@@ -14,6 +14,8 @@ import mdl
 
 ROOT = Path(mdl.__file__).parent
 LOOKS_LIKE_A_LIMIT = re.compile(r"(^|_)(MOST|LARGEST|LONGEST|MAX|DEEPEST|LIMIT)(_|$)")
+MAY_HAVE_ONE = re.compile(r"^_?[A-Z_]*(MOST|LARGEST|LONGEST|MAX|DEEPEST|LIMIT)", re.MULTILINE)
+"""Only such a module is parsed."""
 
 TUNING = """
     LARGEST LATE_AT_MOST LONGEST_PART LONGEST_POLL_SECONDS LONGEST_RETRY_AFTER LONGEST_RISE_SECONDS LONGEST_WAIT
@@ -44,9 +46,10 @@ def limits() -> dict[str, str]:
     """The constants of all modules but `mdl.bounds` that are called as limits are, and the module of each."""
     found: dict[str, str] = {}
     for path in ROOT.rglob("*.py"):
-        if path == ROOT / "bounds.py":
+        source = path.read_text("utf-8")
+        if path == ROOT / "bounds.py" or not MAY_HAVE_ONE.search(source):
             continue
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in ast.parse(source).body:
             targets = node.targets if isinstance(node, ast.Assign) else []
             if isinstance(node, ast.AnnAssign):
                 targets = [node.target]

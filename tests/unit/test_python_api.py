@@ -182,18 +182,6 @@ def test_nothing_of_the_process_is_touched(hub: LoopbackHub, capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_process_wide_call_in_the_library() -> None:
-    """Outside of the command line no module handles signals, ends the process, or writes to its streams."""
-    for path in sorted((ROOT / "mdl").rglob("*.py")):
-        module = path.relative_to(ROOT / "mdl").as_posix()
-        if module.startswith(("cli/", "console/", "demo/")) or module == "__main__.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                named = (node.value.id, node.attr)
-                assert named not in {("signal", "signal"), ("os", "_exit"), ("sys", "exit"), ("sys", "stdout")}, module
-
-
 def test_events_in_the_caller_s_thread(hub: LoopbackHub) -> None:
     """A listener is called in the thread that called the operation, also when that is not the main one."""
     heard: list[tuple[int, Event]] = []

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from below(one, f"{name} {word}")
 
 
-EVERY = dict(pair for group in groups().values() for name in group for pair in below(loaded(name), name))
-"""Every command, also those below others."""
+@cache
+def every() -> dict[str, Any]:
+    """Every command, also those below others."""
+    return dict(pair for group in groups().values() for name in group for pair in below(loaded(name), name))
 
 
 @pytest.fixture
@@ -65,9 +68,9 @@ def letters(text: str) -> str:
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_nothing_is_cut_or_taken_for_markup(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option stands there whole, and every text as it was written, with its brackets; no line is too long."""
-    for name in EVERY if width == 80 else ("get", "jobs pause", "add", "unpack", "remote", "fetch", "list"):
+    for name in every() if width == 80 else ("get", "jobs pause", "add", "unpack", "remote", "fetch", "list"):
         text = shown(name, width, monkeypatch)
-        command = EVERY[name]
+        command = every()[name]
         for line in text.splitlines():
             assert len(line) <= width or "  # " in line, (name, line)
         texts = [command.help, command.epilog]
@@ -93,7 +96,7 @@ def test_the_first_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_option_is_readable() -> None:
     """An option stands under one of the headings; the word for its value is upper case, or a list of choices."""
-    for name, command in EVERY.items():
+    for name, command in every().items():
         for param in command.params:
             assert param.param_type_name == "argument" or param.rich_help_panel in PANELS, (name, param.opts)
             assert param.help, (name, param.opts)
@@ -115,7 +118,7 @@ def parse(words: list[str]) -> None:
 
 def test_every_example_can_be_typed() -> None:
     """Each command has two or more examples; all name it, and Typer understands every call of mdl in them."""
-    for name, command in EVERY.items():
+    for name, command in every().items():
         examples = [line for line in command.epilog.splitlines() if line.startswith("  ")]
         assert len(examples) >= 2, name
         for example in examples:
@@ -129,7 +132,7 @@ def test_every_example_can_be_typed() -> None:
 
 def test_yes_is_shown_by_what_asks() -> None:
     """--yes is in the help of the commands that look at it, and of no other; any takes it."""
-    for name, one in EVERY.items():
+    for name, one in every().items():
         looks = "common.yes" in inspect.getsource(REGISTERED[name].body)
         [option] = [param for param in one.params if param.name == "yes"]
         assert (name, not option.hidden) == (name, looks)
@@ -137,7 +140,7 @@ def test_yes_is_shown_by_what_asks() -> None:
 
 def test_a_catalog_is_shown_by_what_reads_one() -> None:
     """The help of a command that reads no catalog does not speak of --catalog; that of any other does."""
-    for name, one in EVERY.items():
+    for name, one in every().items():
         [option] = [param for param in one.params if param.name == "catalog"]
         assert (name, option.hidden) == (name, name.split()[0] in NO_CATALOG)
     assert NO_CATALOG.isdisjoint(("get", "list", "lock", "rm", "prefetch", "config", "clean"))
@@ -264,7 +267,7 @@ def test_the_man_page_is_sound() -> None:
     assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
     shown = subprocess.run(["mandoc", "-Tascii", MANUAL], capture_output=True, text=True, check=True).stdout
     plain = re.sub(r".\x08", "", shown)
-    assert [name for name in EVERY if not re.search(rf"^ +mdl {name}$", plain, re.MULTILINE)] == []
+    assert [name for name in every() if not re.search(rf"^ +mdl {name}$", plain, re.MULTILINE)] == []
     assert [code for code in EXIT_CODES if f"\n       {code} " not in plain] == []
 
 

@@ -15,7 +15,7 @@ from support.cases import each
 from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.polling import until
 from support.remotes import KEY_CANARY, World, world
-from support.trainer_server import training_server
+from support.trainer import training_server
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.results.base import JobOrigin
