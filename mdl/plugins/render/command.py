@@ -140,6 +140,8 @@ def _render(
     text = files[0].text if len(files) == 1 else found.text
     session.console.check_file(text)
     warn_of_queries(session, found.left_out)
+    for words in found.warnings:
+        session.console.warn(words)
     facts = {
         "format": name,
         "text": Requested(text),

@@ -120,7 +120,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     lines += work.shell_comments(_environment, but=(*variables, *_OWN))
     service = _SERVICE.format(
         home=shlex.quote(home),
-        installed="" if work.program else _INSTALLED,
+        installed=_INSTALLED if work.lacks_program else "",
         writable=_quoted(home),
         variables="\n".join(lines),
         copied=copied,

@@ -34,8 +34,8 @@ class Work:
     ``names`` are models and groups of the catalog; ``program`` are the words by which mdl is called if that was said,
     ``home`` is the models folder and ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the
     environment that it needs beside them, and ``shell`` further ones, which are comments of the manifest, each with
-    its value, or '' in the place of a secret. It ``is_locked`` if the lock has all models. ``limits`` are flags of
-    ``mdl get`` with their values.
+    its value, or '' in the place of a secret. It ``is_locked`` if the lock has all models, and ``lacks_program`` if
+    there is no mdl yet that a service can run. ``limits`` are flags of ``mdl get`` with their values.
 
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
@@ -51,6 +51,7 @@ class Work:
     is_locked: bool = False
     limits: Sequence[str] = ()
     window: Window | None = None
+    lacks_program: bool = field(default=False, repr=False)
     schedule: str = ""
     mail_to: str = ""
     shape: str = "job"
@@ -161,12 +162,14 @@ class RenderedFile:
 
 @value_class
 class Rendered:
-    """A manifest: its format and its files, which stand one after the other in ``text``. ``left_out`` names the files
-    and models of whose URLs something is not in it because it may be a secret."""
+    """A manifest: its format and its files, which stand one after the other in ``text``. ``warnings`` say what it needs
+    that is not there. ``left_out`` names the files and models of whose URLs something is not in it because it may be a
+    secret."""
 
     format: str
     files: tuple[RenderedFile, ...]
     left_out: Sequence[str] = field(default=(), repr=False)
+    warnings: Sequence[str] = ()
 
     @property
     def text(self) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -154,15 +155,40 @@ def test_how_mdl_is_called(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
     assert "catalog.toml" not in shipped
 
 
-def test_a_service_starts_the_mdl_for_all_users(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
-    """Without --mdl a unit starts /usr/local/bin/mdl, whatever is on this PATH, and has the line that installs it."""
-    (tmp_path / "mdl").write_text("#!/bin/sh\n")
-    (tmp_path / "mdl").chmod(0o755)
-    install = "ln -sf /opt/mdl/bin/mdl /usr/local/bin/mdl  # in a checkout of mdl\n"
-    unit = done(mdl(with_environ(shell, PATH=str(tmp_path)), "render", "systemd", "plain")).out
-    assert ("\nExecStart=/usr/local/bin/mdl prefetch" in unit, install in unit) == (True, True)
-    unit = done(mdl(shell, "render", "systemd", "plain", "--mdl", "/opt/own/mdl")).out
-    assert ("\nExecStart=/opt/own/mdl prefetch" in unit, install in unit) == (True, False)
+def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+    """A program that was named, and that a service, a node or this user's cron cannot run, is one warning that says
+    why; the manifest is as it was asked for, and the exit code 0."""
+    closed = tmp_path / "closed"
+    for place in (closed / "bin", tmp_path / "open"):
+        place.mkdir(parents=True)
+        (place / "mdl").write_text("#!/bin/sh\n")
+        (place / "mdl").chmod(0o755)
+    (tmp_path / "open" / "through").symlink_to(closed / "bin" / "mdl")
+    (tmp_path / "open" / "script").write_text(f"#!{closed}/bin/mdl\n")
+    (tmp_path / "open" / "script").chmod(0o755)
+    (tmp_path / "open" / "data").write_text("")
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o111)
+    closed.chmod(0o700)
+    enter = f"only its owner may enter {closed}"
+    told = {
+        f"systemd plain --mdl {closed}/bin/mdl": enter,
+        f"systemd plain --mdl {tmp_path}/open/through": enter,
+        f"systemd plain --mdl {tmp_path}/open/script": enter,
+        f"systemd plain --mdl {tmp_path}/open/data": "others may not run",
+        f"systemd plain --mdl {tmp_path}/none/mdl": "is not there",
+        f"cron plain --mdl {tmp_path}/none/mdl": "which you cannot run",
+        f"cron plain --mdl {tmp_path}/open/data": "which you cannot run",
+        "slurm plain --mdl bin/mdl": "in the folder in which sbatch is called",
+        f"systemd plain --mdl {tmp_path}/open/mdl": "",
+        f"cron plain --mdl {tmp_path}/open/mdl": "",
+        "slurm plain --mdl /opt/mdl/bin/mdl": "",
+    }
+    for words, why in told.items():
+        ran = done(mdl(shell, "render", *words.split()))
+        assert (ran.err.count("mdl: warning:"), why in ran.err) == (bool(why), True), (words, ran.err)
+        assert words.split()[-1] in ran.out
+        assert ("python3 -m venv /opt/mdl" in ran.out) == (bool(why) and words.startswith("systemd"))
 
 
 def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
@@ -402,3 +428,28 @@ def test_crontab_line(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> 
         ran = run(["sh", "-c", line.removeprefix("@daily ").replace("\\%", "%")], **environ)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
         assert (tmp_path / "to" / ODD / "f.bin").read_bytes() == SMALL
+
+
+def test_a_program_that_no_service_can_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+    """The unit starts the mdl that runs if any user can run it; otherwise the one for all users, and one warning names
+    both. The manifest and the exit code are the same, and the unit has the line that installs it."""
+    tmp_path.chmod(0o700)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mdl").write_text("#!/bin/sh\n")
+    (own / "mdl").chmod(0o755)
+    ran = done(mdl(with_environ(shell, PATH=str(own)), "render", "systemd", "plain"))
+    if not Path("/usr/local/bin/mdl").exists():
+        assert f"no service can run {own}/mdl" in ran.err
+        assert ran.err.count("/usr/local/bin/mdl") == 1
+    assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
+    assert "ln -sf /opt/mdl/bin/mdl /usr/local/bin/mdl  # in a checkout of mdl\n" in ran.out
+    with TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "mdl").write_text("#!/bin/sh\n")
+        (Path(folder) / "mdl").chmod(0o755)
+        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+        assert (f"\nExecStart={folder}/mdl prefetch" in ran.out, "no service" in ran.err) == (True, False)
+        (Path(folder) / "mdl").write_text(f"#!{own}/python\n")
+        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+        assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
