@@ -16,7 +16,7 @@ import hashlib
 import json
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -176,8 +176,8 @@ class Trainer(HttpRemote):
         check_checkpoint(name)
         checkpoints = self.checkpoints(job)
         meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_called(name)]
-        if name == "latest" and not meant:
-            meant = _with_most_steps(checkpoints)
+        if name == "latest":
+            meant = meant or sorted(checkpoints, key=lambda checkpoint: -checkpoint.order)
         if meant:
             check_checkpoint(meant[0].name)
             return meant[0]
@@ -228,12 +228,6 @@ def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
         if key.endswith("jobs") and isinstance(value, list):
             rows += value
     return rows
-
-
-def _with_most_steps(checkpoints: Sequence[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
-    """Return the checkpoints with the most steps; all if none tells its step."""
-    most = max((checkpoint.order for checkpoint in checkpoints), default=-1)
-    return [checkpoint for checkpoint in checkpoints if checkpoint.order == most]
 
 
 def _checkpoint(row: Any, best: object) -> TrainerCheckpoint | None:
@@ -330,19 +324,19 @@ class Api(HttpRemote):
 
     def _read(self, opened: OpenResponse, url: str) -> Any:
         kind = opened.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
-        if not is_attached and kind.endswith(("/json", "+json")):
+        if opened.headers.get("content-disposition", "").lower().startswith("attachment"):
+            return _file_of(opened, url, kind)
+        if kind.endswith(("/json", "+json")):
             try:
                 return parse_json(self.http.read(opened, LARGEST_RESULT), allow_nan=True)
             except ValueError as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
-        if not is_attached and kind == "text/plain":
-            length = content_length(opened.headers)
-            if length is not None and length <= LARGEST_SMALL_FILE:
-                text = self.http.read(opened, LARGEST_SMALL_FILE).decode("utf-8", "replace").strip()
-                if is_web_url(text) or judge(text, "").outputs:
-                    return text
-        return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
+        length = content_length(opened.headers)
+        if kind != "text/plain" or length is None or length > LARGEST_SMALL_FILE:
+            return _file_of(opened, url, kind)
+        text = self.http.read(opened, LARGEST_SMALL_FILE).decode("utf-8", "replace").strip()
+        names_files = is_web_url(text) or judge(text, "").outputs
+        return text if names_files else _file_of(opened, url, kind)
 
 
 def _with_job(url: str, job: str) -> str:
@@ -353,6 +347,10 @@ def _with_job(url: str, job: str) -> str:
 def _is_own(url: str, api: str) -> bool:
     """Tell whether a URL is of the API itself, and not signed: then it takes the API's key, and does not expire."""
     return bool(url) and origin_of(url) == origin_of(api) and not urlsplit(url).query
+
+
+def _file_of(opened: OpenResponse, url: str, kind: str) -> Output:
+    return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
 
 
 def _name_of(opened: OpenResponse, kind: str) -> RelPath:
