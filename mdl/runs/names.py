@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from urllib.parse import unquote
 
 from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Entry, Tree, join
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 from mdl.weights.known_formats import is_weights
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
@@ -84,19 +85,18 @@ def what_name_says(stem: str) -> NameSays:
     text = _SHARD.sub(" ", plain_name(stem).lower())
     counts: dict[str, int] = {}
     others: list[tuple[str, int]] = []
-    tokens = list(_TOKEN.finditer(text))
+    tokens = _tokens_of(text)
     for at, token in enumerate(tokens):
-        number = _count_of(token)
+        number = _count_of(token.match)
         if number is None:
             continue
-        word = _word_before(tokens, at)
-        axis = _axis_of(word)
-        if _FILE_WORD.fullmatch(word) and _has_unit(token):
-            axis = None
-        if axis is None and _OTHER_WORD.fullmatch(word):
-            others.append((word, number))
-        elif axis is None and not _counts_next(tokens, at):
-            axis = _axis_of(_word_after(tokens, at))
+        axis = _axis_of(token.word_before)
+        if _FILE_WORD.fullmatch(token.word_before) and _has_unit(token.match):
+            axis = ""
+        if not axis and _OTHER_WORD.fullmatch(token.word_before):
+            others.append((token.word_before, number))
+        elif not axis and not _counts_next(tokens, at):
+            axis = _axis_of(token.word_after)
         if axis:
             counts.setdefault(axis, number)
     short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
@@ -112,6 +112,27 @@ def what_name_says(stem: str) -> NameSays:
     )
 
 
+@small_value_class
+class _Token:
+    """One word or number of a name, and the words beside it: "" where there is none, or more than one separator."""
+
+    match: re.Match[str]
+    word_before: str
+    word_after: str
+
+
+def _tokens_of(text: str) -> list[_Token]:
+    matches = list(_TOKEN.finditer(text))
+    before = [""]
+    after = []
+    for left, right in pairwise(matches):
+        are_beside = text[left.end() : right.start()] in _SEPARATORS
+        before.append(left["word"] if are_beside and left["word"] else "")
+        after.append(right["word"] if are_beside and right["word"] else "")
+    after.append("")
+    return [_Token(*token) for token in zip(matches, before, after, strict=False)]
+
+
 def _count_of(token: re.Match[str]) -> int | None:
     """The whole number that a token writes: ``1500``, ``1,500``, ``1.5k``. None for a word, a metric, and digits that
     are too many for a count."""
@@ -125,38 +146,19 @@ def _has_unit(token: re.Match[str]) -> bool:
     return token["rounded"] is not None or token.string[token.end() : token.end() + 1].isalpha()
 
 
-def _are_beside(left: re.Match[str], right: re.Match[str]) -> bool:
-    """Tell whether nothing, or one separator, stands between two tokens."""
-    return left.string[left.end() : right.start()] in _SEPARATORS
-
-
-def _word_before(tokens: list[re.Match[str]], at: int) -> str:
-    """The word beside a token, before it; "" if there is none."""
-    if at == 0 or not _are_beside(tokens[at - 1], tokens[at]):
-        return ""
-    return tokens[at - 1]["word"] or ""
-
-
-def _word_after(tokens: list[re.Match[str]], at: int) -> str:
-    """The word beside a token, behind it; "" if there is none."""
-    if at + 1 == len(tokens) or not _are_beside(tokens[at], tokens[at + 1]):
-        return ""
-    return tokens[at + 1]["word"] or ""
-
-
-def _counts_next(tokens: list[re.Match[str]], at: int) -> bool:
+def _counts_next(tokens: list[_Token], at: int) -> bool:
     """Tell whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
     if at + 2 >= len(tokens):
         return False
-    return bool(tokens[at + 2]["number"]) and _are_beside(tokens[at + 1], tokens[at + 2])
+    following = tokens[at + 2]
+    return bool(following.match["number"]) and following.word_before != ""
 
 
-def _axis_of(word: str) -> str | None:
+def _axis_of(word: str) -> str:
+    """Return what a word counts: ``step``, ``epoch``; "" if neither."""
     if _STEP_WORD.fullmatch(word):
         return "step"
-    if _EPOCH_WORD.fullmatch(word):
-        return "epoch"
-    return None
+    return "epoch" if _EPOCH_WORD.fullmatch(word) else ""
 
 
 # Folders and files that no layout knows
