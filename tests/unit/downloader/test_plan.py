@@ -200,3 +200,20 @@ def test_space_is_checked_over_all() -> None:
     assert (caught.value.exit_code, caught.value.code) == (7, "SPACE")
     assert all(text in caught.value.message for text in ("needs 160 B", "159 B are free", "1 B short"))
     assert caught.value.hint
+
+
+def test_a_size_that_nobody_knows_counts_nothing() -> None:
+    """Neither for what is fetched nor for the whole; a part that is larger than its file leaves nothing to fetch."""
+    plan = Plan.of([Wanted("model", remote(size=None), ABSENT)])
+    assert (plan.bytes_to_fetch, plan.bytes_total) == (0, 0)
+    larger = Plan.of([Wanted("model", remote(), LocalFile(partial=200))])
+    assert larger.bytes_to_fetch == 0
+
+
+def test_the_largest_size_is_of_the_whole_plan() -> None:
+    """A plan that has just as many bytes as are allowed goes on, one with more is refused; no limit is none."""
+    plan = Plan.of([Wanted("model", remote(), ABSENT)])
+    plan.check_size(None)
+    plan.check_size(100)
+    with pytest.raises(Unsafe, match="100 bytes in all"):
+        plan.check_size(99)

@@ -7,6 +7,7 @@ import random
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from support.runs import put, write
 from mdl.errors import NotFound
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
-from mdl.runs.choice import best_of, latest_of
+from mdl.runs.choice import UNRECORDED, best_of, latest_of, newer_incomplete
 from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
 
@@ -261,3 +262,54 @@ def test_a_number_never_takes_another_number(tmp_path: Path) -> None:
     assert run.checkpoint("3").epoch == 3
     with pytest.raises(NotFound):
         run.checkpoint("100")
+
+
+def row(name: str, **facts: Any) -> Checkpoint:
+    return Checkpoint(name, name, (), **facts)
+
+
+CUT, WHOLE, BEST = row("a", complete=False), row("b", place=1), row("best", says_best=True)
+
+
+@each(
+    ("rows", "recorded", "name", "words"),
+    [
+        ([CUT, WHOLE, BEST], "b", "b", ""),
+        ([WHOLE, BEST], "a", None, "a is recorded as best and is gone"),
+        ([CUT, BEST], "a", None, "is not complete"),
+        ([WHOLE, BEST], "", "best", ""),
+        ([CUT, WHOLE], "", None, UNRECORDED),
+    ],
+)
+def test_the_record_goes_before_the_names(rows: list[Checkpoint], recorded: str, name: str | None, words: str) -> None:
+    """The best is the one that was recorded as such, and no other in its place; else the one that its name calls so."""
+    best, note = best_of(rows, recorded)
+    assert (best.name if best else None) == name
+    assert words in note
+
+
+@each(
+    ("rows", "words"),
+    [
+        ([row("a"), row("b")], "no name and no record tells"),
+        ([row("a"), row("b", step=1)], "only some have a step or an epoch"),
+        ([row("a", epoch=1), row("b", step=1)], "steps and epochs do not compare"),
+    ],
+)
+def test_why_none_is_the_latest(rows: list[Checkpoint], words: str) -> None:
+    """The reason tells apart what nothing counts, what is counted in part, and what is counted by different things."""
+    latest, note = latest_of(rows)
+    assert latest is None
+    assert words in note
+
+
+def test_what_is_newer_and_incomplete() -> None:
+    """Only a step of the training that is not complete is named beside an older choice: neither a complete one, nor
+    an average."""
+    chosen = row("step-1", step=1)
+    cut = row("step-3", step=3, complete=False)
+    average = row("average", is_derived=True, complete=False)
+    rows = [chosen, row("step-2", step=2), cut, average]
+    assert newer_incomplete(rows, chosen) == (cut,)
+    assert newer_incomplete(rows, cut) == ()
+    assert newer_incomplete([average, row("final")], row("mean", is_derived=True)) == ()
