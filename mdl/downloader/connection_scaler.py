@@ -91,7 +91,7 @@ class ConnectionScaler:
         return self.width
 
     def refused(self, now: float, running: int) -> None:
-        """The server refused a connection while ``running`` others went on: use no more than these for a while."""
+        """Use no more than ``running`` connections for a while: the server refused one more."""
         self.width = max(1, min(self.width, running))
         self._hold(now)
 
@@ -124,13 +124,13 @@ class ConnectionScaler:
         self.width = min(self.limit, self.width * 2)
 
     def second_was_served(self, now: float) -> None:
-        """The second connection, which was a question, has its answer: the probe goes on with four."""
+        """Go on probing with four connections: the second one, which was a question, has its answer."""
         if self.width == 2 and self.is_probing:
             self.width = min(self.limit, 4)
             self._probe_began = now
 
     def second_was_late(self) -> None:
-        """The second connection is closed."""
+        """Go back to one connection: the second one is closed."""
         self.width = 1
         self._probe_began = None
 
@@ -139,8 +139,13 @@ class ConnectionScaler:
         self._probe_at = now + self._pause
 
     def _measure(self, seconds: float) -> float:
-        """Bytes per second of the file, over the last ``seconds`` at least, if it is known for so long."""
+        """Return the bytes per second of the file, over the last ``seconds`` at least, if it is known for so long."""
         now, done = self._samples[-1]
-        long_ago = [sample for sample in self._samples if now - sample[0] >= seconds]
-        then, before = long_ago[-1] if long_ago else self._samples[0]
-        return (done - before) / (now - then) if now > then else 0.0
+        then, done_then = self._samples[0]
+        for moment, done_at in self._samples:
+            if now - moment >= seconds:
+                then = moment
+                done_then = done_at
+        if now <= then:
+            return 0.0
+        return (done - done_then) / (now - then)

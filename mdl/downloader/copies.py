@@ -53,8 +53,8 @@ class LocalCopies:
     link: str = "auto"
 
     def candidates(self, model: str, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
-        """Files that may have these bytes, each once: the likeliest first, those that must be copied last. And how the
-        bytes of each will be taken: None if it cannot be opened. Links are followed."""
+        """Return the files that may have these bytes, each once, the likeliest first and those that must be copied
+        last; and how the bytes of each will be taken, None if it cannot be opened. Links are followed."""
         found: list[tuple[Candidate, Way | None]] = []
         seen: set[tuple[int, int]] = set()
         own = self._own_place(model, remote)
@@ -104,8 +104,10 @@ class LocalCopies:
     def predict(self, item: Item) -> Item | None:
         """Return the item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads
         none of them."""
-        ways = [way for _, way in self.candidates(item.wanted.model, item.remote) if way]
-        return replace(item, way=ways[0]) if ways else None
+        for _, way in self.candidates(item.wanted.model, item.remote):
+            if way:
+                return replace(item, way=way)
+        return None
 
     def predict_duplicate(self, item: Item) -> Item:
         """Return the item with how it will get the bytes that another file of the plan fetches."""
@@ -188,7 +190,7 @@ class LocalCopies:
 
     @cached_property
     def _published(self) -> dict[Digest, list[tuple[Store, Path, Receipt]]]:
-        """What mdl itself published in these models folders, by the receipts."""
+        """The files that mdl itself published in these models folders, by their digests, as the receipts say."""
         found: dict[Digest, list[tuple[Store, Path, Receipt]]] = {}
         for store in (self.store, *self.others):
             for receipt in store.receipts.all():
@@ -206,8 +208,8 @@ class LocalCopies:
         return found
 
     def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:
-        """Files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that was copied
-        without its links, or is on a disk that has none."""
+        """Yield the files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that
+        was copied without its links, or is on a disk that has none."""
         hub = remote.hub
         if hub is None:
             return

@@ -29,7 +29,7 @@ _EXPIRES_SOON = 60.0
 
 
 class HeldBytes(Protocol):
-    """What of a file is on this disk, as far as its download asks. A partial is one."""
+    """The bytes of a file that are on this disk, as far as its download asks. A partial is one."""
 
     is_in_order: bool
 
@@ -42,7 +42,7 @@ class HeldBytes(Protocol):
 
 
 class NoBytes:
-    """What is held of a file without a partial."""
+    """The bytes of a file without a partial: none."""
 
     is_in_order = False
     total = 0
@@ -57,7 +57,7 @@ NO_BYTES = NoBytes()
 
 @small_value_class
 class FileResult:
-    """How the download of one file ended: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
+    """The end of one file's download: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
     file as its source described it in the end. ``fetched`` and ``discarded`` are bytes."""
 
     item: Item
@@ -130,22 +130,22 @@ class Download:
 
     @cached_property
     def attempts(self) -> State:
-        """What was spent on it so far."""
+        """The tries and waits that were spent on it so far."""
         return State(mirrors=len(self._urls) - 1)
 
     @cached_property
     def scaler(self) -> ConnectionScaler:
-        """How many connections it uses."""
+        """The number of connections that it uses."""
         return ConnectionScaler(self._connections, self._tuning)
 
     @cached_property
     def pending(self) -> RangeSet:
-        """What no segment was made of yet."""
+        """The bytes of which no segment was made yet."""
         return RangeSet()
 
     @cached_property
     def running(self) -> set[Segment]:
-        """What is being fetched."""
+        """The segments that are being fetched."""
         return set()
 
     @property
@@ -179,9 +179,9 @@ class Download:
     def address(self, now: float) -> str:
         """Return the URL to ask ``now``, in seconds since 1970: where `url` redirected to, unless the query of that
         tells that it expires within a minute, else `url`."""
-        if self.location and expires_at(self.location) - now < _EXPIRES_SOON:
+        if not self.location or expires_at(self.location) - now < _EXPIRES_SOON:
             return self.url
-        return self.location or self.url
+        return self.location
 
     @property
     def heeds_validators(self) -> bool:
@@ -232,7 +232,7 @@ class Download:
 
     @property
     def exclusive_work(self) -> Literal["close", "rewind", "finish"] | None:
-        """What can only be done while no segment of the file is being fetched; None if there is nothing."""
+        """The work that can only be done while no segment of the file is being fetched; None if there is none."""
         if self.error:
             return "close"
         if self.rewind_why:
@@ -250,7 +250,7 @@ class Download:
 
     @property
     def is_complete(self) -> bool:
-        """Every byte was written; what is left is to verify."""
+        """Whether every byte was written, so that it can be verified."""
         if self.held is NO_BYTES or self.running or self.pending.total:
             return False
         if self.length_discovered:
@@ -356,8 +356,9 @@ class Download:
         return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
 
     def split(self, now: float, record: OriginRecord) -> Segment | None:
-        """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
-        take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
+        """Return half of the tail of the slowest segment, if that would take long, and much longer than all that is
+        left would take at the speed of the whole file; else None: then the link is the limit, and bytes on their way
+        would come twice."""
         if self.single_stream or not record.serves_parallel:
             return None
         if not 0 < len(self.running) < self._width(record):
@@ -394,14 +395,14 @@ class Download:
     # What the schedule does with its segments.
 
     def start(self, segment: Segment, now: float) -> None:
-        """The segment is about to be asked of the current server."""
+        """Note that the segment is about to be asked of the current server."""
         segment.began = now
         segment.origin = self.origin
         segment.mirrors = self.attempts.mirrors
         self.running.add(segment)
 
     def stop(self, segment: Segment) -> None:
-        """Nothing more is fetched of the segment."""
+        """Note that nothing more is fetched of the segment."""
         if segment in self.running:
             self.running.remove(segment)
             self._fetched += segment.received
@@ -413,7 +414,7 @@ class Download:
                 segment.abort()
 
     def requeue(self, segment: Segment) -> None:
-        """The request for a segment ended; what it did not bring is missing again."""
+        """Have what a request did not bring of its segment fetched by another one."""
         segment.abort = None
         if self.single_stream or segment.left <= 0:
             return
@@ -455,7 +456,7 @@ class Download:
         )
 
     def switch_server(self, error: MdlError) -> None:
-        """After this ``error`` another server is asked, of which nothing is known."""
+        """Go on with another server, of which nothing is known, after this ``error``."""
         self.mirror_errors = (*self.mirror_errors, error)
         self.location = None
         self.first_response_seen = False
@@ -468,25 +469,25 @@ class Download:
     # What a worker finds out while it has the file for itself, or under the lock of the schedule.
 
     def opened(self, held: HeldBytes) -> None:
-        """Its partial is open: what that lacks is to be fetched, in one answer if it is written in order."""
+        """Take the open partial: the bytes that it lacks are to be fetched, in one answer if it is written in order."""
         self.held = held
         self.resumed_at = held.total
         self.single_stream = self.single_stream or held.is_in_order
         self._ask_for_gaps()
 
     def _ask_for_gaps(self) -> None:
-        """What is not here is to be fetched, unless it comes in one answer."""
+        """Make the missing bytes pending, unless the file comes in one answer."""
         self.pending = RangeSet()
         if self.remote.size is not None and not self.single_stream:
             self.pending = RangeSet(self.held.gaps(self.remote.size))
 
     def dropped(self) -> None:
-        """Its partial is gone."""
+        """Let go of the partial, which is gone."""
         self.held = NO_BYTES
         self.pending = RangeSet()
 
     def begin_anew(self) -> None:
-        """No byte of it is here any more, and nothing counts that answers told of it."""
+        """Start over: no byte of it is here any more, and nothing counts that answers told of it."""
         if self.length_discovered:  # the size was only how far the stream came
             self.remote = replace(self.remote, size=None)
         self.first_response_seen = False
@@ -498,19 +499,19 @@ class Download:
             self.pending.add(0, self.remote.size)
 
     def meet(self, item: Item) -> None:
-        """The head of its first answer told what it is, and the decision on that is to fetch it."""
+        """Take the decision to fetch it that was made when the head of its first answer told what it is."""
         self.met = item
         self.remote = item.remote
 
     def answered(self, location: str | None, *, is_single: bool) -> None:
-        """An answer that brings bytes of it was redirected to ``location``, if it was. ``is_single``: what it tells
-        does not suffice to go on in another answer."""
+        """Note an answer that brings bytes of it, and the ``location`` to which that was redirected, if it was.
+        ``is_single``: it does not tell enough to go on in another answer."""
         self.location = location or self.location
         self.single_stream = self.single_stream or (is_single and not self.first_response_seen)
         self.first_response_seen = True
 
     def comes_whole(self, segment: Segment) -> None:
-        """The answer for a segment holds the whole file."""
+        """Have the answer for a segment bring the whole file."""
         self.pending = RangeSet()
         segment.asked_range = None
         segment.at = 0
@@ -518,20 +519,20 @@ class Download:
         segment.stop = self.remote.size
 
     def is_another(self, size: int | None, validator: str | None) -> None:
-        """Its server has another version of it, which is fetched from its start."""
+        """Expect the version that its server has now, of this ``size`` in bytes, which is fetched from its start."""
         self.remote = replace(self.remote, size=size, validator=validator)
 
     def ended_at(self, size: int) -> None:
-        """The end of the stream told its size."""
+        """Take the ``size`` in bytes that the end of the stream told."""
         self.remote = replace(self.remote, size=size)
         self.length_discovered = True
 
     def failed(self, error: MdlError) -> None:
-        """It ends with this ``error``, which says all that is known."""
+        """Note that it ends with this ``error``, which says all that is known."""
         self.error = error
 
     def published(self, fingerprint: Fingerprint, verified: str) -> None:
-        """It has its final name; ``verified`` is as in a receipt."""
+        """Note that it has its final name; ``verified`` is as in a receipt."""
         self.fingerprint = fingerprint
         self.verified = verified
 

@@ -230,8 +230,9 @@ class Fetcher:
         return verdict
 
     def _handle_change(self, download: Download, opened: OpenResponse, change: ContentChanged) -> None:
-        """The server has another version of the file. Raises `ProtocolError` if it is not the one that was promised,
-        `NetworkError` if another connection brings bytes of the first one, `Unsafe` if the new one is too large."""
+        """Carry out what follows if the server has another version of the file. Raises `ProtocolError` if it is not the
+        one that was promised, `NetworkError` if another connection brings bytes of the first one, `Unsafe` if the new
+        one is too large."""
         size = download.remote.size
         is_pinned = download.remote.digest is not None
         is_other_size = size is not None and change.total not in (None, size)
@@ -256,7 +257,7 @@ class Fetcher:
         return download.item.remote.validator is None and self._http.is_located(download.url)
 
     def _expect_other_version(self, download: Download, change: ContentChanged) -> None:
-        """The version that the server has now is fetched from its start. Raises `Unsafe` if it is too large."""
+        """Have the version that the server has now fetched from its start. Raises `Unsafe` if it is too large."""
         size = download.remote.size if change.total is None else change.total
         if (size or 0) > self._most:
             raise too_large("the server has more than was announced", self._most)
@@ -318,7 +319,7 @@ class Fetcher:
         self._check_end(download, segment, accept, opened)
 
     def _check_end(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
-        """The body has ended. Raises `ProtocolError` if it is cut, or may be."""
+        """Check the end of a body. Raises `ProtocolError` if it is cut, or may be."""
         if segment.stop is not None:
             if accept.stop is None and segment.left > 0:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
@@ -330,8 +331,8 @@ class Fetcher:
             download.ended_at(segment.at)
 
     def _check_unknown_length(self, start: int, at: int) -> None:
-        """Bytes from ``start`` to ``at`` came of a file without an announced end. Raises `NoSpace` before it has filled
-        the disk, `Unsafe` if it has too many bytes."""
+        """Check the bytes from ``start`` to ``at`` of a file without an announced end. Raises `NoSpace` before it has
+        filled the disk, `Unsafe` if it has too many bytes."""
         if at // _RESERVE != start // _RESERVE:
             free = self._store.free_space()
             if free is not None and free < _RESERVE:

@@ -100,7 +100,7 @@ def _beside(final: Path) -> Iterator[Path]:
 
 
 def _nameless(final: Path) -> Iterator[Path]:
-    """Files beside ``final`` whose names do not tell what they are to become, and that begin as it must."""
+    """Yield the files beside ``final`` whose names do not tell what they are to become, and that begin as it must."""
     kind = kind_of(final.name)
     if kind is None:
         return

@@ -212,7 +212,7 @@ def path_of(place: Place) -> Path:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Everything below one of the cache's own folders, with the path that links of the user lead to."""
+    """Yield everything below one of the cache's own folders, with the path that links of the user lead to."""
     place = followed(folder)
     return iter(()) if place.is_symlink() else names_below(place)
 
@@ -405,7 +405,7 @@ def _described(facts: Any) -> tuple[int | None, Digest] | None:
 
 
 def cached_repos(cache: Path) -> list[CachedRepo]:
-    """Every repository in the cache, by name."""
+    """Return every repository in the cache, by name."""
     found: list[CachedRepo] = []
     with contextlib.suppress(OSError):
         for entry in sorted(cache.iterdir()):

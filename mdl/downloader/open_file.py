@@ -166,7 +166,7 @@ class OpenFile:
         return lost
 
     def wake_hasher(self) -> None:
-        """More bytes were written that may be hashed now."""
+        """Tell the hasher that more bytes were written, which may be hashed now."""
         if self.hasher:
             self.hasher.wake()
 
@@ -209,7 +209,7 @@ class OpenFile:
         return check_whole(file, print_.size, name)
 
     def why_wrong_on_disk(self, print_: Fingerprint) -> MdlError | None:
-        """As `why_wrong`, for the bytes in the partial. Raises `OSError`."""
+        """Do as `why_wrong`, for the bytes in the partial. Raises `OSError`."""
         error = self.why_wrong(print_, os.pread(self.part.fd, LOOKED_AT, 0))
         if self.is_borrowed_from_final and isinstance(error, DigestMismatch):
             hint = "use --force to replace it, or --to for another folder"
@@ -218,7 +218,7 @@ class OpenFile:
         return error
 
     def why_cut_on_disk(self, print_: Fingerprint) -> MdlError | None:
-        """As `why_cut`, for the bytes in the partial. Raises `OSError`."""
+        """Do as `why_cut`, for the bytes in the partial. Raises `OSError`."""
         with open(self.part.fd, "rb", closefd=False) as file:
             return self.why_cut(print_, file)
 

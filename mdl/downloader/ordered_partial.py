@@ -40,7 +40,7 @@ class OrderedPartial(Partial):
         """Begin anew. Raises as `Partial.open` does, and `StorageError` if the mount does not take this either."""
         make_private_dir(partials)
         mine = partials / f"{key}.{ProcessId.current()}"
-        discard_leftovers(partials, key, mine)
+        discard_leftovers(partials, key)
         make_private_dir(mine)
         with _told_if_refused("new files", mine):
             journal = Journal.create(mine / "journal", identity)

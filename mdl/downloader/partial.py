@@ -176,12 +176,12 @@ class Partial:
             self.claim()
 
     def mark_missing(self, lost: ByteRange) -> None:
-        """These bytes turned out to be wrong."""
+        """Note that these bytes turned out to be wrong."""
         with self._lock:
             self._have.remove(lost.start, lost.stop)
 
     def mark_present(self, found: ByteRange) -> None:
-        """These bytes are in the file."""
+        """Note that these bytes are in the file."""
         with self._lock:
             self._have.add(found.start, found.stop)
 
@@ -240,7 +240,7 @@ class Partial:
         return right
 
     def _give_up(self, error: OSError) -> None:
-        """A sync failed: what no earlier one confirmed is lost. Raises `OSError`."""
+        """Give up the bytes that no earlier sync confirmed, after one failed. Raises `OSError`."""
         with self._claiming:
             self._sync_error = error
             with self._lock:

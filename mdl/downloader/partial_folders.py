@@ -90,8 +90,7 @@ def move_leftover(folder: Path, partials: Path) -> None:
     On another file system what its journal claims is copied. The caller holds the model's lock, so no other download
     of this process works on it. Raises `Busy` if another living process does, `OSError`.
     """
-    if _owner(folder) != ProcessId.current():
-        _check_free(folder)
+    _check_not_of_other(folder)
     _take(folder, make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}")
 
 
@@ -105,11 +104,11 @@ def _take(folder: Path, mine: Path, identity: Identity | None = None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def discard_leftovers(partials: Path, key: str, mine: Path) -> None:
-    """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if a living process works on one."""
+def discard_leftovers(partials: Path, key: str) -> None:
+    """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if another living process works on
+    one."""
     for folder in leftovers(partials, key):
-        if folder != mine:
-            _check_free(folder)
+        _check_not_of_other(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -129,8 +128,8 @@ def wait_for_owners(
 
 
 def _other_holder(partials: Path, keys: frozenset[str]) -> str:
-    """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
-    however many keys there are."""
+    """Return which other process holds a partial of one of ``keys``, in words; '' if none does. The folder is listed
+    once, however many keys there are."""
     for folder in _folders_of(partials, keys):
         if _owner(folder) != ProcessId.current() and is_held(folder):
             return _holder(folder)
@@ -181,6 +180,12 @@ def _check_free(folder: Path) -> None:
         raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
 
 
+def _check_not_of_other(folder: Path) -> None:
+    """Do as `_check_free`, but a folder of this process counts as free."""
+    if _owner(folder) != ProcessId.current():
+        _check_free(folder)
+
+
 def _may_rename(folder: Path) -> bool:
     """Return whether the owner of a folder that no process holds is this one, or is known to be dead, not only very
     likely to be."""
@@ -203,7 +208,7 @@ def _owner(folder: Path) -> ProcessId:
 
 
 def _holder(folder: Path) -> str:
-    """Who holds a partial, in words."""
+    """Return who holds a partial, in words."""
     where = "" if _owner(folder).is_alive() else " of another machine or container"
     return f"another mdl (process {_owner(folder).pid or 'unknown'}{where})"
 
@@ -231,7 +236,7 @@ def _copy(folder: Path, mine: Path, identity: Identity | None) -> None:
 
 
 def _copy_claimed(folder: Path, mine: Path, record: Record, claims: Iterable[ByteRange]) -> None:
-    """As `_copy`. The owner may be alive after all: nothing is believed of what it cut off or began again
+    """Do as `_copy`. The owner may be alive after all: nothing is believed of what it cut off or began again
     meanwhile."""
     try:
         source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)

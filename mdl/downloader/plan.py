@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe
-from mdl.files import HalfFile, LocalFile, RefusedFile, RemoteFile
+from mdl.files import HalfFile, LocalFile, RefusedFile, RemoteFile, Stamp
 from mdl.reports import no_space
 from mdl.values import small_value_class, value_class
 
@@ -47,16 +47,20 @@ _KEPT = (Reason.PRESENT, Reason.ADOPTED)
 
 @small_value_class
 class Item:
-    """A decision on one file. ``adopt`` if the right bytes are there and lack a receipt; ``refused`` is the error of a
+    """A decision on one file. ``refused`` is the error of a
     file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or
     ``copy``. ``half`` is an unfinished file of another program, from which the first bytes are borrowed."""
 
     wanted: Wanted
     reason: Reason
-    adopt: bool = False
     refused: MdlError | None = None
     way: str | None = None
     half: HalfFile | None = None
+
+    @property
+    def adopt(self) -> bool:
+        """Whether the right bytes are there and lack a receipt."""
+        return self.reason == Reason.ADOPTED
 
     @property
     def bytes_here(self) -> int:
@@ -193,21 +197,22 @@ def _decide(wanted: Wanted, force: bool) -> Item:
         return _decide_without_file(wanted)
     if force:
         return Item(wanted, Reason.FORCED)
+    assert local.stamp is not None
     remote = wanted.remote
     receipt = local.receipt
     if receipt and local.untouched and receipt.matches(remote):
         return Item(wanted, Reason.PRESENT)
     if local.fingerprint and local.fingerprint.digest == remote.digest:
-        return Item(wanted, Reason.ADOPTED, adopt=True)
+        return Item(wanted, Reason.ADOPTED)
     if receipt is None:
         return _decide_without_receipt(wanted)
     if local.is_edited:
-        return Item(wanted, Reason.EDITED, refused=_edited(local, remote))
+        return Item(wanted, Reason.EDITED, refused=_edited(local.stamp, remote))
     if local.is_unmodified:
         if remote.digest is None and receipt.matches(remote):
-            return Item(wanted, Reason.ADOPTED, adopt=True)
+            return Item(wanted, Reason.ADOPTED)
         return Item(wanted, Reason.OUTDATED)
-    if local.stamp is not None and receipt.replaced_one_of(local.stamp):
+    if receipt.replaced_one_of(local.stamp):
         return Item(wanted, Reason.OUTDATED)
     return Item(wanted, Reason.DAMAGED)
 
@@ -248,10 +253,9 @@ def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
     return local.stamp.size < remote.size
 
 
-def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:
+def _edited(stamp: Stamp, remote: RemoteFile) -> Occupied:
     why = "it was changed after mdl wrote it"
     with contextlib.suppress(OverflowError, ValueError, OSError):
-        seconds = local.stamp.mtime_ns // 10**9 if local.stamp else 0
-        why += f", last on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d at %H:%M:%S} UTC"
+        why += f", last on {datetime.fromtimestamp(stamp.mtime_ns // 10**9, UTC):%Y-%m-%d at %H:%M:%S} UTC"
     hint = "keep your copy under another name, then --force or 'mdl verify --repair --force' replaces it"
     return Occupied(why, item=remote.path.text, hint=hint)

@@ -139,7 +139,7 @@ class Schedule:
         return work
 
     def seconds_to_next_look(self, now: float) -> float:
-        """For how long there may be no work, if nothing ends meanwhile."""
+        """Return for how many seconds there may be no work, if nothing ends meanwhile."""
         wait = _LONGEST_WAIT
         for download in self._active:
             left = download.attempts.retry_at - now
@@ -155,8 +155,9 @@ class Schedule:
         return progress
 
     def check_room(self, most: float, free: int | None) -> None:
-        """A file turned out to have more bytes than were planned. Raises `Unsafe` if all files together have more than
-        ``most`` bytes now, `NoSpace` if what is left of them is more than the ``free`` bytes of the disk."""
+        """Check the plan again after a file turned out to have more bytes than were planned. Raises `Unsafe` if all
+        files together have more than ``most`` bytes now, `NoSpace` if what is left of them is more than the ``free``
+        bytes of the disk."""
         progress = self.progress()
         if progress.size > most:
             raise too_large(f"it has {progress.size:,} bytes in all", most)
@@ -273,14 +274,15 @@ class Schedule:
             download.give_up_superfluous()
 
     def fetches_whole(self, segment: Segment) -> None:
-        """What is on the way to the origin is known to fetch the whole file for each range: no second connection is
-        opened."""
+        """Open no second connection to the origin: what is on the way is known to fetch the whole file for each
+        range."""
         record = self._pacer.record(segment.origin)
         if record.serves_parallel is None:
             record.serves_parallel = False
 
     def first_byte_came(self, download: Download, segment: Segment, now: float) -> bool:
-        """Return the body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
+        """Note that the body of an answer begins, and return whether it is wanted. (A cache may send headers long
+        before.)"""
         segment.answered = now
         self._pacer.record(segment.origin).note_answer(segment.seconds_to_answer(now))
         if segment.is_second:
@@ -321,13 +323,12 @@ class Schedule:
             self._carry_out(download, outcome, now)
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
-        """Bytes of a file were discarded: report it, unless there were none."""
-        if count:
-            download.discarded += count
-            self._tell(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
+        """Report that so many bytes of a file were discarded."""
+        download.discarded += count
+        self._tell(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
 
     def add_missing(self, download: Download, start: int, stop: int) -> None:
-        """These bytes of a running file turned out to be wrong."""
+        """Have these bytes of a running file fetched again, which turned out to be wrong."""
         download.pending.add(start, stop)
 
     def rewind(self, download: Download, why: str) -> None:
@@ -336,7 +337,7 @@ class Schedule:
         download.abort()
 
     def fail(self, download: Download, error: MdlError) -> None:
-        """The file fails with ``error``; a worker closes it once no segment is being fetched."""
+        """Have the file fail with ``error``; a worker closes it once no segment is being fetched."""
         if not download.ended:
             download.error = download.error or error
         download.abort()
@@ -344,18 +345,20 @@ class Schedule:
     # How a piece of work ended.
 
     def ready(self, download: Download) -> None:
-        """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
+        """Note that ``begin`` or ``rewind`` is done, or that ``finish`` found more to be fetched."""
         download.exclusive = False
 
     def fetched(self, work: Work, now: float) -> None:
-        """All bytes of a file came in one piece. It leaves its connection to another file until it is published."""
+        """Note that all bytes of a file came in one piece. It leaves its connection to another file until it is
+        published."""
         assert work.segment is not None
         self._forget_request(work.download, work.segment)
         self._pacer.served(work.segment.origin, work.segment.began, now)
         work.download.is_publishing = True
 
     def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
-        """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
+        """Note that the request for a segment ended, in order or by ``error``; what it did not bring is queued
+        again."""
         self._forget_request(download, segment)
         others = self._requests[segment.origin]
         are_served = any(other.at > other.first for other in others)
@@ -373,15 +376,17 @@ class Schedule:
             self._note_of_pace(download, ended, len(others), now)
 
     def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
-        """What the end of a request tells about its origin."""
+        """Note what the end of a request tells about its origin."""
         if segment.is_second:
             record.is_asked = False
-        if segment.asked_range and ended.brought:
-            record.serves_ranges = True
-        was_refused = ended.failure in ("lie", "refusal")
-        if was_refused and not ended.brought and download.running:
+        if ended.brought:
+            if segment.asked_range:
+                record.serves_ranges = True
+            return
+        if download.running and ended.failure in ("lie", "refusal"):
             record.serves_parallel = False
-        if isinstance(ended.error, AuthError) and segment.is_whole and download.attempts.is_plain and not ended.others:
+        was_plain = segment.is_whole and download.attempts.is_plain and not ended.others
+        if was_plain and isinstance(ended.error, AuthError):
             record.refusals_are_final = True
 
     def _note_of_pace(self, download: Download, ended: RequestEnded, others: int, now: float) -> None:
@@ -399,7 +404,7 @@ class Schedule:
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 
     def abandon(self, work: Work, error: MdlError) -> None:
-        """A worker failed for a reason that another attempt would not fix."""
+        """Have a file fail of which a worker could not do its work, for a reason that another attempt would not fix."""
         if work.segment:
             self._forget_request(work.download, work.segment)
         work.download.exclusive = False
@@ -407,7 +412,7 @@ class Schedule:
         self.fail(work.download, error)
 
     def end(self, download: Download) -> None:
-        """The file was published, or closed after it failed."""
+        """Note that the file was published, or closed after it failed."""
         if download.ended:
             return
         download.ended = True

@@ -28,7 +28,8 @@ class SharedSchedule:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[tuple[Schedule, float]]:
-        """The schedule, which no other thread uses within the block, and the time. There may be work afterwards."""
+        """Give the schedule, which no other thread uses within the block, and the time. There may be work
+        afterwards."""
         with self._changed:
             yield self._schedule, time.monotonic()
             self._changed.notify()
@@ -37,8 +38,9 @@ class SharedSchedule:
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Report that bytes of a file were discarded, unless there were none."""
-        with self.locked() as (schedule, _):
-            schedule.discarded(download, count, why, start)
+        if count:
+            with self.locked() as (schedule, _):
+                schedule.discarded(download, count, why, start)
 
     def block_is_bad(self, download: Download, block: ByteRange) -> None:
         """Have a block of a running file fetched again."""

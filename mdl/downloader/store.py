@@ -25,7 +25,7 @@ from mdl.disk.safe_open import EntryAt, open_for_reading
 from mdl.downloader.foreign_partials import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path
-from mdl.downloader.partial_folders import claimed_bytes, key_of, leftovers
+from mdl.downloader.partial_folders import claimed_bytes, discard_leftovers, key_of
 from mdl.downloader.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
@@ -72,7 +72,7 @@ class Ready:
         return Stamp.of(os.fstat(source.fd))
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
-        """As `publish.give_name`."""
+        """Do as `publish.give_name`."""
         return publish.give_name(self.source, entry) if isinstance(self.source, Path) else self.source.publish(entry)
 
 
@@ -82,7 +82,7 @@ _OWN = RelPath(".mdl")
 
 @contextlib.contextmanager
 def _errors_to(errors: dict[int, Exception], number: int) -> Iterator[None]:
-    """Inside the block an error is that of one file only."""
+    """Keep an error inside the block as that of one file only."""
     try:
         yield
     except (OSError, MdlError) as error:
@@ -285,21 +285,14 @@ class Store:
 
         return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
-    def has_leftovers(self) -> bool:
-        """Return whether there is any partial at all."""
-        with contextlib.suppress(OSError):
-            return any(self.partials.iterdir())
-        return False
-
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
-        """Remove the partials of a file that is not downloaded in parts; returns how many bytes they had. Raises as
-        `Partial.open` does."""
-        if not leftovers(self.partials, file_key(model, remote.path)):
+        """Remove the partials of a file that is not downloaded in parts; returns how many bytes of it the best one had.
+        Raises `Busy` if another living process works on one, `StateError`."""
+        key = file_key(model, remote.path)
+        if key not in self._keys_of_partials():
             return 0
-        partial = self.open_partial(model, remote)
-        lost = partial.dropped + partial.total
-        partial.close()
-        partial.discard()
+        lost = claimed_bytes(self.partials, key, Identity.of(remote))
+        discard_leftovers(self.partials, key)
         return lost
 
     def open_for_repair(self, model: str, remote: RemoteFile) -> Partial:
@@ -398,7 +391,7 @@ class Store:
         )
 
     def _give_name(self, item: Ready, entry: EntryAt, folders: OpenFolders) -> os.stat_result | None:
-        """Returns the status of a copy, if the final folder is on another file system."""
+        """Give a file its name; returns the status of a copy, if the final folder is on another file system."""
         try:
             return item.publish(entry if entry.is_new else self._entry(item, folders)[0])
         except FileExistsError:  # another process was faster; it may have brought the same bytes
@@ -431,7 +424,7 @@ class Store:
 
     @contextlib.contextmanager
     def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:
-        """A folder of mdl's own for a file that does not come through a partial; it is removed at the end. Raises
+        """Make a folder of mdl's own for a file that does not come through a partial; it is removed at the end. Raises
         `Unsafe`, `OSError`."""
         folder = self.own / "side" / f"{file_key(model, remote.path)}.{ProcessId.current()}"
         make_private_dir(folder)
@@ -466,7 +459,7 @@ class Store:
         return free_space(self.root)
 
     def stoppable(self, watch: Callable[[int], None] | None = None) -> Callable[[int], None]:
-        """``watch`` for what reads a large file; raises `Cancelled` once everything is to stop."""
+        """Return a ``watch`` for what reads a large file, which raises `Cancelled` once everything is to stop."""
 
         def on_bytes(done: int) -> None:
             self.cancel.check()
@@ -478,7 +471,7 @@ class Store:
 
     @contextlib.contextmanager
     def showing_life(self, held: HeldFile) -> Iterator[None]:
-        """Inside the block `show_life` touches this lease of a mutex."""
+        """Have `show_life` touch this lease of a mutex inside the block."""
         self._held.append(held)
         try:
             yield

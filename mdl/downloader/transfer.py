@@ -229,7 +229,7 @@ class Transfer:
         )
 
     def _keep_syncing(self) -> None:
-        """What the syncer does. If it fails for lack of memory, the calling thread syncs instead."""
+        """Do what the syncer does. If it fails for lack of memory, the calling thread syncs instead."""
         with contextlib.suppress(Exception):
             while not self._stop_syncing.wait(0.02):
                 self._sync_due()
@@ -249,7 +249,7 @@ class Transfer:
             self._synced_at = now
 
     def _work(self) -> None:
-        """What one worker does until nothing is left."""
+        """Do the work of one worker until nothing is left."""
         try:
             while True:
                 work = self._shared.take()

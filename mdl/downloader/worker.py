@@ -74,7 +74,6 @@ class Worker:
         self._fetcher = Fetcher(store, http, shared, tell, describe, self._open_and_tell, most)
         self._files: dict[Download, OpenFile] = {}
         self._small = Batches(self._publish_batch)
-        self._has_leftovers = store.has_leftovers()
 
     @property
     def files(self) -> list[OpenFile]:
@@ -119,7 +118,7 @@ class Worker:
         return file
 
     def failed(self, work: Work, error: BaseException) -> None:
-        """A piece of work ended by an error; one that a stop caused means nothing."""
+        """Tell the schedule that a piece of work ended by an error; one that a stop caused means nothing."""
         if self._http.cancel.is_set():
             return
         segment = work.segment
@@ -178,7 +177,7 @@ class Worker:
         download = file.download
         if not download.small and not download.via_hub:
             self._open(file)
-        elif self._has_leftovers:
+        else:
             lost = self._store.discard_partials(download.model, download.remote)
             self._shared.discarded(download, lost, "the file comes in one piece")
         self._tell_started(download)
