@@ -66,37 +66,43 @@ def find_half(
     if remote.digest is None or remote.size == 0:
         return None
     if half_final and half_final.stamp and half_final.stamp.size:
-        ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
+        ranges = half_final.written
+        if ranges is None:
+            ranges = ((0, half_final.stamp.size),)
         if ranges:
             return HalfFile(final, ranges, is_final=True)
-    named = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
+    digits = remote.digest.hex
+    in_local_dir = _of_hub_client(folder / _LOCAL_DIR / remote.path.text, digits)
+    named = [*_beside(final), *in_local_dir, *in_cache.get(digits, ())]
     return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
 
 
 def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
-    found = [half for place in places if (half := _half_at(place, size))]
-    return max(found, key=lambda half: half.size, default=None)
+    """Return the unfinished file of most bytes among those at these ``places`` that have at most ``size`` bytes."""
+    largest: HalfFile | None = None
+    for place in places:
+        half = _half_at(place, size)
+        if half and (largest is None or half.size > largest.size):
+            largest = half
+    return largest
 
 
 def _half_at(path: Path, size: int | None) -> HalfFile | None:
-    """Return the unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         length = os.fstat(fd).st_size
         ranges = data_ranges(fd)
         is_longer = size is not None and length > size
-        if length and ranges and not is_longer:
+        if ranges and not is_longer:
             return HalfFile(path, tuple(ranges))
     return None
 
 
-def _beside(final: Path) -> Iterator[Path]:
-    """Files beside ``final`` whose names tell that they are to become it."""
-    yield final.with_name(f"{final.name}.download") / final.name  # Safari makes a folder
+def _beside(final: Path) -> list[Path]:
+    """Return the files beside ``final`` whose names tell that they are to become it."""
     parts = {"name": re.escape(final.name), "stem": re.escape(final.stem), "suffix": re.escape(final.suffix)}
     patterns = [re.compile(pattern.format(**parts), re.ASCII) for pattern, _ in _NAMES]
-    for name in _names_in(final.parent):
-        if any(pattern.fullmatch(name) for pattern in patterns):
-            yield final.with_name(name)
+    of_safari = final.with_name(f"{final.name}.download") / final.name  # which makes a folder
+    return [of_safari, *_matching(final.parent, patterns)]
 
 
 def _nameless(final: Path) -> Iterator[Path]:
@@ -104,28 +110,25 @@ def _nameless(final: Path) -> Iterator[Path]:
     kind = kind_of(final.name)
     if kind is None:
         return
-    for name in _names_in(final.parent):
-        if any(pattern.fullmatch(name) for pattern in _NAMELESS_PATTERNS):
-            place = final.with_name(name)
-            with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
-                size = os.fstat(fd).st_size
-                if kind.can_begin_with(os.pread(fd, BEGINNING, 0), size):
-                    yield place
+    for place in _matching(final.parent, _NAMELESS_PATTERNS):
+        with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
+            if kind.can_begin_with(os.pread(fd, BEGINNING, 0), os.fstat(fd).st_size):
+                yield place
 
 
-def _names_in(folder: Path) -> list[str]:
+def _matching(folder: Path, patterns: Sequence[re.Pattern[str]]) -> list[Path]:
+    """Return what in a folder has a name of one of these patterns, sorted; nothing if it cannot be listed."""
+    found: list[Path] = []
     with contextlib.suppress(OSError):
-        return sorted(entry.name for entry in folder.iterdir())
-    return []
+        for entry in sorted(folder.iterdir()):
+            if any(pattern.fullmatch(entry.name) for pattern in patterns):
+                found.append(entry)
+    return found
 
 
-def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:
-    assert remote.digest is not None
-    place = (folder / _LOCAL_DIR / remote.path.text).parent
-    with contextlib.suppress(OSError):
-        for entry in sorted(place.iterdir()):
-            if entry.name.endswith(UNFINISHED) and f".{remote.digest.hex}." in entry.name:
-                yield entry
+def _of_hub_client(final: Path, digits: str) -> list[Path]:
+    """Return what the hub's client has left unfinished beside ``final`` of the file whose digest has these digits."""
+    return _matching(final.parent, [re.compile(rf".*\.{digits}(\..*)?{re.escape(UNFINISHED)}")])
 
 
 def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
@@ -161,42 +164,38 @@ def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
         data = read_own(final.with_name(final.name + _ARIA2), LARGEST_SMALL_FILE)
         if data is None:
             return None
-        found = RangeSet()
-        for start, stop in _aria2_ranges(data):
-            found.add(start, stop)
+        return tuple((part.start, part.stop) for part in _aria2_ranges(data))
     except (OSError, struct.error, ValueError):
         return None
-    return tuple((part.start, part.stop) for part in found)
 
 
-def _aria2_ranges(data: bytes) -> Iterator[tuple[int, int]]:
-    """Raises `struct.error` and `ValueError` for what is no control file."""
+def _aria2_ranges(data: bytes) -> RangeSet:
+    """Return the ranges that a control file notes. Raises `struct.error` and `ValueError` for what is none."""
     version, _, hash_length = struct.unpack_from(">HII", data)
     at = struct.calcsize(">HII") + hash_length
     piece, total, _, field_length = struct.unpack_from(">IQQI", data, at)
     at += struct.calcsize(">IQQI")
     if version != _ARIA2_VERSION or not piece or field_length != (-(-total // piece) + 7) // 8:
         raise ValueError("no control file of aria2")
+    found = RangeSet()
     for number in _bits(data[at : at + field_length]):
-        if number * piece < total:
-            yield number * piece, min(total, (number + 1) * piece)
+        found.add(number * piece, (number + 1) * piece)
     at += field_length
     (count,) = struct.unpack_from(">I", data, at)
     at += 4
     for _ in range(count):
         number, length, field_length = struct.unpack_from(">III", data, at)
         at += struct.calcsize(">III")
-        end = number * piece + length
         for block in _bits(data[at : at + field_length]):
             start = number * piece + block * _ARIA2_BLOCK
-            if start < min(end, total):
-                yield start, min(start + _ARIA2_BLOCK, end, total)
+            found.add(start, min(start + _ARIA2_BLOCK, number * piece + length))
         at += field_length
+    found.remove(total, 2**63)
+    return found
 
 
 def _bits(field: bytes) -> Iterator[int]:
     """Yield the numbers of the bits that are set, of which the first is the highest one of the first byte."""
-    for place, byte in enumerate(field):
-        for bit in range(8):
-            if byte & (0x80 >> bit):
-                yield place * 8 + bit
+    for number in range(8 * len(field)):
+        if field[number // 8] & (0x80 >> number % 8):
+            yield number

@@ -472,13 +472,15 @@ def _file(cache: Path, commit: str, path: Path, snapshot: Path, blobs: Path) -> 
     shared: Path | None = None
     size: int | None = None
     since: float | None = None
+    place = path
     with contextlib.suppress(OSError):
         if path.is_symlink():
             target = Path(os.path.normpath(path.parent / os.readlink(path)))
-            blob = target if target.parent == blobs else None
-        if blob and (target_place := shared_target(cache, blob)):
-            shared = path_of(target_place)
-        place = shared or blob or path
+            if target.parent == blobs:
+                blob = place = target
+                in_shared_store = shared_target(cache, blob)
+                if in_shared_store:
+                    shared = place = path_of(in_shared_store)
         if not place.is_symlink():
             status = place.stat()
             size = status.st_size
