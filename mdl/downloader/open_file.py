@@ -15,8 +15,7 @@ from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.content_check import LOOKED_AT, check_content, check_whole
 from mdl.downloader.download import Download
 from mdl.downloader.journal import Identity
-from mdl.downloader.ordered_partial import OrderedPartial
-from mdl.downloader.partial import Partial
+from mdl.downloader.partial import OrderedPartial, Partial
 from mdl.downloader.store import Store
 from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import DigestMismatch, MdlError, Occupied
@@ -120,7 +119,9 @@ class OpenFile:
         size = download.remote.size
         algorithm = download.remote.hash_algorithm
         if isinstance(partial, OrderedPartial):
-            self.hasher = partial.hash_from_now_on(algorithm, size)
+            in_order = InOrderHasher(partial, algorithm, size)
+            partial.hash_next = in_order.feed
+            self.hasher = in_order
             return
         if size is None:
             return

@@ -2,32 +2,37 @@
 
 Bytes are written first, then claimed in the journal, and confirmed there once they were synced: a killed process costs
 what was in flight, a power cut what was not synced (ADR 66). What of a leftover is used is decided in
-`mdl.downloader.partial_folders`.
+`mdl.downloader.partial_folders`. A mount that takes writes in order alone has a partial of its own kind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.bounds import LARGEST_RECORD
-from mdl.disk import publish, sync
+from mdl.disk import publish, refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.own_files import make_private_dir, open_new, open_own
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import EntryAt
 from mdl.downloader import journal as journals
 from mdl.downloader.journal import Identity, Journal, Record
-from mdl.downloader.partial_folders import adopt
+from mdl.downloader.partial_folders import adopt, discard_leftovers
 from mdl.errors import Busy, StorageError, Unsafe
 from mdl.net.ranges import ByteRange, RangeSet
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
+_LOCAL = "take a folder on a local disk with --to, and copy what is there to the mount afterwards"
+"""The hint for a mount that does not even take writes in order."""
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 LEAST_CLAIM = 64 * 1024
 _MOST_CLAIMS = 8192
 """Bytes are claimed once there are so many of them, or one part in so many of the file: a kill costs no more than that,
@@ -46,7 +51,7 @@ class Partial:
     were synced."""
 
     is_in_order = False
-    """Whether its bytes can only be written one after the other: see `mdl.downloader.ordered_partial`."""
+    """Whether its bytes can only be written one after the other: see `OrderedPartial`."""
 
     def __init__(self, folder: Path, fd: int, journal: Journal, record: Record) -> None:
         """``record`` is what the journal says."""
@@ -319,6 +324,102 @@ class Partial:
                     unlock_and_close(fd)
 
 
+class OrderedPartial(Partial):
+    """An open partial on a mount that takes writes in order alone, as those of buckets do: one open file from the first
+    byte to the last, then its name. What breaks starts anew. Nothing of it is claimed: its journal only says which file
+    it is of, and is written whole. (ADR 52)"""
+
+    is_in_order = True
+
+    def __init__(self, folder: Path, fd: int, journal: Journal, identity: Identity) -> None:
+        super().__init__(folder, fd, journal, Record(identity))
+        self._is_published = False
+        self.hash_next: Callable[[memoryview | bytes], None] | None = None
+        """Hashes what is written from now on: what was written cannot be read back before the file is closed."""
+
+    @classmethod
+    def open(cls, partials: Path, key: str, identity: Identity) -> OrderedPartial:
+        """Begin anew. Raises as `Partial.open` does, and `StorageError` if the mount does not take this either."""
+        make_private_dir(partials)
+        mine = partials / f"{key}.{ProcessId.current()}"
+        discard_leftovers(partials, key)
+        make_private_dir(mine)
+        with _told_if_refused("new files", mine):
+            journal = Journal.create(mine / "journal", identity)
+            journal.close()
+            return cls(mine, _new_file(mine), journal, identity)
+
+    @property
+    def unsynced(self) -> int:
+        return 0
+
+    def claim(self) -> None:
+        """Nothing is claimed."""
+
+    def sync(self) -> None:
+        """It is synced when it is sealed."""
+
+    def set_length(self, size: int) -> None:
+        """The file grows as it is written."""
+
+    def note_validator(self, origin: str, validator: str) -> None:
+        self.validators.setdefault(origin, validator)
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        if offset != self.total:
+            raise StorageError("the bytes came in another order than this mount takes them", hint=_LOCAL)
+        with _told_if_refused("writes, not even in order", self.folder):
+            write_all(self.fd, data)
+        self.mark_present(ByteRange(offset, offset + len(data)))
+        if self.hash_next:
+            self.hash_next(data)
+
+    def rewind(self, identity: Identity) -> int:
+        lost = self.total
+        self._close_data()
+        (self.folder / "data").unlink(missing_ok=True)
+        with _told_if_refused("new files", self.folder):
+            self.fd = _new_file(self.folder)
+        self._have = RangeSet()
+        self.validators = {}
+        return lost
+
+    def seal(self, size: int) -> bool:
+        """Close the file, which may be what brings it to the bucket, and open it for reading."""
+        with _told_if_refused("a file that is closed and read", self.folder):
+            sync(self.fd)
+            self._close_data()
+            self.fd = os.open(self.folder / "data", _READ)
+        try_lock(self.fd)
+        return os.fstat(self.fd).st_size == size
+
+    def publish(self, entry: EntryAt) -> os.stat_result | None:
+        """As `Partial.publish`; returns the status of the file under its name, as the mount may give it another
+        time."""
+        self._is_published = True
+        try:
+            with _told_if_refused("a file that is renamed", self.folder):
+                super().publish(entry)
+        except BaseException:
+            self._is_published = False
+            raise
+        return entry.stat()
+
+    def close(self) -> None:
+        """Close the file, once. It cannot be gone on with, so it goes."""
+        try:
+            self._close_data()
+        finally:
+            if not self._is_published:
+                self.discard()
+
+    def _close_data(self) -> None:
+        fd = self.fd
+        self.fd = -1
+        if fd >= 0:
+            unlock_and_close(fd)
+
+
 def _open_and_lock(data: Path, *, is_new: bool) -> int:
     """Open a partial's data, or an empty file in its place if it is new or another user could write it. (That others
     may write the file once it is published is no harm: they cannot enter its folder.) Lock it, as a sign that its owner
@@ -352,3 +453,21 @@ def _why_not(record: Record, new: Identity) -> str:
     if new.digest is None and (old.validator is None or new.validator is None):
         return "neither a digest nor a strong validator tells whether it is still the same file"
     return "the server's file has changed"
+
+
+def _new_file(folder: Path) -> int:
+    fd = open_new(folder / "data", os.O_WRONLY, 0o666)
+    try_lock(fd)
+    return fd
+
+
+@contextlib.contextmanager
+def _told_if_refused(what: str, folder: Path) -> Iterator[None]:
+    """Raises `StorageError`, which says that the mount does not take ``what``, for an `OSError` that means this."""
+    try:
+        yield
+    except OSError as error:
+        if not refuses_order(error) or isinstance(error, FileExistsError):
+            raise
+        why = f"this mount does not take {what}: {error.strerror or errno.errorcode.get(error.errno or 0)}"
+        raise StorageError(why, item=str(folder), hint=_LOCAL) from error

@@ -104,12 +104,16 @@ def _take(folder: Path, mine: Path, identity: Identity | None = None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def discard_leftovers(partials: Path, key: str) -> None:
-    """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if another living process works on
-    one."""
+def discard_leftovers(partials: Path, key: str) -> int:
+    """Remove all leftovers of ``key``, of which nothing can be used, and return how many bytes the largest one had,
+    whatever they were of. Raises `Busy` if another living process works on one, `StateError`."""
+    lost = 0
     for folder in leftovers(partials, key):
         _check_not_of_other(folder)
+        record = journals.load(folder / "journal")
+        lost = max(lost, record.have.total if record else size_of_partial(folder))
         shutil.rmtree(folder, ignore_errors=True)
+    return lost
 
 
 def wait_for_owners(

@@ -35,8 +35,7 @@ from mdl.paths import RelPath, clashing, folded, shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.downloader.ordered_partial import OrderedPartial
-    from mdl.downloader.partial import Partial
+    from mdl.downloader.partial import OrderedPartial, Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -281,19 +280,17 @@ class Store:
 
     def open_in_order(self, model: str, remote: RemoteFile) -> OrderedPartial:
         """Begin a partial that is written in order. Raises as `OrderedPartial.open` does."""
-        from mdl.downloader.ordered_partial import OrderedPartial
+        from mdl.downloader.partial import OrderedPartial
 
         return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
-        """Remove the partials of a file that is not downloaded in parts; returns how many bytes of it the best one had.
-        Raises `Busy` if another living process works on one, `StateError`."""
+        """Remove the partials of a file that is not downloaded in parts; returns how many bytes the largest one had.
+        Raises as `discard_leftovers` does."""
         key = file_key(model, remote.path)
         if key not in self._keys_of_partials():
             return 0
-        lost = claimed_bytes(self.partials, key, Identity.of(remote))
-        discard_leftovers(self.partials, key)
-        return lost
+        return discard_leftovers(self.partials, key)
 
     def open_for_repair(self, model: str, remote: RemoteFile) -> Partial:
         """Return a partial with a copy of a damaged file of known size; a hasher has to find out which blocks are
