@@ -436,11 +436,11 @@ class Client:
 
     def _local(self, target: str | Model, model: Model, found: ModelStatus) -> tuple[Model, ModelStatus] | None:
         """What is on this disk of a model that no catalog has, if that is not what was ``found`` by its reference."""
-        from mdl.catalog.model import Model
+        from mdl.catalog.model import COMMAND_LINE, Model
         from mdl.local.inventory import is_here
-        from mdl.sources import is_reference
 
-        if model.is_of_catalog or isinstance(target, Model) or (is_reference(target) and found.is_here):
+        is_reference_here = model.origin == COMMAND_LINE and found.is_here
+        if model.is_of_catalog or isinstance(target, Model) or is_reference_here:
             return None
         rows: list[tuple[Model, ModelStatus]] = []
         for row in self.inventory().models:

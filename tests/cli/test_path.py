@@ -110,6 +110,16 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
         assert name in ran.err
 
 
+def test_a_reference_means_the_same_with_and_without_hf(mdl: Inside, shell: Shell, layout: str) -> None:
+    """Of a repository of which one file was asked for, both spellings show the same files, and both have a path."""
+    at = ["--layout", layout]
+    done(mdl(shell, "get", "org/tiny", "config.json", *at))
+    shown = [done(mdl(shell, "show", name, "--json", *at)).document for name in ("org/tiny", "hf:org/tiny")]
+    assert shown[0] == shown[1]
+    assert (shown[0]["model"]["status"], shown[0]["model"]["files_present"]) == ("partial", 1)
+    assert done(mdl(shell, "path", "org/tiny", *at)).out == done(mdl(shell, "path", "hf:org/tiny", *at)).out
+
+
 def test_what_is_partly_here_has_no_path(mdl: Inside, shell: Shell, layout: str) -> None:
     """3, and nothing on stdout, once a file of what was fetched is gone; a file of it that is here has its path still.
     A part that was asked for as such is whole."""
