@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeGuard
 
 from mdl.bounds import MOST_LISTED as MOST_LISTED
 from mdl.units import total_size
@@ -34,9 +34,14 @@ def json_bytes(value: Any) -> bytes:
     return _LONE_SURROGATE.sub(lambda half: rf"\\u{ord(half[0]):04x}", text).encode()
 
 
+def _is_known(number: float | None) -> TypeGuard[float]:
+    """Whether a number of bytes or seconds is known, and one that can be."""
+    return number is not None and abs(number) < _ENDLESS
+
+
 def human_bytes(count: float | None) -> str:
     """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
-    if count is None or not abs(count) < _ENDLESS:
+    if not _is_known(count):
         return "?"
     if round(abs(count)) < 1000:
         return f"{round(count)} B"
@@ -55,7 +60,7 @@ def human_rate(bytes_per_second: float) -> str:
 
 def human_duration(seconds: float | None) -> str:
     """``12 s``, ``4m 05s``, ``2h 03m``, ``5d 04h``; ``?`` if it is not known."""
-    if seconds is None or not abs(seconds) < _ENDLESS:
+    if not _is_known(seconds):
         return "?"
     whole = max(0, round(seconds))
     if whole < 60:
@@ -117,7 +122,7 @@ def listed(words: Sequence[str], separator: str = ", ", *, most: int = MOST_LIST
     if left <= 0:
         return text
     joint = " " if separator == ", " else separator
-    return f"{text}{joint}and {left:,} more" + (f" {noun}" if noun else "")
+    return f"{text}{joint}and {left:,} more {noun}".rstrip()
 
 
 def words_of_code(names: Sequence[str]) -> str:
@@ -163,18 +168,17 @@ def elsewhere(count: int, to_copy: int) -> str:
     return f"{human_bytes(count)} elsewhere on this disk{copied}"
 
 
-_AGES = ((86400, "day"), (3600, "h"), (60, "min"))
-
-
 def human_age(seconds: float) -> str:
     """``just now``, ``5 min ago``, ``3 h ago``, ``12 days ago``; ``?`` if it is not known."""
-    if not abs(seconds) < _ENDLESS:
+    if not _is_known(seconds):
         return "?"
-    for size, unit in _AGES:
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''} ago"
-    return "just now"
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if seconds < 86400:
+        return f"{int(seconds // 3600)} h ago"
+    return f"{counted(int(seconds // 86400), 'day')} ago"
 
 
 def cells(text: str) -> int:

@@ -46,8 +46,8 @@ _NAMES_OF_FORMATS = frozenset(
 """Folders beside the model that hold it in another format."""
 _PIPELINE = "model_index.json"
 """The file that marks a pipeline of diffusers, whose parts are the folders beside it."""
-_SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})")
-_PRECISION = re.compile(r"\.((b|bfloat|f|fp|float)(8|16|32|64)|int8|int4|[48]bit)(?=$|-)", re.IGNORECASE)
+_SHARD = re.compile(r"-(\d{5}-of-\d{5})")
+_PRECISION = re.compile(r"\.((?:b|bfloat|f|fp|float)(?:8|16|32|64)|int8|int4|[48]bit)(?=$|-)", re.IGNORECASE)
 _INDEX = re.compile(r"(?P<weights>.+)\.index(?P<precision>\.[^.]+)?\.json", re.IGNORECASE)
 _CHECKPOINT_PART = re.compile(r"(?P<stem>.+\.ckpt)\.(data-\d{5}-of-\d{5}|index|meta)", re.IGNORECASE)
 
@@ -133,22 +133,20 @@ def _read_name(path: str) -> _Name | None:
     kind = kind_of(weights)
     if kind is None or not is_weights(weights):
         return None
-    stem = stem_of(weights)
-    shard = _SHARD.search(stem)
-    stem = _SHARD.sub("", stem)
-    precision = _PRECISION.search(stem)
-    stem = _PRECISION.sub("", stem)
-    named_precision = precision[1] if precision else ""
+    stem, numbers = _cut_out(_SHARD, stem_of(weights))
+    stem, precision = _cut_out(_PRECISION, stem)
     if index and index["precision"]:
-        named_precision = index["precision"].removeprefix(".")
-    return _Name(
-        stem,
-        named_precision.lower(),
-        kind.name,
-        is_index=index is not None,
-        shard=int(shard["shard"]) if shard else 0,
-        shards=int(shard["shards"]) if shard else 0,
-    )
+        precision = index["precision"].removeprefix(".")
+    shard, _, shards = numbers.partition("-of-")
+    return _Name(stem, precision.lower(), kind.name, index is not None, int(shard or 0), int(shards or 0))
+
+
+def _cut_out(pattern: re.Pattern[str], stem: str) -> tuple[str, str]:
+    """The stem without what the pattern finds in it, and the group of that; '' if it finds nothing."""
+    part = pattern.search(stem)
+    if not part:
+        return stem, ""
+    return pattern.sub("", stem), part[1]
 
 
 class _Folder(Generic[File]):
