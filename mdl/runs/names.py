@@ -165,7 +165,8 @@ def _axis_of(word: str) -> str:
 
 
 _OF_TRAINING = re.compile(
-    r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
+    r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args"
+    r"|train(?:er|ing)?_state|recipe_state)[-_.0-9].*"  # the last one is torchtune's
 )
 
 

@@ -189,6 +189,11 @@ CASES = {
         "style-000002.safetensors@100 style-000004.safetensors@200* style.safetensors!",
         {**KOHYA_STEPS, "style-000004.safetensors": {"ss_steps": "200"}, "style.safetensors": 3},
     ),
+    "named: a folder with the state of the training alone is no checkpoint": Case(
+        "named",
+        "epoch_{0,1}/model.safetensors recipe_state/recipe_state.pt state/training_state.pt",
+        "epoch_0@e0 epoch_1@e1*",
+    ),
     "ai-toolkit": Case(
         "ai-toolkit",
         f"{AI} dog.safetensors {{dog_LoRA_000001500,CRITIC_dog_000001500,dog_000001500_refiner}}.safetensors "
