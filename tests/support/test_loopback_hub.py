@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from mdl.demo.repositories import blocks, digest_of
+from support import faults
 from support.generated import BLOCK, Generated
-from support.loopback_hub import LoopbackHub, Repo
+from support.loopback_hub import LoopbackHub, Repo, at_path
 
 WEIGHTS = Generated(3 * BLOCK + 12345, "weights")
 CONFIG = b'{"hidden_size": 312}\n'
@@ -131,3 +132,32 @@ def test_branch_that_moves(hub: LoopbackHub, ask: Ask) -> None:
     assert ask(SMALL, follow_redirects=True).content == b"new"
     assert ask(SMALL, "HEAD").headers["x-repo-commit"] == new.commit
     assert ask(SMALL.replace("main", TINY.commit), follow_redirects=True).content == CONFIG
+
+
+def test_a_listing_in_pages(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page names the next one by a link, until there is none; together they are the listing."""
+    url = "/api/models/demo/tiny/tree/main?recursive=true"
+    everything = ask(url).json()
+    monkeypatch.setattr(LoopbackHub, "page_size", 3)
+    pages = []
+    while url:
+        page = ask(url)
+        pages.append(page.json())
+        url = page.links.get("next", {}).get("url", "")
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert [item for page in pages for item in page] == everything
+
+
+def test_paths_and_branches(ask: Ask) -> None:
+    """Named paths are described without a listing; the branches are at their newest commits."""
+    named = ask("/api/models/demo/tiny/paths-info/main", "POST", data={"paths": ["onnx", "config.json", "none"]})
+    assert [(item["type"], item["path"]) for item in named.json()] == [("directory", "onnx"), ("file", "config.json")]
+    assert [branch["targetCommit"] for branch in ask("/api/models/demo/tiny/refs").json()["branches"]] == [TINY.commit]
+
+
+def test_a_script_answers_in_the_place_of_the_hub(hub: LoopbackHub, ask: Ask) -> None:
+    """What a script answers is sent, and all else as ever; it may spoil an ordinary answer."""
+    spoilt = faults.with_headers(hub.ordinary, ("X-Repo-Commit", "f" * 40))
+    hub.script = at_path("/resolve/main/config.json", spoilt)
+    assert ask(SMALL).headers["x-repo-commit"] == "f" * 40
+    assert ask(LFS).headers["x-repo-commit"] == TINY.commit
