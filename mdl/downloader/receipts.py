@@ -125,10 +125,10 @@ class Receipts:
 
     def models(self) -> list[str]:
         """Return the models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
-        if self._folder.is_symlink():
-            return []
         names: set[str] = set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # nobody else may enter another account's
+            if self._folder.is_symlink():
+                return []
             for entry in self._folder.iterdir():
                 if _RECORD_NAME.fullmatch(entry.name) and _has_any(entry):
                     names.add(_model_of(entry))
@@ -136,7 +136,9 @@ class Receipts:
 
     def may_have(self, model: str) -> bool:
         """Tell whether `models` names this one; it takes no longer if there are many."""
-        return not self._folder.is_symlink() and _has_any(self.place(model))
+        with contextlib.suppress(OSError):
+            return not self._folder.is_symlink() and _has_any(self.place(model))
+        return False
 
     def all(self) -> list[Receipt]:
         """Return every receipt of every model that can be read."""
