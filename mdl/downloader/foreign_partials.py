@@ -13,19 +13,15 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.copy import data_ranges
 from mdl.disk.own_files import read_own
 from mdl.disk.safe_open import open_for_reading
-from mdl.downloader.hub_cache import UNFINISHED
+from mdl.downloader.hub_cache import UNFINISHED, CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.net.ranges import RangeSet
 from mdl.weights.known_formats import BEGINNING, kind_of
-
-if TYPE_CHECKING:
-    from mdl.downloader.hub_cache import CachedRepo
 
 _ENDINGS = (
     *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),

@@ -115,8 +115,11 @@ class HubCache(Layout):
         return place != self._places.snapshot(_hub_file(remote))
 
     def is_of_same_file(self, receipt: Receipt, remote: RemoteFile) -> bool:
-        is_of_commit = bool(receipt.hub and remote.hub and receipt.hub.revision == remote.hub.revision)
-        return is_of_commit or receipt.digest == remote.digest
+        if receipt.digest == remote.digest:
+            return True
+        if receipt.hub is None or remote.hub is None:
+            return False
+        return receipt.hub.revision == remote.hub.revision
 
     def expect(self, model: str, remote: RemoteFile) -> None:
         hub = _hub_file(remote)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.disk import copy, free_space, nearest_existing, publish, reading_error, refuses_order, sync
@@ -25,6 +24,7 @@ from mdl.disk.safe_open import EntryAt, open_for_reading
 from mdl.downloader.foreign_partials import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path
+from mdl.downloader.partial import OrderedPartial, Partial
 from mdl.downloader.partial_folders import claimed_bytes, discard_leftovers, key_of
 from mdl.downloader.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
@@ -33,9 +33,6 @@ from mdl.hashing import Fingerprint, fingerprint
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath, clashing, folded, shown
 from mdl.values import value_class
-
-if TYPE_CHECKING:
-    from mdl.downloader.partial import OrderedPartial, Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -264,8 +261,6 @@ class Store:
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
-        from mdl.downloader.partial import Partial
-
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def write_in_order(self, error: OSError) -> bool | None:
@@ -280,8 +275,6 @@ class Store:
 
     def open_in_order(self, model: str, remote: RemoteFile) -> OrderedPartial:
         """Begin a partial that is written in order. Raises as `OrderedPartial.open` does."""
-        from mdl.downloader.partial import OrderedPartial
-
         return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
