@@ -192,7 +192,6 @@ def test_verify_stops_reading_when_its_listener_raises(monkeypatch: pytest.Monke
         heard.append(event)
 
     monkeypatch.setattr(verifying, "check_file", counted)
-    monkeypatch.setattr(verifying, "is_large", lambda _: True)
     with pytest.raises(ValueError, match="mine") as kept:
         client.verify("m", on_event=raising)
     gate.set()
