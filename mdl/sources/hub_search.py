@@ -64,13 +64,13 @@ def search(
         raise ProtocolError("the hub's answer to the search is not a list")
     repositories = []
     for item in answer:
-        repository = _parse_item(item, kind)
+        repository = parse_found_repo(item, kind)
         if repository is not None:
             repositories.append(repository)
     return repositories[:limit]
 
 
-def _parse_item(item: Any, kind: str) -> FoundRepo | None:
+def parse_found_repo(item: Any, kind: str) -> FoundRepo | None:
     """The repository of an item; None if mdl would refuse its name. Raises `ProtocolError` if it has none."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         raise ProtocolError("the hub's answer to the search has a repository without a name")

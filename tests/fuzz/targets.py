@@ -69,7 +69,7 @@ from mdl.sources.hub_api import _parse_item
 from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_listing import FileList, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.hub_search import _found
+from mdl.sources.hub_search import parse_found_repo
 from mdl.sources.object_store import Bucket, PartedUpload
 from mdl.sources.s3_client import Access
 from mdl.weights.safetensors import read_header, why_not_exact
@@ -346,7 +346,8 @@ def search(data: bytes) -> None:
     """What a hub's search answers is rows that can be shown as JSON, or an error."""
     found = parsed(data)
     if isinstance(found, list):
-        json.dumps([vars(one) for one in _found(found, "model")], allow_nan=False)
+        repositories = [parse_found_repo(item, "model") for item in found]
+        json.dumps([vars(repository) for repository in repositories if repository], allow_nan=False)
 
 
 class _Store:
