@@ -13,9 +13,8 @@ import contextlib
 import errno
 import os
 import random
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +24,7 @@ from mdl.disk import publish
 from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
 from mdl.disk.own_files import make_private_dir
 from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import NO_LINK, only_regular
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration, listed, utc_now
 from mdl.jobs.job import (
@@ -268,20 +268,13 @@ def _read(path: Path, name: str) -> Job:
     raise StateError("this record is damaged", item=str(path), hint="remove it; no model depends on it")
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file of this user's. Raises `OSError`."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "this is no file")
-        if status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "this record is another user's")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(fd)
+def _opened(path: Path) -> BinaryIO:
+    """Open the file of a job, which is a regular one of this user's. Raises `OSError`."""
+    file = os.fdopen(only_regular(os.open(path, os.O_RDONLY | NO_LINK), path), "rb")
+    if os.fstat(file.fileno()).st_uid == os.geteuid():
+        return file
+    file.close()
+    raise PermissionError(errno.EPERM, "this record is another user's")
 
 
 def _last_state_in(file: BinaryIO) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class JobLines:
     """The lines of a job's file, which grows. A file that cannot be read has none."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO | None = None
+        self._file: BinaryIO = io.BytesIO()
         with contextlib.suppress(OSError, Unsafe):
             self._file = os.fdopen(open_own_regular(path), "rb")
         self._rest = b""
@@ -72,15 +73,12 @@ class JobLines:
 
     def new(self) -> list[bytes]:
         """The lines that have come since the last call, without those of which only a part is here."""
-        if self._file is None:
-            return []
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         self._rest = self._rest[-LARGEST_DOCUMENT:]
         return lines
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
 
 def _of_this_run(lines: Sequence[bytes]) -> Sequence[bytes]:
