@@ -28,7 +28,7 @@ PRIVATE = {
     # The demo without its steps.
     "cli/test_schemas.py": {"_download", "_release"},
     # Readers of other people's bytes, that a public name calls only after a request.
-    "fuzz/targets.py": {"_found", "_parse_item"},
+    "fuzz/targets.py": {"_parse_item"},
     # Names of Python's and of libraries, which have no public one.
     "conftest.py": {"_get_local_constants"},
     "system/test_shared_folder.py": {"_O_TMPFILE_WORKS"},
