@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.shell import Inside, Shell, done
+from support.shell import Inside, Shell, done, ended, started
 
 from mdl.catalog.reader import parse_catalog
 from mdl.config.places import SHIPPED, find_catalogs
@@ -109,14 +109,12 @@ def test_twelve_at_once(tmp_path: Path) -> None:
     """Twelve commands that add a model each to one new catalog all end with 0, and all models are in it."""
     shell, book = Shell(tmp_path), tmp_path / "deep" / "mine.toml"
     names = [f"model{number}" for number in range(12)]
-    commands = [shell.command("add", name, f"hf:org/{name}", "--catalog", str(book)) for name in names]
-    null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    running = [
-        subprocess.Popen(command, env=shell.environ, cwd=tmp_path, stdin=null, stdout=null, stderr=pipe)
-        for command in commands
-    ]
-    errors = [process.communicate()[1] for process in running]
-    assert [process.returncode for process in running] == [0] * len(names), errors
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(started(shell, "add", name, f"hf:org/{name}", "--catalog", str(book))) for name in names
+        ]
+        for process in running:
+            ended(process, 0)
     assert sorted(parse_catalog(book.read_text(), book).models) == sorted(names)
     assert os.listdir(book.parent) == [book.name]
 
