@@ -54,9 +54,9 @@ def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPat
 )
 def test_refusal(trusted: World, status: int, code: str, words: str, exit_code: int, hint: str) -> None:
     """Each refusal has its exit code, the hub's own words, a hint and the repository's name, is not retried, and does
-    not show the token."""
+    not show the token. Only a token that is refused is left out for one more question (ADR 96)."""
     headers = {"X-Error-Code": code, "X-Error-Message": words}
-    trusted.mock.add_response(url=REVISION, status_code=status, headers=headers)
+    trusted.mock.add_response(url=REVISION, status_code=status, headers=headers, is_reusable=True)
     with pytest.raises(MdlError) as caught:
         trusted.hub.resolve(ORIGIN)
     error = caught.value
@@ -64,7 +64,7 @@ def test_refusal(trusted: World, status: int, code: str, words: str, exit_code: 
     assert words in error.message
     assert hint in str(error.hint)
     assert TOKEN not in str(error.to_dict())
-    assert (len(trusted.asked), trusted.told) == (1, [])
+    assert (len(trusted.asked), trusted.told) == (2 if status == 401 else 1, [])
 
 
 @pytest.mark.fault(70)
