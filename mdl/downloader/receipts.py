@@ -170,7 +170,7 @@ class Receipts:
         """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
         model's lock. Raises `StateError` if a newer mdl wrote one, `OSError`, `Unsafe`."""
         place = self.place(model)
-        if not place.is_dir() or place.is_symlink():
+        if not os.path.lexists(place) or place.is_symlink():
             return
         with self._lock:
             receipts = self._record(model).check_version().receipts()
