@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.cases import each
 
 from mdl.downloader.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
-from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.files import HalfFile, HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 
@@ -217,3 +218,13 @@ def test_the_largest_size_is_of_the_whole_plan() -> None:
     plan.check_size(100)
     with pytest.raises(Unsafe, match="100 bytes in all"):
         plan.check_size(99)
+
+
+def test_what_is_copied_takes_space() -> None:
+    """Copies of what is elsewhere, of another file of the plan, and of an unfinished file all count; links do not."""
+    item = Plan.of([Wanted("model", remote(), ABSENT)]).fetch[0]
+    half = HalfFile(Path("m.bin.part"), ((0, 40),))
+    copied = replace(item, way="copy")
+    plan = Plan(fetch=(replace(item, half=half),), linked=(copied, replace(item, way="link")), repeated=(copied,))
+    assert plan.bytes_to_copy == 240
+    assert plan.bytes_elsewhere == 300
