@@ -587,3 +587,31 @@ def test_a_wish_to_wait_is_kept(world: Callable[..., World]) -> None:
     (one,) = here.run([MIB], connections=1)
     assert one.error is None
     assert 300.0 <= here.requests[1][0] - 1000.0 < 301.0
+
+
+def test_waits_grow_and_are_spread() -> None:
+    """A wait is between half of its length and all of it, twice as long after each failure, and never too short for
+    the server, nor longer than the longest."""
+    first, longest = POLICY.first, POLICY.longest
+    assert [POLICY.delay(failure, 0.0) for failure in (1, 2, 3)] == [first / 2, first, 2 * first]
+    assert POLICY.delay(1, 0.5) == 0.75 * first
+    assert POLICY.delay(1000, 0.0) == longest / 2
+    assert (POLICY.delay(1, 0.0, 9 * longest), POLICY.delay(1000, 0.0, 0.1)) == (9 * longest, longest / 2)
+
+
+def test_a_server_that_changes_the_file_again_and_again_is_given_up() -> None:
+    """After the first change all comes anew, after the second too if it is of the same size, and that was the last."""
+    state, decisions = State(), []
+    for _ in range(3):
+        state, decision = decide(POLICY, state, VersionChanged(ProtocolError("changed"), is_same_size=True), 1.0)
+        decisions.append(type(decision).__name__)
+    assert decisions == ["Rewind", "Rewind", "GiveUp"]
+    assert state.changes == 3
+
+
+def test_the_last_bytes_are_progress_however_few() -> None:
+    """A request that brings the end of the file made progress; one that brings as few and not the end did not."""
+    assert [RequestEnded(1.0, 1, 2**20, done, 2**20, 0, None).made_progress for done in (2**20, 2**20 - 1)] == [
+        True,
+        False,
+    ]
