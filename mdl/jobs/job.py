@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any
 
@@ -32,6 +32,18 @@ class Invocation:
     variables: Mapping[str, str] = field(default_factory=dict)
     withheld: bool = False
 
+
+HOW = {
+    "--connections": "MDL_CONNECTIONS",
+    "--patience": "MDL_PATIENCE",
+    "--retries": "MDL_RETRIES",
+    "--stall": "MDL_STALL",
+    "--limit-rate": "MDL_LIMIT_RATE",
+    "--max-duration": "MDL_MAX_DURATION",
+    "--window": "MDL_WINDOW",
+    "--lock-wait": "MDL_LOCK_WAIT",
+}
+"""The flags and variables that say how fast and at which hours files come, and not which ones. Each has a value."""
 
 Request = tuple[tuple[str, ...], tuple[str, ...], str, tuple[tuple[str, str], ...]]
 """The models, the words, the folder and the variables of a job."""
@@ -76,12 +88,14 @@ class Job:
 
     @property
     def request(self) -> Request | None:
-        """What was asked for: equal requests are for the same files in the same places. None if its record does not
-        say all of it."""
+        """What was asked for: equal requests are for the same files in the same places, however fast and at whatever
+        hours they come. None if its record does not say all of it."""
         again = self.again
         if not again.words or again.withheld:
             return None
-        return self.models, again.words, again.folder, tuple(sorted(again.variables.items()))
+        words = without_flags(again.words, HOW)
+        variables = {name: value for name, value in again.variables.items() if name not in HOW.values()}
+        return self.models, words, again.folder, tuple(sorted(variables.items()))
 
     @property
     def percent(self) -> float | None:
@@ -100,6 +114,18 @@ _SHOWN = (
     *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
     *("file", "started_at", "finished_at", "exit_code", "error", "log"),
 )
+
+
+def without_flags(words: Sequence[str], flags: Container[str]) -> tuple[str, ...]:
+    """The words of a command line without these flags and their values: ``--flag VALUE`` or ``--flag=VALUE``."""
+    left = []
+    is_value = False
+    for word in words:
+        is_flag = word.partition("=")[0] in flags
+        if not is_flag and not is_value:
+            left.append(word)
+        is_value = is_flag and "=" not in word
+    return tuple(left)
 
 
 def is_no_job(job: Job) -> bool:

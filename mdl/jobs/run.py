@@ -166,15 +166,14 @@ class JobRun:
             raise MdlError(why, item=self.id, hint=f"mdl jobs log {self.id}").but(exit_code=code)
 
     def replace_earlier(self) -> None:
-        """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
-        this job continues from what they left."""
-        if self._records is None:
-            return
+        """Remove the records of earlier jobs of the same request that their time limit or window stopped: this job
+        continues from what they left."""
         job = self._job
+        if self._records is None or job.request is None:
+            return
         for earlier in self._records.all():
             was_stopped = earlier.status == "paused" and (earlier.error or {}).get("code") == Deadline.code
-            is_the_same = (earlier.command, earlier.models) == (job.command, job.models)
-            if was_stopped and is_the_same and earlier.id != job.id:
+            if was_stopped and earlier.request == job.request and earlier.id != job.id:
                 self._records.remove(earlier.id)
 
     @contextlib.contextmanager

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from support.cases import each
 
-from mdl.jobs.job import Invocation, Job, can_be_resumed, head_facts, job_of, state_facts
+from mdl.config.settings import settings_table
+from mdl.jobs.job import HOW, Invocation, Job, can_be_resumed, head_facts, job_of, state_facts
 
 JOB = Job("0101-abcd", "get", ("o--big",), "owner", "host", Invocation(("get", "o/big")), "2026-01-01T00:00:00.000Z")
 
@@ -41,6 +42,12 @@ def test_a_record_tells_what_was_asked_for() -> None:
     assert job_of(facts) is None
 
 
+def test_the_flags_that_two_equal_requests_may_differ_in() -> None:
+    """Each is a setting with a value, under the heading of speed and hours."""
+    settings = [setting for setting in settings_table().values() if setting.panel == "Speed and hours"]
+    assert HOW.items() <= {(setting.flag_name, setting.variable_name) for setting in settings if setting.metavar}
+
+
 def test_equal_requests() -> None:
     """The same words in the same folder under the same variables ask for the same; with a secret they tell less."""
     again = JOB.again
@@ -52,4 +59,11 @@ def test_equal_requests() -> None:
         replace(JOB, again=replace(again, variables={"MDL_HOME": "/elsewhere"})),
     ):
         assert other.request != JOB.request
+    for words, variables in (
+        (("get", "o/big", "--limit-rate", "5M"), {}),
+        (("get", "--limit-rate=5M", "o/big"), {}),
+        (("get", "o/big"), {"MDL_MAX_DURATION": "1h"}),
+    ):
+        slower = replace(again, words=words, variables={**again.variables, **variables})
+        assert replace(JOB, again=slower).request == replace(JOB, again=replace(again, words=("get", "o/big"))).request
     assert replace(JOB, again=replace(again, withheld=True)).request is None
