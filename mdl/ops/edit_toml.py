@@ -35,10 +35,13 @@ def edit_file(
 
 
 def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
-    """``text`` changed; if it has line ends of Windows, all lines of the result end so."""
+    """``text`` changed; all lines of the result end as most of them did before, as on Windows or not."""
     if text is None or "\r\n" not in text:
         return change(text)
-    return change(text.replace("\r\n", "\n")).replace("\n", "\r\n")
+    changed = change(text.replace("\r\n", "\n"))
+    if 2 * text.count("\r\n") > text.count("\n"):
+        return changed.replace("\n", "\r\n")
+    return changed
 
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:

@@ -217,10 +217,11 @@ def test_verify_on_a_disk_that_takes_no_note(monkeypatch: pytest.MonkeyPatch) ->
     assert [file.status for _, file in report.files] == ["corrupt"]
 
 
-def test_lines_of_a_catalog_keep_their_ends() -> None:
-    """A catalog of which one line ends as on Windows keeps that line, and every other one, as it is."""
-    text = 'schema = 1\n# one\r\n# two\n\n[models.a]\nsource = "hf:o/a"\n'
-    Path("catalog.toml").write_bytes(text.encode())
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_a_catalog_keep_their_ends(end: str) -> None:
+    """The lines of an edited catalog end as most of them did, as on Windows or not."""
+    text = 'schema = 1\n# one\n# two\n\n[models.a]\nsource = "hf:o/a"\n'.replace("\n", end)
+    Path("catalog.toml").write_bytes(text.replace(f"# one{end}", "# one\r\n").encode())
     client = mdl.Client(catalog="catalog.toml")
     client.add("b", "hf:o/b")
     client.remove("b")
