@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mdl.downloader.download import Download
 from mdl.downloader.schedule import Schedule, Work
@@ -17,10 +17,13 @@ from mdl.net.ranges import ByteRange
 
 
 class SharedSchedule:
-    """The schedule of one transfer, for all of its threads."""
+    """The schedule of one transfer, for all of its threads. ``add_worker`` starts one more of them, if there may be
+    more: it is called when one has got work and no other waits for some."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, add_worker: Callable[[], None]) -> None:
         self._schedule = schedule
+        self._add_worker = add_worker
+        self._waiting = 0
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._over = threading.Condition(lock)
@@ -55,10 +58,21 @@ class SharedSchedule:
                 now = time.monotonic()
                 work = self._schedule.next(now)
                 if work:
-                    self._changed.notify()  # there may be more, for one of those that wait
+                    self._call_another()
                     return work
-                self._changed.wait(self._schedule.seconds_to_next_look(now))
+                self._waiting += 1
+                try:
+                    self._changed.wait(self._schedule.seconds_to_next_look(now))
+                finally:
+                    self._waiting -= 1
             return None
+
+    def _call_another(self) -> None:
+        """There may be more work, for a thread that waits or for a new one."""
+        if self._waiting:
+            self._changed.notify()
+        else:
+            self._add_worker()
 
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for the end; returns whether work is left."""

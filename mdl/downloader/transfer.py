@@ -96,10 +96,11 @@ class Transfer:
         ]
         sizes = [download.size for download in downloads]
         self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
-        self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
+        at_once = sum(1 if download.small else self._connections for download in downloads)
+        self._most_workers = min(self._connections, max(1, at_once))
         tell_later = self._events.put
         schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
-        self._shared = SharedSchedule(schedule)
+        self._shared = SharedSchedule(schedule, self._add_worker)
         self._worker = Worker(
             store,
             http,
@@ -126,10 +127,9 @@ class Transfer:
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
-        count = min(self._connections, max(1, self._most_at_once))
         are_tiny = self._are_tiny and not self._is_via_hub
         try:
-            start_threads("mdl-worker", [self._work] * count, self._workers)
+            self._add_worker()
             if not self._workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
@@ -247,6 +247,11 @@ class Transfer:
                 self._worker.sync(file)
         if is_due:
             self._synced_at = now
+
+    def _add_worker(self) -> None:
+        """Start one more thread that works, unless there are enough, or the system allows no more."""
+        if len(self._workers) < self._most_workers:
+            start_threads("mdl-worker", [self._work], self._workers)
 
     def _work(self) -> None:
         """Do the work of one worker until nothing is left."""
