@@ -32,8 +32,8 @@ def start_threads(
     """Start a daemon thread for each task, or for the first ones only if the system allows no more: perhaps none. They
     are in ``threads`` from before they start, for one who has to end them if a signal handler raises meanwhile."""
     threads = [] if threads is None else threads
-    for number, task in enumerate(tasks):
-        threads.append(threading.Thread(target=task, name=f"{name}-{number}", daemon=True))
+    for task in tasks:
+        threads.append(threading.Thread(target=task, name=f"{name}-{len(threads)}", daemon=True))
         try:
             threads[-1].start()
         except RuntimeError:

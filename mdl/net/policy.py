@@ -332,7 +332,8 @@ def _after_request(
         outcome = replace(outcome, error=error)
     if state.is_first_refusal(outcome):  # from now on `Pacer` allows fewer requests to this origin at once
         state = replace(state, refused_at=min(state.refused_at, now))
-        if outcome.is_serving:
+        is_asked_alone_next = outcome.failure == "refusal" and not outcome.is_ranged
+        if outcome.is_serving and not is_asked_alone_next:
             return _free(state, error, now)
     if outcome.failure in ("refusal", "final"):
         return _ended(state, outcome, error, now)

@@ -238,13 +238,13 @@ def test_a_fork_leaves_what_its_parent_has_begun(home: Path) -> None:
 def test_a_stop_while_the_workers_are_started(
     server: FaultyServer, monkeypatch: pytest.MonkeyPatch, at_work: Callable[[], list[str]], raised: type[BaseException]
 ) -> None:
-    """Ctrl-C comes at any moment, also when some of the workers have been started: they end with the call, and what
-    they have opened is closed."""
+    """Ctrl-C comes at any moment, also when the first worker has just been started: it ends with the call, and what it
+    has opened is closed."""
     start, gate = threading.Thread.start, Gate(monkeypatch, Partial, "open")
 
     def start_and_raise(thread: threading.Thread) -> None:
         start(thread)
-        if thread.name == "mdl-worker-1":
+        if thread.name == "mdl-worker-0":
             assert gate.entered.wait(60)
             raise raised
 

@@ -26,6 +26,7 @@ from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import (
     MAX_OVERHEAD,
     PROGRESS,
+    AskPlainly,
     GiveUp,
     RequestEnded,
     RetryPolicy,
@@ -615,3 +616,12 @@ def test_the_last_bytes_are_progress_however_few() -> None:
         True,
         False,
     ]
+
+
+def test_a_whole_file_that_is_refused_beside_others_is_asked_for_once_more() -> None:
+    """Alone: that is the same question as one more beside the others, and its answer is final."""
+    refused = RequestEnded(began=1.0, error=AuthError("403"), others=2, is_serving=True)
+    state, decision = decide(RetryPolicy(), State(), refused, 2.0)
+    assert isinstance(decision, AskPlainly)
+    _, decision = decide(RetryPolicy(), state, RequestEnded(began=3.0, error=AuthError("403")), 4.0)
+    assert isinstance(decision, GiveUp)
