@@ -175,7 +175,10 @@ def is_held(folder: Path) -> bool:
     if is_alive and not has_reliable_locks(folder):
         return True
     locked = folder if folder.parent.name == "side" else folder / "data"
-    return may_be_alive(locked, [folder, *folder.rglob("*")])
+    touched = [folder]
+    with contextlib.suppress(OSError):  # its process may be removing it
+        touched += folder.rglob("*")
+    return may_be_alive(locked, touched)
 
 
 def _check_free(folder: Path) -> None:
