@@ -18,9 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
+    "cli/test_certificates.py",
     "engine/test_deadline.py",
     "engine/test_encodings.py",
     "engine/test_headers.py",
+    "engine/test_hub_answers.py",
     "engine/test_messages.py",
     "engine/test_redirects.py",
     "engine/test_trickles.py",
@@ -35,9 +37,7 @@ TESTS = (
     "unit/net/test_private_addresses.py",
     "unit/net/test_proxies.py",
     "unit/net/test_throttle.py",
-    "unit/net/test_tls.py",
     "unit/sources/test_hub.py",
-    "unit/sources/test_hub_answers.py",
     "unit/sources/test_hub_refusals.py",
 )
 EXCEPT = {
