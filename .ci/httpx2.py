@@ -41,9 +41,6 @@ TESTS = (
     "unit/sources/test_hub_refusals.py",
 )
 EXCEPT = {
-    "unit/net/test_proxies.py::test_choice_is_that_of_httpx": (
-        "it compares mdl's reading of NO_PROXY with that of httpx; httpx2 reads networks and *.suffix too"
-    ),
     "engine/test_redirects.py::test_locations_by_the_letter[////127.0.0.1/moved-11-None]": (
         "httpx refuses this Location by itself; httpx2 does not, and mdl asks the same host for //127.0.0.1/moved"
     ),

@@ -124,7 +124,7 @@ def the_power_fails(night: Night) -> None:
     """22:00, SIGKILL on the way."""
     had = night.landed()
     process = night.start(_OPEN)
-    until(lambda: night.landed() > had + night.size // 8 or process.poll() is not None, seconds=_PATIENCE)
+    until(lambda: night.landed() > had + night.size // 8 or process.poll() is not None)
     process.kill()
     process.communicate()
     bench.claim(f"killed: {process.returncode}", process.returncode == -9)
@@ -136,7 +136,7 @@ def two_at_once(night: Night) -> None:
     """22:00, it goes on, while cron starts it again twice."""
     had = night.landed()
     first = night.start(_OPEN)
-    until(lambda: night.landed() > had or first.poll() is not None, seconds=_PATIENCE)
+    until(lambda: night.landed() > had or first.poll() is not None)
     before = night.metrics.read_text()
     second, third = night.start(_OPEN), night.start(_OPEN, "--skip-if-running")
     night.end(second, 9, silent=False)

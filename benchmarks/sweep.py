@@ -69,7 +69,7 @@ def _begin(stage: Stage) -> None:
     _slow(stage)
     stage.job = stage.must("get", "one", "--detach")
     small = stage.place / "models/one/config.json"
-    until(lambda: small.exists() and stage.needed < SIZE, "the job does not come along", seconds=60)
+    until(lambda: small.exists() and stage.needed < SIZE)
 
 
 def _paused(stage: Stage) -> None:
