@@ -15,7 +15,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from mdl.bounds import DEEPEST_PATH, LONGEST_FILE_NAME, LONGEST_LOCAL_PATH, LONGEST_PATH, LONGEST_SHOWN_NAME
 from mdl.errors import Unsafe
+from mdl.values import small_value_class
 
 _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
@@ -136,7 +136,7 @@ def _why_not_portable(path: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@small_value_class
 class RelPath:
     """A path below some folder: ``/``-separated, never absolute, never climbing. What `parse` returns is portable,
     too."""
@@ -172,6 +172,9 @@ class RelPath:
 
     def under(self, folder: Path) -> Path:
         return folder.joinpath(*self.text.split("/"))
+
+    def __lt__(self, other: RelPath) -> bool:
+        return self.text < other.text
 
     def __str__(self) -> str:
         return self.text

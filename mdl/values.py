@@ -15,9 +15,10 @@ def value_class(cls: _Class) -> _Class:
     """Makes a dataclass that type checkers know as a frozen one, in a quarter of the time that
     ``dataclass(frozen=True)`` takes.
 
-    That one compiles six methods for every class, which was a third of a start of mdl; this one compiles ``__init__``
-    alone, and the others are shared (docs/adr/0045). To set a field of a value raises ``FrozenInstanceError``.
-    ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as ever.
+    That one compiles six methods for every class, which was a third of a start of mdl. This one compiles ``__init__``
+    alone, and only when it is first asked for (ADR 45, ADR 119); the others are shared. To set a field of a value
+    raises ``FrozenInstanceError``. ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as
+    ever.
     """
     return _made(cls, slots=False)
 
@@ -36,7 +37,7 @@ def facts_of(value: Any) -> dict[str, Any]:
 
 def _made(cls: _Class, *, slots: bool) -> _Class:
     made: Any = dataclass(init=False, eq=False, repr=False, slots=slots)(cls)
-    made.__init__ = _init_of(made, slots=slots)
+    made.__init__ = _Init(made, slots=slots)
     compared = [one.name for one in fields(made) if one.compare]
     key: Callable[[Any], Any] = attrgetter(*compared) if compared else lambda _: ()
     own = cls.__dict__
@@ -49,6 +50,19 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
     made.__setattr__ = _refuse
     made.__delattr__ = _refuse
     return cast("_Class", made)
+
+
+class _Init:
+    """The ``__init__`` of a value class until somebody asks for it: then it is compiled, and takes this one's place.
+    Most commands make values of a third of the classes that they import."""
+
+    def __init__(self, made: Any, *, slots: bool) -> None:
+        self._made = made
+        self._slots = slots
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        self._made.__init__ = _init_of(self._made, slots=self._slots)
+        return self._made.__init__.__get__(instance, owner)
 
 
 _UNGIVEN = object()

@@ -34,9 +34,9 @@ _STEMS_OF_FRAMEWORKS = frozenset(
     }
 )
 """How frameworks call the weights of a folder's model."""
-_CONSOLIDATED = re.compile(r"consolidated(\.\d+)?")
+_CONSOLIDATED = r"consolidated(\.\d+)?"
 """The same weights in the layout of whoever trained them."""
-_EXPORTED = re.compile(r"openvino_.+|((en|de)coder_)?(with_past_)?(model|decoder)([._-].+)?")
+_EXPORTED = r"openvino_.+|((en|de)coder_)?(with_past_)?(model|decoder)([._-].+)?"
 """Stems of ONNX and OpenVINO files that Optimum exports."""
 _EXPORTS = frozenset({"ONNX", "ONNX data", "TensorFlow Lite", "Core ML"})
 """Kinds of files that are only ever made from weights in another format."""
@@ -46,10 +46,10 @@ _NAMES_OF_FORMATS = frozenset(
 """Folders beside the model that hold it in another format."""
 _PIPELINE = "model_index.json"
 """The file that marks a pipeline of diffusers, whose parts are the folders beside it."""
-_SHARD = re.compile(r"-(\d{5}-of-\d{5})")
-_PRECISION = re.compile(r"\.((?:b|bfloat|f|fp|float)(?:8|16|32|64)|int8|int4|[48]bit)(?=$|-)", re.IGNORECASE)
-_INDEX = re.compile(r"(?P<weights>.+)\.index(?P<precision>\.[^.]+)?\.json", re.IGNORECASE)
-_CHECKPOINT_PART = re.compile(r"(?P<stem>.+\.ckpt)\.(data-\d{5}-of-\d{5}|index|meta)", re.IGNORECASE)
+_SHARD = r"-(\d{5}-of-\d{5})"
+_PRECISION = r"(?i)\.((?:b|bfloat|f|fp|float)(?:8|16|32|64)|int8|int4|[48]bit)(?=$|-)"
+_INDEX = r"(?i)(?P<weights>.+)\.index(?P<precision>\.[^.]+)?\.json"
+_CHECKPOINT_PART = r"(?i)(?P<stem>.+\.ckpt)\.(data-\d{5}-of-\d{5}|index|meta)"
 
 
 class SeveralQuantisations(UsageError):
@@ -113,22 +113,22 @@ class _Name:
     @property
     def is_of_model(self) -> bool:
         """Whether a framework gives this name to the weights of a folder's model."""
-        return self.stem in _STEMS_OF_FRAMEWORKS or _CONSOLIDATED.fullmatch(self.stem) is not None
+        return self.stem in _STEMS_OF_FRAMEWORKS or re.fullmatch(_CONSOLIDATED, self.stem) is not None
 
     @property
     def is_exported(self) -> bool:
         """Whether an exporter gives this name to what it makes of the weights of a folder's model."""
         is_export = self.kind in _EXPORTS or self.stem.startswith("openvino_")
-        return is_export and _EXPORTED.fullmatch(self.stem) is not None
+        return is_export and re.fullmatch(_EXPORTED, self.stem) is not None
 
 
 def _read_name(path: str) -> _Name | None:
     """None if the file holds no weights, and is no index of a set of weights in shards."""
     name = path.rpartition("/")[2]
-    checkpoint = _CHECKPOINT_PART.fullmatch(name)
+    checkpoint = re.fullmatch(_CHECKPOINT_PART, name)
     if checkpoint:
         return _Name(checkpoint["stem"], "", "TensorFlow")
-    index = _INDEX.fullmatch(name)
+    index = re.fullmatch(_INDEX, name)
     weights = index["weights"] if index else name
     kind = kind_of(weights)
     if kind is None or not is_weights(weights):
@@ -141,12 +141,12 @@ def _read_name(path: str) -> _Name | None:
     return _Name(stem, precision.lower(), kind.name, index is not None, int(shard or 0), int(shards or 0))
 
 
-def _cut_out(pattern: re.Pattern[str], stem: str) -> tuple[str, str]:
+def _cut_out(pattern: str, stem: str) -> tuple[str, str]:
     """The stem without what the pattern finds in it, and the group of that; '' if it finds nothing."""
-    part = pattern.search(stem)
+    part = re.search(pattern, stem)
     if not part:
         return stem, ""
-    return pattern.sub("", stem), part[1]
+    return re.sub(pattern, "", stem), part[1]
 
 
 class _Folder(Generic[File]):
@@ -228,7 +228,7 @@ def _is_redundant(name: _Name, folder: _Folder[File]) -> bool:
     """Whether a complete set of safetensors in the folder holds the weights of the file of this name."""
     usual = (name.stem, "")
     precisions = folder.precisions_of_model
-    if name.kind == _SAFETENSORS and not _CONSOLIDATED.fullmatch(name.stem):
+    if name.kind == _SAFETENSORS and not re.fullmatch(_CONSOLIDATED, name.stem):
         return name.precision != "" and usual in folder.complete
     if name.is_of_model:
         return "" in precisions or name.precision in precisions

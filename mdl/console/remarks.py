@@ -49,7 +49,7 @@ class Remark:
     failures: tuple[Failed, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Tally:
     """How some files ended. Sizes are in bytes; ``fetched`` bytes came from the network."""
 

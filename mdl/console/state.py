@@ -18,7 +18,7 @@ Key = tuple[str, str]
 """A file: the name of its model, and its path in it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class FileState:
     """A file that has begun. ``done`` of ``total`` bytes are here; ``moved_at`` is when the last of them came, in
     seconds of the clock. While it ``is_checked``, ``checked`` bytes of it are compared with its digest."""

@@ -150,7 +150,7 @@ def publish_link(stage: Path, target: str, entry: EntryAt) -> None:
         raise
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class StagedFile:
     """A small file under a staged name, open until it is closed. Several are synced for little more than one."""
 

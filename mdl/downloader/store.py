@@ -21,7 +21,6 @@ from mdl.disk.own_files import make_private_dir
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
 from mdl.disk.safe_open import EntryAt, open_for_reading
-from mdl.downloader.foreign_partials import written_ranges
 from mdl.downloader.journal import Identity
 from mdl.downloader.layouts import Layout, inspect_path
 from mdl.downloader.partial import OrderedPartial, Partial
@@ -202,6 +201,8 @@ class Store:
         path = self.final_path(model, remote)
         receipt = found.receipt
         if receipt is None and remote.digest:
+            from mdl.downloader.foreign_partials import written_ranges
+
             found = replace(found, written=written_ranges(path))
         if deep or _is_open(found, remote):
             print_, stamp = hash_file(path, remote.hash_algorithm, self.stoppable(watch))

@@ -23,7 +23,6 @@ from mdl.hashing import Fingerprint
 from mdl.local.from_receipts import hub_origins, meant_paths
 from mdl.paths import RelPath
 from mdl.values import value_class
-from mdl.weights.pickles import head_of, runs_code
 
 _NAMED = 10
 """The number of files of a model that a message names."""
@@ -92,6 +91,8 @@ class ModelStatus:
 def can_run_code(path: Path, name: str) -> bool | None:
     """Tell whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as
     its name and first bytes show it; None if it cannot be read here, and its name does not tell."""
+    from mdl.weights.pickles import head_of, runs_code
+
     head = None
     with contextlib.suppress(OSError):
         head = read_regular(path, head_of(name))

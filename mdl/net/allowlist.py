@@ -19,9 +19,9 @@ HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
 """The hub and the hosts that serve its files. The hub's documentation advises to allow these suffixes."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_PATTERN = re.compile(r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
-_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+")
-_ODD_ADDRESS = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\Z|^\Z")
+_PATTERN = r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?"
+_HOST_NAME = r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+"
+_ODD_ADDRESS = r"(^|\.)(\d+|0x[0-9a-f]*)\Z|^\Z"
 """No host, and also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
@@ -150,9 +150,9 @@ class AllowList:
             raise Unsafe(f"refused: scheme {parts.scheme or 'none'!r} is not http or https", item=host or None)
         if "@" in parts.netloc:
             raise Unsafe("refused: a URL with a user name or password in it", item=host)
-        if _ODD_ADDRESS.search(host) and address_of(host) is None:
+        if re.search(_ODD_ADDRESS, host) and address_of(host) is None:
             raise Unsafe(f"refused: {host!r} is an odd spelling of an address", item=host)
-        if not _HOST_NAME.fullmatch(host):
+        if not re.fullmatch(_HOST_NAME, host):
             raise Unsafe(f"refused: {host!r} is not a host name", item=host)
         if not self.allows(host, port_of(url)):
             raise Unsafe(
@@ -170,7 +170,7 @@ def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
         pattern = pattern.strip().lower()
         if not pattern:
             continue
-        if not _PATTERN.fullmatch(pattern):
+        if not re.fullmatch(_PATTERN, pattern):
             raise UsageError("not a host, host:port or *.suffix", item=pattern)
         parsed.add(pattern)
     return frozenset(parsed)

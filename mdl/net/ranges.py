@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from mdl.values import value_class
 
 
-@dataclass(frozen=True, order=True)
+@value_class
 class ByteRange:
     """``[start, stop)``; ``stop > start >= 0``."""
 
@@ -37,7 +38,7 @@ class RangeSet:
     def __init__(self, ranges: Iterable[ByteRange] = ()) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
-        for item in sorted(ranges):
+        for item in sorted(ranges, key=lambda item: item.start):
             self.add(item.start, item.stop)
 
     def add(self, start: int, stop: int) -> None:

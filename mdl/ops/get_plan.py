@@ -16,7 +16,6 @@ from mdl.catalog.resolver import IsNew, Resolved
 from mdl.context import Context
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.copies import reuse, unique_by_digest
-from mdl.downloader.foreign_partials import find_half, unfinished_blobs
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NoSpace, NotFound, online_hint, whole_error
@@ -29,7 +28,7 @@ from mdl.reports import LeftOutFile
 from mdl.sources.hub_origin import HubOrigin
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Found:
     """The files of ``models`` at their sources, and what of them is here.
 
@@ -226,6 +225,8 @@ def with_unfinished_files(plan: Plan, context: Context, *, force: bool) -> Plan:
     borrowers = {item for item in plan.fetch if not force and _may_borrow(item, context)}
     if not borrowers:
         return plan
+    from mdl.downloader.foreign_partials import unfinished_blobs
+
     in_cache = unfinished_blobs(context.local_copies.repos if context.local_copies else ())
     fetch: list[Item] = []
     for item in plan.fetch:
@@ -243,6 +244,8 @@ def _may_borrow(item: Item, context: Context) -> bool:
 
 def _borrowing(item: Item, context: Context, in_cache: Mapping[str, Sequence[Path]]) -> Item:
     """The item with the unfinished file that has more of it than mdl's own partial, if there is one."""
+    from mdl.downloader.foreign_partials import find_half
+
     model = item.wanted.model
     store = context.store
     final = store.final_path(model, item.remote)

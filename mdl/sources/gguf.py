@@ -15,15 +15,14 @@ from mdl.paths import names_for_a_hint
 from mdl.units import total_size
 from mdl.values import value_class
 
-_FILE = re.compile(
-    r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
+_FILE = r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
+_QUANT = (
+    r"(?i)(?:^|(?<=[-._/]))"
+    r"((?:UD-|i1-)?(?:I?Q\d+(?:_[0-9A-Z]+)*|TQ\d_\d|B?F16|FP?(?:8|16|32)|(?:MX|NV)FP4(?:_MOE)?))"
+    r"(?=[-./]|$)"
 )
-_QUANT = re.compile(
-    r"(?:^|(?<=[-._/]))((?:UD-|i1-)?(?:I?Q\d+(?:_[0-9A-Z]+)*|TQ\d_\d|B?F16|FP?(?:8|16|32)|(?:MX|NV)FP4(?:_MOE)?))(?=[-./]|$)",
-    re.IGNORECASE,
-)
-_PREFIX = re.compile(r"(UD|i1)-", re.IGNORECASE)
-_NO_MODEL = re.compile(r"(.*/)?(mmproj|imatrix)", re.IGNORECASE)
+_PREFIX = r"(?i)(UD|i1)-"
+_NO_MODEL = r"(?i)(.*/)?(mmproj|imatrix)"
 """Files that belong to a model in any quantisation, and are quantised in their own way."""
 
 
@@ -101,13 +100,13 @@ class _Name:
 def _read_name(path: str) -> _Name | None:
     """The name of a file of a model in GGUF; None for any other file. The quantisation is the last one that the file's
     own name has, else that of its folder."""
-    if _NO_MODEL.match(path):
+    if re.match(_NO_MODEL, path):
         return None
-    parts = _FILE.fullmatch(path)
+    parts = re.fullmatch(_FILE, path)
     if parts is None:
         return None
     folder, _, name = parts["stem"].rpartition("/")
-    quantisations = _QUANT.findall(name) or _QUANT.findall(folder) or [""]
+    quantisations = re.findall(_QUANT, name) or re.findall(_QUANT, folder) or [""]
     return _Name(parts["stem"], quantisations[-1], int(parts["shards"] or parts["parts"] or 1))
 
 
@@ -116,4 +115,4 @@ def _meant_by(wanted: str, names: set[str]) -> set[str]:
     prefix."""
     folded = wanted.casefold()
     same = {name for name in names if name.casefold() == folded}
-    return same or {name for name in names if _PREFIX.sub("", name).casefold() == folded}
+    return same or {name for name in names if re.sub(_PREFIX, "", name).casefold() == folded}

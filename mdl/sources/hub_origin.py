@@ -20,11 +20,11 @@ from mdl.values import value_class
 
 _TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
-_ID_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-_ID_NEVER = re.compile(r"--|\.\.|\.git\Z")
-_QUANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
-_REVISION = re.compile(r"(?![-/])(?!.*(\.\.|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])")
-_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_ID_PART = r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_ID_NEVER = r"--|\.\.|\.git\Z"
+_QUANT = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+_REVISION = r"(?![-/])(?!.*(\.\.|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])"
+_COMMIT = r"[0-9a-f]{40}([0-9a-f]{24})?"
 _FILE_PAGES = {"tree", "blob", "resolve", "raw"}
 _OTHER_PAGES = {"blame", "commit", "commits", "discussions", "edit", "settings"}
 _NOT_REPOS = {
@@ -36,7 +36,7 @@ _NOT_REPOS = {
 
 def is_pinned(revision: str | None) -> bool:
     """A full commit id, which always means the same files: 40 hex digits, 64 on some hubs."""
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
+    return revision is not None and re.fullmatch(_COMMIT, revision) is not None
 
 
 @value_class
@@ -238,14 +238,14 @@ def _take_revision(segments: list[str]) -> tuple[str, list[str]]:
 
 def check_revision(text: str) -> str:
     """``text`` if it can be a branch, tag, ref or commit. Raises `UsageError`."""
-    if not _REVISION.fullmatch(text) or not text.isprintable():
+    if not re.fullmatch(_REVISION, text) or not text.isprintable():
         raise UsageError("not a revision", item=shown(text)[:200], hint="a revision is a branch, a tag or a commit")
     return text
 
 
 def _check_quantisation(quant: str, text: str) -> str:
     """``quant`` if it can be the name of a quantisation. Raises `UsageError` about ``text``, which has it."""
-    if not _QUANT.fullmatch(quant):
+    if not re.fullmatch(_QUANT, quant):
         raise UsageError("not a quantisation", item=shown_url(text), hint="write it as in hf:org/repo:Q8_0")
     return quant
 
@@ -256,8 +256,8 @@ def why_bad_id(repo: str) -> str | None:
     if not repo:
         return "it is empty"
     for part in parts:
-        if not _ID_PART.fullmatch(part):
+        if not re.fullmatch(_ID_PART, part):
             return "letters, digits, '-', '_' and '.' only, at most 96, not beginning or ending with '-' or '.'"
-        if _ID_NEVER.search(part):
+        if re.search(_ID_NEVER, part):
             return "'--', '..' and a '.git' ending are not allowed"
     return None

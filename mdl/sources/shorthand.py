@@ -16,20 +16,17 @@ from mdl.sources.hub_origin import parse_page, parse_reference, why_bad_id
 from mdl.sources.url_origin import FILE_NAME, has_extension
 from mdl.urls import shown_url
 
-_CLONE = re.compile(
-    r"(?:(?:ssh://)?git@|(?:git\+)?(?:https?|git)://(?=[^?#]*\.git/?\Z))"
-    r"(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?:\.git)?/?",
-    re.IGNORECASE,
+_CLONE = (
+    r"(?i)(?:(?:ssh://)?git@|(?:git\+)?(?:https?|git)://(?=[^?#]*\.git/?\Z))"
+    r"(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?:\.git)?/?"
 )
 """What 'git clone' takes: an address with ``git@``, or a URL that ends in ``.git``."""
-_HOST = re.compile(r"localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\](?::\d+)?", re.IGNORECASE)
-_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
-_REPOSITORY = re.compile(
-    r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>(?:@[^:\s]+)?(?::[^/@:\s]+)?)"
-)
-_FILE_OF_REPOSITORY = re.compile(r"(?P<id>[^/]+/[^/]+)/(?P<path>[^/]+(?:/[^/]+)*)")
-_MANY_FILES = re.compile(r"[*?\[]")
-_NAME_AND_TAG = re.compile(r"([\w.-]+):[\w.-]+")
+_HOST = r"(?i)localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\](?::\d+)?"
+_DOMAIN = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+_REPOSITORY = r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>(?:@[^:\s]+)?(?::[^/@:\s]+)?)"
+_FILE_OF_REPOSITORY = r"(?P<id>[^/]+/[^/]+)/(?P<path>[^/]+(?:/[^/]+)*)"
+_MANY_FILES = r"[*?\[]"
+_NAME_AND_TAG = r"([\w.-]+):[\w.-]+"
 
 
 def read_word(word: str, page_hosts: Collection[str]) -> Origin | None:
@@ -38,7 +35,7 @@ def read_word(word: str, page_hosts: Collection[str]) -> Origin | None:
 
     Raises `UsageError` for what has no one meaning, and as `parse`.
     """
-    clone = _CLONE.fullmatch(word)
+    clone = re.fullmatch(_CLONE, word)
     if clone:
         if clone["host"].lower() in page_hosts:
             return parse_reference(f"hf:{clone['path']}")
@@ -55,17 +52,17 @@ def _read_path(word: str) -> Origin | None:
     """The repository that a word with slashes means, which has no scheme; None for none. Raises `UsageError`."""
     first = word.partition("/")[0]
     said = shown(word)[:200]
-    if _HOST.fullmatch(first):
+    if re.fullmatch(_HOST, first):
         raise UsageError("a URL needs its scheme", item=said, hint=f"write http://{said} or https://{said}")
-    if _DOMAIN.fullmatch(first):
+    if re.fullmatch(_DOMAIN, first):
         hint = f"write https://{said}"
         if why_bad_id(word) is None:
             hint += f"; if {first} is an owner on the hub, hf:{said}"
         raise UsageError("a URL needs its scheme", item=said, hint=hint)
-    repository = _REPOSITORY.fullmatch(word)
+    repository = re.fullmatch(_REPOSITORY, word)
     if repository and why_bad_id(repository["id"]) is None:
         return parse_reference(f"hf:{word}")
-    file = _FILE_OF_REPOSITORY.fullmatch(word)
+    file = re.fullmatch(_FILE_OF_REPOSITORY, word)
     if file and why_bad_id(file["id"]) is None:
         hint = f"for a file of a repository of the hub: mdl get {file['id']} {file['path']}"
         raise UsageError("neither a name of the catalog nor a repository", item=said, hint=hint)
@@ -75,16 +72,16 @@ def _read_path(word: str) -> Origin | None:
 def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> bool:
     """Whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder of it,
     as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
-    if is_reference(word) or _CLONE.fullmatch(word):
+    if is_reference(word) or re.fullmatch(_CLONE, word):
         return False
     said = shown(word)[:200]
-    if _MANY_FILES.search(word):
+    if re.search(_MANY_FILES, word):
         raise UsageError("a pattern is not the name of a file", item=said, hint=f"--include '{said}'")
     first, slash, name = word.partition("/")
-    if slash and (first.lower() in page_hosts or _HOST.fullmatch(first)):
+    if slash and (first.lower() in page_hosts or re.fullmatch(_HOST, first)):
         return False
-    other = _REPOSITORY.fullmatch(word)
-    if FILE_NAME.fullmatch(word) or not other or why_bad_id(other["id"]):
+    other = re.fullmatch(_REPOSITORY, word)
+    if re.fullmatch(FILE_NAME, word) or not other or why_bad_id(other["id"]):
         return True
     if has_extension(name) and not other["more"]:
         hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
@@ -96,7 +93,7 @@ def advice_on_name(name: str) -> str | None:
     """A hint at what a name may mean that no catalog has; None for none."""
     if name.startswith((".", "/", "~")):
         return "what is on this disk already: mdl import DIR"
-    tagged = _NAME_AND_TAG.fullmatch(name)
+    tagged = re.fullmatch(_NAME_AND_TAG, name)
     if tagged:
         return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{tagged[1]}-GGUF:Q4_K_M"
     if why_bad_id(name) is None:

@@ -25,18 +25,17 @@ from mdl.urls import shown_url
 from mdl.values import value_class
 
 _LONGEST_NAME = 120
-_EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
-FILE_NAME = re.compile(
-    r".*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
+_EXTENSION = r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}"
+FILE_NAME = (
+    r"(?i).*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
     r"|tiktoken|vocab|json|jsonl|yaml|yml|toml|xml|md|txt|csv|tsv|jinja|py|html|png|jpe?g|webp|gif|svg|wav|mp3|flac"
-    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)",
-    re.IGNORECASE,
+    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)"
 )
 """The names of files, by their extensions."""
-_DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
+_DIGESTS = r"(?i)(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)"
 """Names of algorithms in a fragment, which people expect to be compared."""
-_PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
-_READABLE_PART = re.compile(r"(?!-)(?!.*--)[A-Za-z0-9._-]+(?<!-)")
+_PLAIN_HOST = r"[A-Za-z0-9.-]+(:[0-9]+)?"
+_READABLE_PART = r"(?!-)(?!.*--)[A-Za-z0-9._-]+(?<!-)"
 """A host or folder that can be read off a name in which ``--`` stands between the parts."""
 
 
@@ -77,7 +76,7 @@ class UrlOrigin(Origin):
         names: set[str] = set()
         for _, value in parse_qsl(urlsplit(self.url).query, keep_blank_values=True):
             name = value.rpartition("/")[2]
-            if FILE_NAME.fullmatch(name):
+            if re.fullmatch(FILE_NAME, name):
                 names.add(name)
         return names.pop() if len(names) == 1 else ""
 
@@ -112,16 +111,16 @@ class UrlOrigin(Origin):
 
 def has_extension(name: str) -> bool:
     """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
-    return _EXTENSION.fullmatch(name) is not None
+    return re.fullmatch(_EXTENSION, name) is not None
 
 
 def _is_readable_from_name(parts: SplitResult) -> bool:
     """Whether host and folders can be read off the name that is made of them, and the file's name off its own."""
     _, *folders, last = parts.path.split("/")
-    if not _PLAIN_HOST.fullmatch(parts.netloc) or "\ufffd" in unquote(last):
+    if not re.fullmatch(_PLAIN_HOST, parts.netloc) or "\ufffd" in unquote(last):
         return False
     for part in (parts.netloc.partition(":")[0], *folders):
-        if not _READABLE_PART.fullmatch(part):
+        if not re.fullmatch(_READABLE_PART, part):
             return False
     return not folders or not folders[-1].endswith((".", "_"))
 
@@ -154,7 +153,7 @@ def digest_in(url: str) -> Digest | None:
         algorithm, equals, text = part.partition("=")
         if equals and algorithm.lower() == "sha256":
             return sha256_of(text, shown_url(url))
-        if equals and _DIGESTS.fullmatch(algorithm):
+        if equals and re.fullmatch(_DIGESTS, algorithm):
             hint = "give the sha256 of the file, or leave the fragment out"
             raise UsageError(f"mdl compares sha256, not {algorithm.lower()}", item=shown_url(url), hint=hint)
     return None

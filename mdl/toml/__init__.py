@@ -22,11 +22,11 @@ _LARGE_NUMBER = re.compile(
 )
 """A text that may be a number beyond 64 bits: at least 18 characters (``0x8000000000000000``), or an exponent of 3
 digits."""
-_LONG_NUMBER = re.compile(r"[+-]?(0[xob])?[0-9A-Fa-f_]+|[+-]?[0-9_.]+([eE][+-]?[0-9_]+)?")
+_LONG_NUMBER = r"[+-]?(0[xob])?[0-9A-Fa-f_]+|[+-]?[0-9_.]+([eE][+-]?[0-9_]+)?"
 _SHOWN_DIGITS = 20
 _MOST_DOTS = 200
-_DOTTED_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MOST_DOTS}}}""")
-_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_DOTTED_KEY = rf"""(?<![\w-])(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MOST_DOTS}}}"""
+_PLACE = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"
 """How tomllib says where a text is wrong."""
 
 
@@ -74,7 +74,7 @@ def _long_keys(text: str) -> list[TomlProblem]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") < _MOST_DOTS:
             continue
-        key = _DOTTED_KEY.search(line)
+        key = re.search(_DOTTED_KEY, line)
         if key:
             return [TomlProblem(f"not TOML: a key of over {_MOST_DOTS} parts", (), number, key.start() + 1)]
     return []
@@ -83,7 +83,7 @@ def _long_keys(text: str) -> list[TomlProblem]:
 def _syntax_problem(text: str, message: str) -> TomlProblem:
     """Make a problem of tomllib's message, with its place as numbers."""
     last_line = text.count("\n") + 1
-    place = _PLACE.search(message)
+    place = re.search(_PLACE, message)
     if place is None:
         return TomlProblem(f"not TOML: {message[:LONGEST_QUOTE]}", (), last_line)
     reason = f"not TOML: {message[: place.start()]}"
@@ -129,7 +129,7 @@ def _span_at(sorted_spans: Sequence[Span], at: int) -> Span | None:
 def _is_too_large(number: str) -> bool:
     """False as well for what is no number: that is for the TOML reader to say."""
     if len(number) > LONGEST_NUMBER:
-        return _LONG_NUMBER.fullmatch(number) is not None
+        return re.fullmatch(_LONG_NUMBER, number) is not None
     try:
         return not -LARGEST_NUMBER - 1 <= int(number, 0) <= LARGEST_NUMBER
     except ValueError:

@@ -31,16 +31,16 @@ _DEFLATED = 8
 _TAR_BLOCK = 512
 _MOST_MEMORY = 2**26
 
-_BINARY_PICKLE = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'")
+_BINARY_PICKLE = rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'"
 """A pickle's protocol, or the header of a NumPy array whose elements are pickled objects."""
-_OLD_PICKLE = re.compile(rb"[(c}\])]")
+_OLD_PICKLE = rb"[(c}\])]"
 """The first operation of a pickle of protocol 0 or 1: it puts something on the empty stack."""
 _MOST_OPERATIONS = 2_000
 _FEWEST_OPERATIONS = 8
 """As many operations in a row are taken for a pickle that goes on behind the first bytes."""
 
-_LAMBDA_LAYER = re.compile(rb'"class_name"\s*:\s*"(?:Lambda|__lambda__)"')
-_NAMES_CODE = re.compile(rb'"(?:auto_map|custom_pipelines?)"\s*:\s*[{\["]')
+_LAMBDA_LAYER = rb'"class_name"\s*:\s*"(?:Lambda|__lambda__)"'
+_NAMES_CODE = rb'"(?:auto_map|custom_pipelines?)"\s*:\s*[{\["]'
 
 
 def head_of(name: str) -> int:
@@ -55,12 +55,12 @@ def runs_code(name: str, head: bytes) -> bool:
 
 
 def _runs_code(name: str, head: bytes, depth: int) -> bool:
-    if name.endswith(_SUFFIXES) or _BINARY_PICKLE.match(head) or _is_old_pickle(head):
+    if name.endswith(_SUFFIXES) or re.match(_BINARY_PICKLE, head) or _is_old_pickle(head):
         return True
-    if name.endswith(".json") and _NAMES_CODE.search(head):
+    if name.endswith(".json") and re.search(_NAMES_CODE, head):
         return True
     is_of_keras = name.endswith(_KERAS_SUFFIXES) or (name.endswith("config.json") and depth > 0)
-    if is_of_keras and _LAMBDA_LAYER.search(head):
+    if is_of_keras and re.search(_LAMBDA_LAYER, head):
         return True
     if depth == _DEEPEST:
         return False
@@ -69,7 +69,7 @@ def _runs_code(name: str, head: bytes, depth: int) -> bool:
 
 def _is_old_pickle(head: bytes) -> bool:
     """Tell whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
-    if not _OLD_PICKLE.match(head):
+    if not re.match(_OLD_PICKLE, head):
         return False
     import pickletools
 
