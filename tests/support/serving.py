@@ -23,6 +23,10 @@ def client_of(shell: Shell, **settings: Any) -> Client:
     return Client(config=Config(given, {"HF_HUB_CACHE": str(cache_of(shell)), **shell.environ}, read=dict))
 
 
+TOKEN = "0123456789abcdef0123"
+WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
+
+
 @contextmanager
 def served(shell: Shell, **options: Any) -> Iterator[Serving]:
     """A server of what is on the disk of that machine; ``options`` are those of `ServeOptions`."""

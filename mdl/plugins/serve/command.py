@@ -31,7 +31,10 @@ class ServeFlags:
         str | None, bare_flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]")
     ] = None
     gated: Annotated[
-        bool, bare_flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.")
+        bool,
+        bare_flag(
+            "--gated", "Serve gated and private repositories and those of unknown access too; needs a token."
+        ),
     ] = False
     runs: Annotated[
         list[str] | None, bare_flag("--runs DIR", "A folder whose folders are trained runs; repeatable.")

@@ -18,8 +18,9 @@ class ServeOptions:
     """What is served, where and to whom.
 
     ``token`` is what a client must send, None for none. ``gated``: repositories that are not known to be open are
-    served too. ``runs`` are folders that hold trained runs, ``releases`` folders of releases. ``ready_file`` exists
-    while the server answers; ``log_file`` is the request log.
+    served too, to clients that send the token; `UsageError` if there is none. ``runs`` are folders that hold trained
+    runs, ``releases`` folders of releases. ``ready_file`` exists while the server answers; ``log_file`` is the request
+    log.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +31,11 @@ class ServeOptions:
     releases: tuple[Path, ...] = ()
     ready_file: Path | None = None
     log_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.gated and self.token is None:
+            why = "gated and private repositories are served only to clients that send a token"
+            raise UsageError(why, item="--gated", hint=f"--token-env NAME, or set {TOKEN_VARIABLE}")
 
 
 def token_of(environ: Mapping[str, str], named: str | None) -> str | None:

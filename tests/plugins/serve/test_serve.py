@@ -15,7 +15,7 @@ from support.data import MIB, files_below, noise
 from support.hf_cache import Hf, HfError
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
-from support.serving import client_of, connected, raw, served
+from support.serving import TOKEN, WITH_TOKEN, client_of, connected, raw, served
 from support.shell import Shell, machine, with_environ
 
 from mdl.plugins.serve import connection, repositories
@@ -23,7 +23,6 @@ from mdl.plugins.serve.server import Serving
 
 BIG, CONFIG = noise(3 * MIB, 7), b'{"a": 1}\n'
 FILES = {"config.json": CONFIG, "model.bin": BIG, "vae/دست.txt": b"hello\n"}
-TOKEN = "0123456789abcdef0123"
 TINY = Repo("org/tiny", FILES)
 OF_CACHE = Repo("org/cached", {"config.json": CONFIG, "w.bin": noise(2 * MIB, 8)}, repo_type="dataset")
 PART = Repo("org/part", {f"{n}.txt": b"%d" % n for n in range(5)})
@@ -148,7 +147,7 @@ def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
     """Of a repository that is gated, or of which its hub did not say that it is not, nothing is served without
     ``gated``; that its bytes came without a token proves nothing. What is not here is answered in the same way."""
     names = ("org/secret",)
-    with served(shell) as careful, served(shell, gated=True) as open_handed:
+    with served(shell) as careful, served(shell, gated=True, token=TOKEN) as open_handed:
         for name in names:
             for path in (f"/{name}/resolve/main/config.json", f"/api/models/{name}", f"/api/models/{name}/tree/main"):
                 refused, absent = http.get(careful.url + path), http.get(careful.url + path.replace(name, "org/none"))
@@ -157,8 +156,10 @@ def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
                 assert absent.status_code == 403
                 assert (refused.status_code, refused.headers["x-error-code"]) == (403, "GatedRepo")
                 assert b'": 1' not in refused.content
-                assert http.get(open_handed.url + path).status_code == 200
-        assert http.get(f"{open_handed.url}/org/none/resolve/main/config.json").status_code == 404
+                assert http.get(open_handed.url + path, headers=WITH_TOKEN).status_code == 200
+                assert http.get(open_handed.url + path).status_code == 401
+        none = f"{open_handed.url}/org/none/resolve/main/config.json"
+        assert http.get(none, headers=WITH_TOKEN).status_code == 404
         for name in ("org/unknown", "org/copy", "org/pinned"):  # public, as the hub said of each commit
             [commit] = {row["sha"] for row in [http.get(f"{careful.url}/api/models/{name}").json()]}
             assert http.get(f"{careful.url}/{name}/resolve/{commit}/config.json").status_code == 200
@@ -238,18 +239,21 @@ def test_the_name_of_another_host(http: httpx.Client, server: Serving) -> None:
 def test_the_token(http: httpx.Client, shell: Shell) -> None:
     """With a token every address needs it, as programs send it or as the password that a browser asks for."""
     with served(shell, token=TOKEN) as server:
-        bearer, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {TOKEN}x"}
+        wrong = {"Authorization": f"Bearer {TOKEN}x"}
         for path in ("/", "/metrics", "/api/status", "/api/models/org/tiny", "/org/tiny/resolve/main/config.json"):
             assert [http.get(server.url + path, headers=sent).status_code for sent in ({}, wrong)] == [401, 401], path
         file = f"{server.url}/org/tiny/resolve/main/config.json"
         assert http.get(file, headers={"Authorization": "Basic !!"}).status_code == 401
         assert http.get(file, auth=(TOKEN, "")).status_code == 401
-        assert http.get(file, headers=bearer).content == http.get(file, auth=("any", TOKEN)).content == CONFIG
-        assert http.get(file, headers=bearer | {"Host": "head.example"}).status_code == 200  # behind a proxy
+        assert http.get(file, headers=WITH_TOKEN).content == http.get(file, auth=("any", TOKEN)).content == CONFIG
+        assert http.get(file, headers=WITH_TOKEN | {"Host": "head.example"}).status_code == 200  # behind a proxy
         assert "WWW-Authenticate" in http.get(server.url).headers
-        of_other_site = bearer | {"Origin": "http://evil.example"}  # the browser has the token
+        of_other_site = WITH_TOKEN | {"Origin": "http://evil.example"}  # the browser has the token
         assert http.get(f"{server.url}/api/models/org/tiny", headers=of_other_site).status_code == 403
-        assert http.get(f"{server.url}/api/models/org/tiny", headers=bearer | {"Origin": server.url}).status_code == 200
+        assert (
+            http.get(f"{server.url}/api/models/org/tiny", headers=WITH_TOKEN | {"Origin": server.url}).status_code
+            == 200
+        )
 
 
 @pytest.mark.fault(546)

@@ -28,7 +28,6 @@ from mdl.sources.hub_protocol import paths_info
 
 BIG = noise(16 * MIB, 7)
 SMALL = b"{}"
-TOKEN = "0123456789abcdef0123"
 CATALOG = '[models.big]\nsource = "hf:org/big"\n'
 
 

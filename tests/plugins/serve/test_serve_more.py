@@ -20,7 +20,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.releases import Site
 from support.runs import put
-from support.serving import served
+from support.serving import TOKEN, served
 from support.shell import Inside, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl.errors import MdlError
@@ -29,7 +29,6 @@ from mdl.plugins.serve import runs as serve_runs
 from mdl.plugins.serve.server import Serving
 from mdl.runs.tree import Tree
 
-TOKEN = "0123456789abcdef0123"
 WEIGHTS = noise(2 * MIB, 5)
 
 
@@ -207,6 +206,7 @@ def test_what_it_refuses_to_begin(mdl: Inside, tmp_path: Path, monkeypatch: pyte
             ("--host", "0.0.0.0"): "needs a token",
             ("--host", "192.0.2.1", "--token-env", "GOOD"): "cannot listen",
             ("--host", "[zz::]", "--port", "1", "--token-env", "GOOD"): "mdl: [zz::]:1: cannot listen",
+            ("--gated",): "only to clients that send a token",
             ("--token-env", "NONE"): "the variable of the token is not set",
             ("--token-env", "WEAK"): "at least 16",
             ("--port", port): f"127.0.0.1:{port}: cannot listen: Address already in use\n",

@@ -16,14 +16,13 @@ from support.long import LONG
 from support.loopback_hub import LoopbackHub, Repo
 from support.releases import Site
 from support.runs import put
-from support.serving import client_of, served
+from support.serving import TOKEN, client_of, served
 from support.shell import Shell, done, machine
 
 pytestmark = [
     pytest.mark.skipif(not LONG, reason="set MDL_LONG=1: it takes ten seconds"),
     pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (Debian: apt install chromium)"),
 ]
-TOKEN = "0123456789abcdef0123"
 TITLE = "A model with a title that is long enough to need several lines on the screen of a small phone"
 CATALOG = f"""schema = 1
 [models.whole]

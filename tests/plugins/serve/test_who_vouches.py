@@ -4,6 +4,7 @@ repository of one name. ``serve``, ``list``, ``verify`` and ``get`` decide by th
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from support.hf_cache import cache_of
 from support.loopback_hub import LoopbackHub, Repo
-from support.serving import client_of, served
+from support.serving import TOKEN, WITH_TOKEN, client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
 
 from mdl.downloader.receipts import Receipts
@@ -24,6 +25,13 @@ MODEL = Repo("org/model", {"config.json": RIGHT, "w.bin": b"w" * 50}, commit=COM
 FORGED = Repo("org/model", {"config.json": THEIRS, "extra.bin": OTHER_FILE}, commit=COMMIT)
 ENTRY = 'schema = 1\n[models.{name}]\nsource = "hf:org/model@{commit}"\n'
 PATHS = ("/org/model/resolve/{at}/{path}", "/api/models/org/model/tree/{at}", "/api/models/org/model/revision/{at}")
+
+
+@pytest.fixture
+def owner() -> Iterator[httpx.Client]:
+    """The client of somebody who has the server's token."""
+    with httpx.Client(headers=WITH_TOKEN, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def status_of(shell: Shell, name: str, mdl: Inside) -> str:
 @pytest.mark.parametrize("order", ["hub first", "bundle first", "bundle after a look"])
 @pytest.mark.parametrize("layout", ["plain", "hf-cache"])
 def test_a_bundle_never_stands_for_the_hub(
-    order: str, layout: str, their_bundle: Path, tmp_path: Path, http: httpx.Client, mdl: Inside
+    order: str, layout: str, their_bundle: Path, tmp_path: Path, owner: httpx.Client, mdl: Inside
 ) -> None:
     """Whatever came first, the server has the hub's file, with and without ``gated``. The bundle's file stays usable
     under its own entry and is unverified."""
@@ -69,11 +77,11 @@ def test_a_bundle_never_stands_for_the_hub(
     assert (shell.models / "other" / "config.json").read_bytes() == THEIRS
     assert done(mdl(shell, "verify", "other", "--json")).document["models"][0]["files"][0]["status"] == "unverified"
     for is_gated in (False, True):
-        with served(shell, gated=is_gated) as server:
+        with served(shell, gated=is_gated, token=TOKEN) as server:
             for revision in ("main", COMMIT):
-                assert http.get(f"{server.url}/org/model/resolve/{revision}/config.json").content == RIGHT
-                assert http.get(f"{server.url}/org/model/resolve/{revision}/extra.bin").status_code == 404
-                tree = http.get(f"{server.url}/api/models/org/model/tree/{revision}").json()
+                assert owner.get(f"{server.url}/org/model/resolve/{revision}/config.json").content == RIGHT
+                assert owner.get(f"{server.url}/org/model/resolve/{revision}/extra.bin").status_code == 404
+                tree = owner.get(f"{server.url}/api/models/org/model/tree/{revision}").json()
                 assert [item["path"] for item in tree] == ["config.json", "w.bin"]
 
 
@@ -102,7 +110,9 @@ def test_a_bundle_takes_no_place_of_the_hub(layout: str, tmp_path: Path, http: h
             assert place.read_bytes() == RIGHT
 
 
-def test_a_bundle_alone(their_bundle: Path, tmp_path: Path, http: httpx.Client, mdl: Inside) -> None:
+def test_a_bundle_alone(
+    their_bundle: Path, tmp_path: Path, http: httpx.Client, owner: httpx.Client, mdl: Inside
+) -> None:
     """If nothing but the bundle has it, it is not offered, and a listing of the hub changes nothing; with ``gated`` it
     is, as long as nothing of the hub is in its place."""
     with LoopbackHub([MODEL]) as hub:
@@ -115,8 +125,8 @@ def test_a_bundle_alone(their_bundle: Path, tmp_path: Path, http: httpx.Client, 
                 for path in PATHS:
                     asked = path.format(at=COMMIT, path="config.json")
                     assert http.get(server.url + asked).status_code == 403
-            with served(shell, gated=True) as server:
-                assert http.get(f"{server.url}/org/model/resolve/{COMMIT}/config.json").content == THEIRS
+            with served(shell, gated=True, token=TOKEN) as server:
+                assert owner.get(f"{server.url}/org/model/resolve/{COMMIT}/config.json").content == THEIRS
 
 
 def test_what_the_user_knows_raises_a_bundle(tmp_path: Path, mdl: Inside) -> None:
@@ -151,7 +161,7 @@ def test_what_the_user_knows_raises_a_bundle(tmp_path: Path, mdl: Inside) -> Non
 
 
 def test_the_name_of_a_repository_is_of_its_hub(
-    tmp_path: Path, http: httpx.Client, mdl: Inside, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, http: httpx.Client, owner: httpx.Client, mdl: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A company's hub says nothing of who may have its model. That a public hub has a public repository of that name
     changes nothing, whatever is looked at there; with ``gated`` its listing names nothing of the company's files."""
@@ -171,11 +181,11 @@ def test_the_name_of_a_repository_is_of_its_hub(
                     for path in PATHS:
                         refused = http.get(server.url + path.format(at=COMMIT, path="config.json"))
                         assert (refused.status_code, b"secret" in refused.content) == (403, False)
-        with served(outside, gated=True) as server:
-            tree = http.get(f"{server.url}/api/models/acme/model/tree/{COMMIT}")
+        with served(outside, gated=True, token=TOKEN) as server:
+            tree = owner.get(f"{server.url}/api/models/acme/model/tree/{COMMIT}")
             assert [item["path"] for item in tree.json()] == ["a.bin", "config.json"]
             assert "x-hf-warning" not in tree.headers
-            assert http.get(f"{server.url}/api/models/acme/model/tree/{later.commit}").status_code == 404
+            assert owner.get(f"{server.url}/api/models/acme/model/tree/{later.commit}").status_code == 404
         rows = done(mdl(outside, "list", "--local", "--json")).document["models"]
         assert [(row["files"], row["files_present"], row["status"]) for row in rows] == [(2, 2, "present")]
         done(mdl(inside, "get", "hf:acme/model"))
@@ -217,7 +227,7 @@ def folder_of_theirs(place: Path, data: bytes, commit: str = COMMIT) -> Path:
     return place
 
 
-def test_a_folder_does_not_vouch_for_itself(tmp_path: Path, http: httpx.Client, mdl: Inside) -> None:
+def test_a_folder_does_not_vouch_for_itself(tmp_path: Path, owner: httpx.Client, mdl: Inside) -> None:
     """What a folder says of its own files is unverified everywhere; the hub, once it is asked, replaces a wrong one."""
     only = Repo("org/model", {"config.json": RIGHT}, commit=COMMIT)
     with LoopbackHub([only]) as hub:
@@ -233,8 +243,8 @@ def test_a_folder_does_not_vouch_for_itself(tmp_path: Path, http: httpx.Client, 
         assert mdl(shell, "verify", "m", "--strict").code == 6
         assert mdl(shell, "get", "--offline", "m").code == 8
         for is_gated in (False, True):
-            with served(shell, gated=is_gated) as server:
-                assert http.get(f"{server.url}/org/model/resolve/{COMMIT}/config.json").status_code in (403, 404)
+            with served(shell, gated=is_gated, token=TOKEN) as server:
+                assert owner.get(f"{server.url}/org/model/resolve/{COMMIT}/config.json").status_code in (403, 404)
         done(mdl(shell, "get", "m"))
         assert (shell.models / "m" / "config.json").read_bytes() == RIGHT
         assert status_of(shell, "m", mdl) == "present"
@@ -270,7 +280,7 @@ def test_what_is_known_of_the_commit_decides(known: str, tmp_path: Path, mdl: In
 
 
 def test_an_old_receipt_is_served_to_nobody(
-    tmp_path: Path, http: httpx.Client, mdl: Inside, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, http: httpx.Client, owner: httpx.Client, mdl: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A receipt without a hub, as earlier versions wrote it, offers nothing without ``gated``; a get asks the hub,
     which makes it whole again."""
@@ -285,8 +295,8 @@ def test_an_old_receipt_is_served_to_nobody(
         address = "{}/org/model/resolve/main/config.json"
         with served(shell) as server:
             assert http.get(address.format(server.url)).status_code == 403
-        with served(shell, gated=True) as server:
-            assert http.get(address.format(server.url)).content == RIGHT
+        with served(shell, gated=True, token=TOKEN) as server:
+            assert owner.get(address.format(server.url)).content == RIGHT
         sent = hub.sent
         done(mdl(shell, "get", "hf:org/model"))
         assert hub.sent == sent
