@@ -8,10 +8,14 @@ import contextlib
 import functools
 import gc
 import os
+import re
 import signal
 import sys
 
 sys.dont_write_bytecode = False  # else every worker compiles all tests, and hypothesis and pytest's part, anew
+_OF_THE_TESTER = r"(?i)MDL_(?!LONG$)|HF_|HUGGING_?FACE|TRANSFORMERS_|AWS_|(NO|FORCE)_COLOR$|COLUMNS$|\w+_PROXY$"
+for variable in [name for name in os.environ if re.match(_OF_THE_TESTER, name)]:
+    del os.environ[variable]  # a test names what it sets, and is the same on every machine
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
