@@ -67,7 +67,8 @@ class Matrix:
 
     def table(self) -> str:
         """The document: one table a group."""
-        lines = ["# The fault matrix", "", "Written by `python -m pytest --fault-table=docs/faults.md`, not by hand."]
+        command = "python -m pytest tests --fault-table=docs/faults.md"
+        lines = ["# The fault matrix", "", f"Written by `{command}`, not by hand."]
         lines += ["", next(self.summary()) + ".", ""]
         for letter, name in self.groups.items():
             lines += [f"## {letter}. {name}", "", "| # | fault | expected | result | tests |", "|---|---|---|---|---|"]

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "mdl"
 FILES = sorted(TESTS.rglob("*.py"))
 WHOLE_TREE = {
     *("test_architecture", "test_benchmarks_page", "test_configuration_page"),
-    *("test_how_to_add", "test_one_bound", "test_python_api", "test_scale_page"),
+    *("test_one_bound", "test_python_api", "test_scale_page"),
 }
 """Unit tests that belong to no module, but to mdl as a whole."""
 

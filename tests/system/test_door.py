@@ -19,6 +19,7 @@ from support.faulty_server import FaultyServer
 from support.long import only_long
 from support.shell import Inside, machine
 
+pytestmark = pytest.mark.plugins
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "support" / "shelf_plugin"
 OWN = ("bundle", "fleet", "mirror", "render", "serve")

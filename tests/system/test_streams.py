@@ -19,7 +19,7 @@ from mdl.console import Console, ConsoleOptions
 from mdl.console.streams import NonBlockingStream
 from mdl.events import Failed, Finished, Retrying
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 ENVIRON = {"PATH": os.defpath, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 START = """
 import os, sys
