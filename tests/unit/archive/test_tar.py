@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import lzma
@@ -174,6 +175,7 @@ def test_what_is_unsafe(tmp_path: Path, case: str, packing: str) -> None:
     assert (outcome.code, outcome.traces) == (11, frozenset()), outcome.error
 
 
+@functools.cache
 def bomb() -> bytes:
     return gzip.compress(tar_of((info("zeros"), bytes(150 * MIB))))
 

@@ -313,7 +313,7 @@ def test_only_a_plain_file_is_a_journal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["forward", "backward", "by turns"])
 def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str) -> None:
     """Very many claims that do not touch are read, and the next one is noted, in seconds and not in hours."""
-    count = 100_000 if LONG else 25_000
+    count = 100_000 if LONG else 10_000
     claims = [(at, at + 2) for at in range(0, 4 * count, 4)]
     claims = {"forward": claims, "backward": claims[::-1], "by turns": claims[::2] + claims[1::2]}[order]
     place = tmp_path / "journal"
