@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from support import faults
 from support.bench import Bench, pinned
 from support.data import noise
-from support.faulty_server import FaultyServer
+from support.faulty_server import Answer, FaultyServer, Request
 
 from mdl.downloader import transfer
 from mdl.events import Finished
@@ -62,11 +64,26 @@ def test_the_disk_refuses_one(bench: Bench) -> None:
 def test_workers_are_kept_together_for_tiny_files_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, count: int, size: int
 ) -> None:
-    """If there is as much to hash, or a file that comes in several pieces, the workers use all processors."""
+    """If there is as much to hash, or a file that comes in several pieces, the workers use all processors. The last of
+    only tiny files comes when they were put together."""
     moved = list[str]()
-    monkeypatch.setattr(transfer, "keep_together", lambda threads: moved.extend(thread.name for thread in threads))
+    are_together = threading.Event()
+
+    def keep_together(threads: Iterable[threading.Thread]) -> None:
+        moved.extend(thread.name for thread in threads)
+        are_together.set()
+
+    def late(request: Request, number: int) -> Answer:
+        are_together.wait()
+        return faults.honest(FILES[last])(request, number)
+
+    monkeypatch.setattr(transfer, "keep_together", keep_together)
     served = FILES | {f"{number}.bin": noise(size, number) for number in range(count)}
-    with FaultyServer(faults.routes({f"/{path}": faults.honest(data) for path, data in served.items()})) as server:
+    routes = {f"/{path}": faults.honest(data) for path, data in served.items()}
+    last = [*FILES][-1]
+    if not count:
+        routes[f"/{last}"] = late
+    with FaultyServer(faults.routes(routes)) as server:
         files = [pinned(f"{server.url}/{path}", data, path=path) for path, data in served.items()]
         assert bench.run(*files, connections=4).code == 0
     assert all(name.startswith("mdl-worker-") for name in moved)
