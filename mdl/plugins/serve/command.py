@@ -32,9 +32,7 @@ class ServeFlags:
     ] = None
     gated: Annotated[
         bool,
-        bare_flag(
-            "--gated", "Serve gated and private repositories and those of unknown access too; needs a token."
-        ),
+        bare_flag("--gated", "Serve gated and private repositories and those of unknown access too; needs a token."),
     ] = False
     runs: Annotated[
         list[str] | None, bare_flag("--runs DIR", "A folder whose folders are trained runs; repeatable.")
