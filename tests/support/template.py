@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 
@@ -51,6 +52,7 @@ def answer(connection: socket.socket) -> list[str] | None:
         os.setpgid(0, request["group"])
     os.environ.clear()
     os.environ.update({**COERCED, **request["environ"]})
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, whose children ignore it
     os.umask(request["umask"])
     os.chdir(request["folder"])
     sys.path = [request["folder"], *PATH]

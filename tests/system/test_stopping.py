@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -220,15 +219,6 @@ def test_while_it_hashes(tmp_path: Path, exit_code: ExitCode, command: str, how:
     assert how != signal.SIGINT or "interrupted" in said
 
 
-@pytest.fixture
-def hang_ups() -> Iterator[None]:
-    """SIGHUP is as usual, although the tests may run under nohup, whose children ignore it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.fault(123, 275)
 @pytest.mark.parametrize(
     ("how", "code", "status"),
