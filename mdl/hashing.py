@@ -47,6 +47,10 @@ class Digest:
                 return cls(algorithm, text)
         return None
 
+    def contradicts(self, other: Digest) -> bool:
+        """Return whether the two are of different bytes: digests of two algorithms may be of the same."""
+        return self.algorithm == other.algorithm and self.hex != other.hex
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
 

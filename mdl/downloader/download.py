@@ -248,6 +248,10 @@ class Download:
             return self.size
         return self.held.total
 
+    def is_wanted(self, segment: Segment) -> bool:
+        """Return whether what the request for a segment brings is still of use, and how it ends counts."""
+        return not (segment.is_unwanted or self.is_settled)
+
     @property
     def is_complete(self) -> bool:
         """Whether every byte was written, so that it can be verified."""
@@ -272,7 +276,9 @@ class Download:
             return None
         if self.running and record.serves_parallel is None:
             return self._second_segment(record)
-        if record.serves_ranges is False and self._has_part() and not self.running:
+        is_first = not self.running
+        is_in_part = 0 < self.pending.total < self.size
+        if is_first and is_in_part and record.serves_ranges is False:
             self.single_stream = True
             return self.whole()
         length = self._segment_length(record)
@@ -282,11 +288,7 @@ class Download:
             return None
         stop = min(gap.stop, gap.start + length)
         self.pending.remove(gap.start, stop)
-        return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == self.remote.size)
-
-    def _has_part(self) -> bool:
-        """Return whether some of its bytes are still to be asked for, and not all."""
-        return 0 < self.pending.total < self.size
+        return Segment(stop, gap.start, is_whole=stop - gap.start == self.size)
 
     def _shorten_running(self, length: int) -> None:
         """Leave to other connections what goes far beyond ``length`` bytes of each, once the speed is known."""
@@ -314,17 +316,15 @@ class Download:
         if record.is_asked or not first.is_answered:
             return None
         speed = self.scaler.speed
-        if speed and first.first:
-            is_late = record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed)
-            if is_late:
-                record.serves_parallel = False
-                return None
+        if speed and first.first and record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed):
+            record.serves_parallel = False
+            return None
         segment = self._far_away(first)
-        if segment is not None:
-            record.is_asked = True
-            self.has_asked = True
-            segment.is_second = True
-            segment.offset_seconds = segment.at / speed if speed else math.inf
+        if segment is None:
+            return None
+        record.is_asked = True
+        self.has_asked = True
+        segment.becomes_second(segment.at / speed if speed else math.inf)
         return segment
 
     def _far_away(self, first: Segment) -> Segment | None:
@@ -396,9 +396,7 @@ class Download:
 
     def start(self, segment: Segment, now: float) -> None:
         """Note that the segment is about to be asked of the current server."""
-        segment.began = now
-        segment.origin = self.origin
-        segment.mirrors = self.attempts.mirrors
+        segment.start(now, self.origin, self.attempts.mirrors)
         self.running.add(segment)
 
     def stop(self, segment: Segment) -> None:
@@ -410,19 +408,16 @@ class Download:
     def abort(self) -> None:
         """End all its requests."""
         for segment in self.running:
-            if segment.abort:
-                segment.abort()
+            segment.end_request()
 
     def requeue(self, segment: Segment) -> None:
         """Have what a request did not bring of its segment fetched by another one."""
-        segment.abort = None
         if self.single_stream or segment.left <= 0:
             return
         stop = segment.at + segment.left
-        for other in self.running:  # one whose answer goes on there brings it without a further request
-            goes_on = (other.covers or 0) >= stop and not other.is_unwanted
-            if goes_on and other.stop == segment.at:
-                other.stop = stop
+        for other in self.running:
+            if other.brings_too(segment.at, stop):
+                other.extend(stop)
                 return
         self.pending.add(segment.at, stop)
 
@@ -435,9 +430,10 @@ class Download:
     ) -> RequestEnded:
         """Return how the request for ``segment`` ended, while ``others`` went on at the same origin, which
         ``is_serving`` them. ``record`` says what the origin can."""
-        first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
+        first = segment.first
+        if self.single_stream:
+            first = max(first, self.attempts.done)
         was_redirected = segment.asked_url not in ("", self.url)
-        refused_by_other = error is not None and error.redirected
         return RequestEnded(
             began=segment.began,
             brought=max(0, segment.at - first),
@@ -446,7 +442,7 @@ class Download:
             size=self.remote.size,
             received=self.fetched,
             error=error,
-            by_link=was_redirected or refused_by_other,
+            by_link=was_redirected or (error is not None and error.redirected),
             others=others,
             is_serving=is_serving,
             is_ranged=segment.asked_range is not None,
@@ -454,6 +450,15 @@ class Download:
             is_hopeless=record.refusals_are_final,
             has_answered=record.has_answered,
         )
+
+    def come_in_one(self) -> None:
+        """Have it come in one answer, from its start."""
+        self.single_stream = True
+
+    def come_plainly(self, *, is_for_good: bool) -> None:
+        """Have it asked for without a range. ``is_for_good``: if it comes, its server has no ranges."""
+        self.single_stream = True
+        self.range_was_refused = is_for_good
 
     def switch_server(self, error: MdlError) -> None:
         """Go on with another server, of which nothing is known, after this ``error``."""
@@ -464,7 +469,46 @@ class Download:
         may_come_in_parts = self.held is not NO_BYTES and not self.held.is_in_order
         if self.single_stream and may_come_in_parts and not self.running and self.remote.size is not None:
             self.single_stream = False
-            self.pending = RangeSet(self.held.gaps(self.remote.size))
+            self.pending = self._missing_beside(self.held)
+
+    def leave_link(self, segment: Segment) -> None:
+        """Ask the stable URL again, if a segment failed where that redirected to."""
+        if self.location == segment.asked_url:
+            self.location = None
+
+    # Who works on it.
+
+    def reserve(self) -> None:
+        """Leave it to one worker alone."""
+        self.exclusive = True
+
+    def release(self) -> None:
+        """Let any worker go on with it."""
+        self.exclusive = False
+        self.is_publishing = False
+
+    def await_publishing(self) -> None:
+        """Note that all bytes came, and that it waits for its name."""
+        self.is_publishing = True
+
+    def lose(self, count: int) -> None:
+        """Count bytes of it that were discarded."""
+        self.discarded += count
+
+    def discard(self, why: str) -> None:
+        """Have every byte discarded, for this reason, once no segment is being fetched."""
+        self.rewind_why = why
+        self.abort()
+
+    def fail(self, error: MdlError) -> None:
+        """Have it fail with ``error``, unless it has failed or ended before."""
+        if self.error is None and not self.ended:
+            self.error = error
+        self.abort()
+
+    def end(self) -> None:
+        """Note that it was published, or closed after it failed."""
+        self.ended = True
 
     # What a worker finds out while it has the file for itself, or under the lock of the schedule.
 
@@ -472,14 +516,15 @@ class Download:
         """Take the open partial: the bytes that it lacks are to be fetched, in one answer if it is written in order."""
         self.held = held
         self.resumed_at = held.total
-        self.single_stream = self.single_stream or held.is_in_order
-        self._ask_for_gaps()
+        if held.is_in_order:
+            self.come_in_one()
+        self.pending = self._missing_beside(held)
 
-    def _ask_for_gaps(self) -> None:
-        """Make the missing bytes pending, unless the file comes in one answer."""
-        self.pending = RangeSet()
-        if self.remote.size is not None and not self.single_stream:
-            self.pending = RangeSet(self.held.gaps(self.remote.size))
+    def _missing_beside(self, held: HeldBytes) -> RangeSet:
+        """Return the bytes of the file that are not ``held``; none if it comes in one answer."""
+        if self.single_stream or self.remote.size is None:
+            return RangeSet()
+        return RangeSet(held.gaps(self.remote.size))
 
     def dropped(self) -> None:
         """Let go of the partial, which is gone."""
@@ -494,9 +539,7 @@ class Download:
         self.length_discovered = False
         self.location = None
         self.rewind_why = ""
-        self.pending = RangeSet()
-        if self.remote.size is not None and not self.single_stream:
-            self.pending.add(0, self.remote.size)
+        self.pending = self._missing_beside(NO_BYTES)
 
     def meet(self, item: Item) -> None:
         """Take the decision to fetch it that was made when the head of its first answer told what it is."""
@@ -506,17 +549,16 @@ class Download:
     def answered(self, location: str | None, *, is_single: bool) -> None:
         """Note an answer that brings bytes of it, and the ``location`` to which that was redirected, if it was.
         ``is_single``: it does not tell enough to go on in another answer."""
-        self.location = location or self.location
-        self.single_stream = self.single_stream or (is_single and not self.first_response_seen)
+        if location:
+            self.location = location
+        if is_single and not self.first_response_seen:
+            self.single_stream = True
         self.first_response_seen = True
 
     def comes_whole(self, segment: Segment) -> None:
         """Have the answer for a segment bring the whole file."""
         self.pending = RangeSet()
-        segment.asked_range = None
-        segment.at = 0
-        segment.first = 0
-        segment.stop = self.remote.size
+        segment.becomes_whole(self.remote.size)
 
     def is_another(self, size: int | None, validator: str | None) -> None:
         """Expect the version that its server has now, of this ``size`` in bytes, which is fetched from its start."""

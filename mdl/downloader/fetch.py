@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mdl.downloader.download import Download
 from mdl.downloader.open_file import OpenFile, name_impostor
-from mdl.downloader.plan import Item, Plan, Reason, Wanted, too_large
+from mdl.downloader.plan import Item, Reason, Wanted, decide_on, too_large
 from mdl.downloader.segment import Segment
 from mdl.downloader.shared_schedule import SharedSchedule
 from mdl.downloader.store import Store
@@ -28,7 +28,7 @@ from mdl.net.follower import OpenResponse
 from mdl.net.headers import content_length, parse_size, recorded_digest
 from mdl.net.policy import VersionChanged
 from mdl.net.ranges import ByteRange
-from mdl.net.responses import Accept, ContentChanged, Invalid, RangeIgnored, judge
+from mdl.net.responses import Accept, ContentChanged, Invalid, RangeIgnored, differs, judge
 
 Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
 
@@ -65,17 +65,14 @@ class Fetcher:
         """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
         an unasked file is begins the file. Raises `MdlError`, `OSError` from the disk."""
         download = file.download
-        asked = segment.asked
-        segment.asked_range = asked
-        segment.asked_url = download.address(time.time())
         interrupter = Interrupter()
-        segment.abort = interrupter
+        segment.ask(download.address(time.time()), interrupter)
         with self._http.open(
             "GET",
             segment.asked_url,
-            self._headers(file, asked),
+            self._headers(file, segment),
             start=download.url,
-            allow=(412, 416) if asked else (),
+            allow=(412, 416) if segment.asked_range else (),
             interrupter=interrupter,
             is_file=True,
         ) as opened:
@@ -97,41 +94,40 @@ class Fetcher:
         """Fetch all bytes of a small file; None if the server has another version than the one that was begun. Raises
         `MdlError`."""
         download = file.download
-        size = download.remote.size
-        assert size is not None
+        size = download.size
         validator = None
         if download.heeds_validators and download.remote.digest is None:
             validator = download.remote.validator
-        segment.asked_url = download.address(time.time())
-        headers = self._headers(file, None)
+        segment.ask(download.address(time.time()))
+        headers = self._headers(file, segment)
         with self._http.open("GET", segment.asked_url, headers, start=download.url, is_file=True) as opened:
             _check_published(file, opened)
             accept = self._verdict(download, opened, None, validator)
-            if accept is None:
+            if not isinstance(accept, Accept):
                 return None
-            assert isinstance(accept, Accept), "no range was asked for that could be ignored"
             data = bytearray()
-            length = None if accept.encoded else content_length(opened.headers)
-            for block in self._http.body(opened, length, decode=accept.encoded):
+            for block in self._http.body(opened, content_length(opened.headers), decode=accept.encoded):
                 data += block
                 if len(data) > size:
                     raise name_impostor(ProtocolError(f"the server sent more than the file's {size} bytes"), data)
             if len(data) < size:
                 error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
                 raise name_impostor(error, data)
-            file.answered_by = opened.url
+            file.answered(opened.url)
             return bytes(data)
 
-    def _headers(self, file: OpenFile, asked: ByteRange | None) -> dict[str, str]:
+    def _headers(self, file: OpenFile, segment: Segment) -> dict[str, str]:
+        """Return the headers of the request for a segment. A bucket or a remote compares the ETag itself."""
         download = file.download
         headers: dict[str, str] = {}
         if download.attempts.is_suspicious:
             headers["Cache-Control"] = "no-cache"
-        if asked:
-            headers["Range"] = asked.header
-            etag = self._validator(file, download.location or "")
-            if etag and etag.startswith('"') and self._http.is_located(download.url):
-                headers["If-Match"] = etag
+        if segment.asked_range is None:
+            return headers
+        headers["Range"] = segment.asked_range.header
+        etag = self._validator(file, segment.asked_url)
+        if etag and etag.startswith('"') and self._http.is_located(download.url):
+            headers["If-Match"] = etag
         return headers
 
     def _validator(self, file: OpenFile, url: str) -> str | None:
@@ -157,10 +153,9 @@ class Fetcher:
         download = file.download
         remote = self._describe(download.remote, opened, self._tell)
         wanted = Wanted(download.model, remote, self._store.check(download.model, remote))
-        plan = Plan.of([wanted], force=download.item.reason == Reason.FORCED)
-        for item in plan.refuse:
-            assert item.refused is not None
-            raise item.refused
+        refused = decide_on(wanted, force=download.item.reason == Reason.FORCED).refused
+        if refused:
+            raise refused
         if remote.path != download.remote.path:
             self._store.receipts.begin(download.model, [remote.path])
         free = self._store.free_space()
@@ -200,11 +195,11 @@ class Fetcher:
             raise NetworkError(why, final=True, is_answer=True)
         if file.part.total or download.length_discovered:
             why = "the server does not serve ranges"
-            if file.is_in_order:
+            if file.part.is_in_order:
                 why = "this folder takes no part of a file"
             self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
         if is_range_ignored or download.attempts.is_plain:
-            file.expected = ()  # everything is fetched again: only the digest of the whole file decides
+            file.forget_expected()  # everything is fetched again: only the digest of the whole file decides
         with self._shared.locked():
             download.comes_whole(segment)
 
@@ -235,7 +230,7 @@ class Fetcher:
         one is too large."""
         size = download.remote.size
         is_pinned = download.remote.digest is not None
-        is_other_size = size is not None and change.total not in (None, size)
+        is_other_size = differs(change.total, size)
         is_same_size = size is not None and not is_other_size
         error = ProtocolError(change.why, hint="the source is not what was asked for; look at the source")
         if is_other_size and self._is_promised(download):
@@ -272,14 +267,13 @@ class Fetcher:
     def _note_answer(self, file: OpenFile, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """Note what an answer that is written tells of the file. Raises `OSError`."""
         download = file.download
-        file.responses += 1
-        file.answered_by = opened.url
+        file.answered(opened.url)
         if accept.validator and (download.remote.digest or download.heeds_validators):
             file.part.note_validator(origin_of(opened.url), accept.validator)
-        segment.covers = accept.stop
+        segment.will_bring(accept.stop)
         is_weak = download.remote.digest is None and accept.validator is None
         with self._shared.locked():
-            download.answered(opened.location, is_single=is_weak or accept.encoded or accept.stop is None)
+            download.answered(opened.location, is_single=is_weak or accept.stop is None)
 
     # Write the body.
 
@@ -288,16 +282,14 @@ class Fetcher:
         cut or may be, `OSError`."""
         download = file.download
         partial = file.part
-        length = None if accept.encoded else content_length(opened.headers)
+        length = content_length(opened.headers)
         came = 0
         for block in self._http.body(opened, length, decode=accept.encoded):
             came += len(block)
             if segment.answered is None:
                 with self._shared.locked() as (schedule, now):
-                    is_wanted = schedule.first_byte_came(download, segment, now)
-                if not is_wanted:
-                    return
-            if download.is_settled:
+                    schedule.first_byte_came(download, segment, now)
+            if not download.is_wanted(segment):
                 return
             start = segment.at
             stop = segment.stop
@@ -311,8 +303,7 @@ class Fetcher:
                     raise ProtocolError(f"the server sent more than the file's {stop} bytes")
                 block = block[: stop - start]
             partial.write(start, block)
-            segment.at += len(block)
-            segment.received += len(block)
+            segment.wrote(len(block))
             file.wake_hasher()
             if segment.at == stop and came != length:
                 return  # a body that was read to its end gives its connection back
@@ -350,13 +341,14 @@ def _check_published(file: OpenFile, opened: OpenResponse) -> None:
     A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
     """
     remote = file.download.remote
-    digest = remote.digest
     for headers in (*opened.hops, opened.headers):
         size = parse_size(headers.get("x-linked-size", ""))
-        if remote.size is not None and size not in (None, remote.size):
+        if differs(size, remote.size):
             error = ProtocolError(f"the hub has a file of {size} bytes there, expected {remote.size}")
             raise error.but(final=file.download.attempts.is_suspicious)
         linked = Digest.of_etag(headers.get("x-linked-etag"))
-        if digest and linked and linked.algorithm == digest.algorithm and linked != digest:
-            raise DigestMismatch(f"the hub has another file there: {linked}, expected {digest}")
-    file.recorded = recorded_digest(opened.headers) or file.recorded
+        if linked and remote.digest and linked.contradicts(remote.digest):
+            raise DigestMismatch(f"the hub has another file there: {linked}, expected {remote.digest}")
+    recorded = recorded_digest(opened.headers)
+    if recorded:
+        file.note_digest(recorded)

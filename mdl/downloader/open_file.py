@@ -77,6 +77,19 @@ class OpenFile:
         """Whether its bytes are written at any place."""
         return self.partial is not None and not self.partial.is_in_order
 
+    def answered(self, url: str) -> None:
+        """Note that an answer of this ``url`` brings bytes of it."""
+        self.responses += 1
+        self.answered_by = url
+
+    def note_digest(self, recorded: Digest) -> None:
+        """Note the digest that an answer tells of it."""
+        self.recorded = recorded
+
+    def forget_expected(self) -> None:
+        """Let the digest of the whole file decide alone."""
+        self.expected = ()
+
     def open_anywhere(self, store: Store, *, repair: bool) -> None:
         """Open a partial that is written at any place, in a ``repair`` with the bytes of the damaged file. Raises
         `MdlError`, `OSError`."""

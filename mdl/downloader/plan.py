@@ -47,9 +47,9 @@ _KEPT = (Reason.PRESENT, Reason.ADOPTED)
 
 @small_value_class
 class Item:
-    """A decision on one file. ``refused`` is the error of a
-    file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or
-    ``copy``. ``half`` is an unfinished file of another program, from which the first bytes are borrowed."""
+    """A decision on one file. ``refused`` is the error of a file that is not fetched. ``way`` is how bytes from
+    elsewhere on this disk are taken: ``clone``, ``link`` or ``copy``. ``half`` is an unfinished file of another
+    program, from which the first bytes are borrowed."""
 
     wanted: Wanted
     reason: Reason
@@ -124,7 +124,7 @@ class Plan:
         fetch: list[Item] = []
         refuse: list[Item] = []
         for wanted_file in wanted:
-            item = _decide(wanted_file, force)
+            item = decide_on(wanted_file, force=force)
             if item.refused:
                 refuse.append(item)
             elif item.reason in _KEPT:
@@ -189,15 +189,15 @@ def _bytes_of(items: Iterable[Item]) -> int:
     return sum(item.size for item in items)
 
 
-def _decide(wanted: Wanted, force: bool) -> Item:
+def decide_on(wanted: Wanted, *, force: bool = False) -> Item:
+    """Return the decision on one file. ``force`` replaces any file that is there."""
     local = wanted.local
     if wanted.error:
         return Item(wanted, Reason.UNRESOLVED, refused=wanted.error)
-    if local.kind != "file":
+    if local.stamp is None:
         return _decide_without_file(wanted)
     if force:
         return Item(wanted, Reason.FORCED)
-    assert local.stamp is not None
     remote = wanted.remote
     receipt = local.receipt
     if receipt and local.untouched and receipt.matches(remote):

@@ -26,7 +26,6 @@ from mdl.net.policy import (
     PROGRESS,
     Again,
     AskPlainly,
-    Decision,
     GiveUp,
     NextMirror,
     Outcome,
@@ -185,7 +184,9 @@ class Schedule:
         kind = download.exclusive_work
         if kind:
             return None if download.running else _exclusive(kind, download)
-        if now < download.attempts.retry_at or self._is_lost(download, now) or not self._has_room(download, now):
+        if now < download.attempts.retry_at or self._is_lost(download, now):
+            return None
+        if not self._has_room(download, now):
             return None
         segment = download.next_segment(self.record(download))
         return self._fetch(download, segment, now) if segment else None
@@ -280,14 +281,12 @@ class Schedule:
         if record.serves_parallel is None:
             record.serves_parallel = False
 
-    def first_byte_came(self, download: Download, segment: Segment, now: float) -> bool:
-        """Note that the body of an answer begins, and return whether it is wanted. (A cache may send headers long
-        before.)"""
-        segment.answered = now
+    def first_byte_came(self, download: Download, segment: Segment, now: float) -> None:
+        """Note that the body of an answer begins. (A cache may send headers long before.)"""
+        segment.begin_answer(now)
         self._pacer.record(segment.origin).note_answer(segment.seconds_to_answer(now))
         if segment.is_second:
             self._judge_second(download, segment, now)
-        return not segment.is_unwanted
 
     def _judge_second(self, download: Download, segment: Segment, now: float) -> None:
         """Decide about the first second connection of an origin, by the time that its first byte took or takes."""
@@ -297,12 +296,14 @@ class Schedule:
             record.serves_parallel = False
             download.scaler.second_was_late()
             segment.give_up()
-        elif segment.is_answered:
-            if answer == "served":
-                record.serves_parallel = True
-                download.scaler.second_was_served(now)
-            segment.is_second = False
-            record.is_asked = False
+            return
+        if not segment.is_answered:
+            return
+        if answer == "served":
+            record.serves_parallel = True
+            download.scaler.second_was_served(now)
+        segment.end_question()
+        record.is_asked = False
 
     def takes_whole(self, download: Download, *, is_range_ignored: bool) -> bool:
         """Return whether an answer that holds the whole file may be taken as it is. Where a range was asked for, it is
@@ -313,7 +314,7 @@ class Schedule:
             return True
         if len(download.running) > 1:
             return False
-        download.single_stream = True
+        download.come_in_one()
         return True
 
     def decide(self, download: Download, outcome: Outcome, now: float) -> None:
@@ -324,7 +325,7 @@ class Schedule:
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Report that so many bytes of a file were discarded."""
-        download.discarded += count
+        download.lose(count)
         self._tell(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
 
     def add_missing(self, download: Download, start: int, stop: int) -> None:
@@ -333,28 +334,24 @@ class Schedule:
 
     def rewind(self, download: Download, why: str) -> None:
         """Have every byte discarded once no segment is being fetched."""
-        download.rewind_why = download.rewind_why or why
-        download.abort()
+        download.discard(why)
 
     def fail(self, download: Download, error: MdlError) -> None:
         """Have the file fail with ``error``; a worker closes it once no segment is being fetched."""
-        if not download.ended:
-            download.error = download.error or error
-        download.abort()
+        download.fail(error)
 
     # How a piece of work ended.
 
     def ready(self, download: Download) -> None:
         """Note that ``begin`` or ``rewind`` is done, or that ``finish`` found more to be fetched."""
-        download.exclusive = False
+        download.release()
 
-    def fetched(self, work: Work, now: float) -> None:
+    def fetched(self, download: Download, segment: Segment, now: float) -> None:
         """Note that all bytes of a file came in one piece. It leaves its connection to another file until it is
         published."""
-        assert work.segment is not None
-        self._forget_request(work.download, work.segment)
-        self._pacer.served(work.segment.origin, work.segment.began, now)
-        work.download.is_publishing = True
+        self._forget_request(download, segment)
+        self._pacer.served(segment.origin, segment.began, now)
+        download.await_publishing()
 
     def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
         """Note that the request for a segment ended, in order or by ``error``; what it did not bring is queued
@@ -366,14 +363,13 @@ class Schedule:
         record = self._pacer.record(segment.origin)
         ended = download.ended_request(segment, len(others), is_serving, record, error)
         download.requeue(segment)
-        download.is_publishing = False
+        download.release()
         self._note_of_origin(download, segment, ended, record)
-        if segment.is_unwanted:
+        if not download.is_wanted(segment) or not download.is_current(segment):
             return
-        if error and download.location == segment.asked_url:
-            download.location = None
-        if download.is_current(segment) and not download.is_settled:
-            self._note_of_pace(download, ended, len(others), now)
+        if error:
+            download.leave_link(segment)
+        self._follow(download, ended, now)
 
     def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
         """Note what the end of a request tells about its origin."""
@@ -389,33 +385,32 @@ class Schedule:
         if was_plain and isinstance(ended.error, AuthError):
             record.refusals_are_final = True
 
-    def _note_of_pace(self, download: Download, ended: RequestEnded, others: int, now: float) -> None:
+    def _follow(self, download: Download, ended: RequestEnded, now: float) -> None:
         """Carry out what follows from the end of a request, and note how its origin serves."""
         origin = download.origin
         url = download.url
-        decision = self._carry_out(download, ended, now)
+        self._carry_out(download, ended, now)
         if ended.brought >= PROGRESS or (ended.error is None and ended.made_progress):
             self._pacer.served(origin, ended.began, now)
         elif download.attempts.is_first_refusal(ended):  # as the policy has just noted
-            self._pacer.refused(origin, others, now)
+            self._pacer.refused(origin, ended.others, now)
             download.scaler.refused(now, len(download.running))
-        elif isinstance(ended.error, NetworkError) and not ended.error.final and not others:
-            delay = decision.delay if isinstance(decision, Again) else 0.0
+        elif isinstance(ended.error, NetworkError) and not ended.error.final and not ended.others:
+            delay = download.attempts.retry_at - now
             self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
 
     def abandon(self, work: Work, error: MdlError) -> None:
         """Have a file fail of which a worker could not do its work, for a reason that another attempt would not fix."""
         if work.segment:
             self._forget_request(work.download, work.segment)
-        work.download.exclusive = False
-        work.download.is_publishing = False
-        self.fail(work.download, error)
+        work.download.release()
+        work.download.fail(error)
 
     def end(self, download: Download) -> None:
         """Note that the file was published, or closed after it failed."""
         if download.ended:
             return
-        download.ended = True
+        download.end()
         self._active.remove(download)
         self._ended.add(download)
         self._results.append(download.result())
@@ -425,28 +420,28 @@ class Schedule:
         download.stop(segment)
         self._requests[segment.origin].discard(segment)
 
-    def _carry_out(self, download: Download, outcome: Outcome, now: float) -> Decision:
+    def _carry_out(self, download: Download, outcome: Outcome, now: float) -> None:
         """Ask the policy what follows, and carry it out."""
         origin = download.origin
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, self._draw())
-        if isinstance(decision, Again):
-            if decision.why:
-                self._tell(Retrying.of(decision, download.model, download.name))
-        elif isinstance(decision, Rewind):
-            download.single_stream = download.single_stream or download.attempts.is_plain
-            self.rewind(download, decision.why)
-        elif isinstance(decision, AskPlainly):
-            download.single_stream = True
-            download.range_was_refused = decision.is_for_good
-            self._say(download, f"{decision.why}; asking for the whole file on one connection")
-        elif isinstance(decision, NextMirror):
-            download.switch_server(decision.error)
-            self._tell_of_switch(download, origin, decision.error)
-            if decision.rewind:
-                self.rewind(download, decision.error.message)
-        elif isinstance(decision, GiveUp):
-            self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
-        return decision
+        match decision:
+            case Again():
+                if decision.why:
+                    self._tell(Retrying.of(decision, download.model, download.name))
+            case Rewind():
+                if download.attempts.is_plain:
+                    download.come_in_one()
+                download.discard(decision.why)
+            case AskPlainly():
+                download.come_plainly(is_for_good=decision.is_for_good)
+                self._say(download, f"{decision.why}; asking for the whole file on one connection")
+            case NextMirror():
+                download.switch_server(decision.error)
+                self._tell_of_switch(download, origin, decision.error)
+                if decision.rewind:
+                    download.discard(decision.error.message)
+            case GiveUp():
+                download.fail(_with_mirrors(decision.error, download.mirror_errors))
 
     def _tell_of_switch(self, download: Download, origin: str, error: MdlError) -> None:
         """Say that another server is asked. That an origin lacks files of a model is said once."""
@@ -463,7 +458,7 @@ class Schedule:
 
 def _exclusive(kind: Literal["begin", "rewind", "finish", "close"], download: Download) -> Work:
     """Return work for which a worker has the file for itself."""
-    download.exclusive = True
+    download.reserve()
     return Work(kind, download)
 
 

@@ -42,9 +42,26 @@ class Segment:
     @property
     def asked(self) -> ByteRange | None:
         """The range to ask for; None for the whole file."""
-        if self.is_whole or self.stop is None or self.stop <= self.at:
+        if self.is_whole or self.stop is None:
             return None
         return ByteRange(self.at, self.stop)
+
+    def start(self, now: float, origin: str, mirrors: int) -> None:
+        """Note that it is about to be asked of this ``origin``, while so many ``mirrors`` are left."""
+        self.began = now
+        self.origin = origin
+        self.mirrors = mirrors
+
+    def becomes_second(self, offset_seconds: float) -> None:
+        """Have it tell whether its origin serves a second connection; `is_second` says more."""
+        self.is_second = True
+        self.offset_seconds = offset_seconds
+
+    def ask(self, url: str, abort: Callable[[], None] | None = None) -> None:
+        """Note that it is being asked for at this ``url``, of a request that ``abort`` ends."""
+        self.asked_url = url
+        self.asked_range = self.asked
+        self.abort = abort
 
     @property
     def is_answered(self) -> bool:
@@ -60,15 +77,52 @@ class Segment:
         """Bytes that are still to come; 0 if the end is not known."""
         return 0 if self.stop is None else self.stop - self.at
 
+    def will_bring(self, stop: int | None) -> None:
+        """Note where its answer will end, if that is known."""
+        self.covers = stop
+
+    def begin_answer(self, now: float) -> None:
+        """Note that the body of its answer begins."""
+        self.answered = now
+
+    def end_question(self) -> None:
+        """Note that it has told whether a second connection is served."""
+        self.is_second = False
+
     def count(self, received: int) -> None:
         """So many more bytes came for it."""
         self.received += received
 
+    def wrote(self, count: int) -> None:
+        """So many more of its bytes came and were written."""
+        self.at += count
+        self.received += count
+
+    def becomes_whole(self, size: int | None) -> None:
+        """The answer to it brings the whole file, of this ``size`` in bytes if that is known."""
+        self.asked_range = None
+        self.at = 0
+        self.first = 0
+        self.stop = size
+
+    def brings_too(self, start: int, stop: int) -> bool:
+        """Return whether it ends at ``start``, and its answer would go on to ``stop`` without a further request."""
+        is_going_on = self.covers is not None and self.covers >= stop
+        return self.stop == start and is_going_on and not self.is_unwanted
+
+    def extend(self, stop: int) -> None:
+        """Have its answer bring the bytes up to ``stop`` too."""
+        self.stop = stop
+
+    def end_request(self) -> None:
+        """End its request, if it has one."""
+        if self.abort:
+            self.abort()
+
     def give_up(self) -> None:
         """End its request, which is not wanted any more."""
         self.is_unwanted = True
-        if self.abort:
-            self.abort()
+        self.end_request()
 
     def cut(self, stop: int) -> int:
         """End the segment at ``stop``; returns where it ended before."""

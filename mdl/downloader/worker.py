@@ -103,7 +103,7 @@ class Worker:
 
     def _fetch(self, file: OpenFile, work: Work, segment: Segment) -> None:
         if work.download.via_hub:
-            self._fetch_via_hub(file, work, segment)
+            self._fetch_via_hub(file, segment)
         elif work.download.small:
             self._fetch_small(file, work, segment)
         else:
@@ -286,8 +286,7 @@ class Worker:
         if data is None:
             self._request_ended(file, segment)
             return
-        file.responses += 1
-        segment.received = len(data)
+        segment.count(len(data))
         algorithm = download.remote.hash_algorithm
         hasher = new_hasher(algorithm, len(data))
         hasher.update(data)
@@ -298,7 +297,7 @@ class Worker:
             raise error
         staged = self._store.stage(data)
         with self._shared.locked() as (schedule, now):
-            schedule.fetched(work, now)
+            schedule.fetched(download, segment, now)
         self._small.add((work, self._ready(file, staged, print_)))
 
     def _publish_batch(self, batch: list[tuple[Work, Ready]]) -> None:
@@ -318,7 +317,7 @@ class Worker:
                 with self._shared.locked() as (schedule, _):
                     schedule.abandon(work, internal_error(fault))
 
-    def _fetch_via_hub(self, file: OpenFile, work: Work, segment: Segment) -> None:
+    def _fetch_via_hub(self, file: OpenFile, segment: Segment) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
         download = file.download
         remote = download.remote
@@ -331,7 +330,7 @@ class Worker:
             if remote.digest not in (None, print_.digest):
                 raise file.mismatch(print_)
             with self._shared.locked() as (schedule, now):
-                schedule.fetched(work, now)
+                schedule.fetched(download, segment, now)
             self._publish(file, path, print_, stamp)
 
     # Verify, publish, close.
@@ -363,7 +362,7 @@ class Worker:
         if error and download.error:
             file.part.discard()  # the file failed, and no byte of it is worth keeping
             self._shared.discarded(download, file.part.total, error.message)
-        file.expected = ()
+        file.forget_expected()
         self._is_ready(file)
 
     def _hash_at_the_end(self, file: OpenFile) -> bool:

@@ -164,7 +164,7 @@ def judge(
         return _judge_part(headers, asked, size, seen, is_stored=is_stored)
     length = content_length(headers)
     if is_as_stored(codings, names, pinned=pinned, length=length, size=size):
-        if _differs(length, size):
+        if differs(length, size):
             return ContentChanged(f"the server announces {length} bytes, expected {size}", length, seen)
         total = size if length is None else length
         accept = Accept(0, length, total, seen, ranged=False)
@@ -196,7 +196,7 @@ def _total_of_part(headers: Mapping[str, str]) -> int | None:
     return part[1] if part else None
 
 
-def _differs(announced: int | None, size: int | None) -> bool:
+def differs(announced: int | None, size: int | None) -> bool:
     """Return whether two sizes are known, and are not the same."""
     return None not in (announced, size) and announced != size
 
@@ -233,10 +233,10 @@ def _judge_part(
     sent, total = part
     if sent.start != asked.start:
         return _invalid(f"asked for bytes from {asked.start}, the server sent bytes from {sent.start}")
-    if _differs(total, size):
+    if differs(total, size):
         return ContentChanged(f"the server's file has {total} bytes, expected {size}", total, seen)
     length = content_length(headers)
-    if _differs(length, sent.length):
+    if differs(length, sent.length):
         return _invalid(f"the server sent a Content-Length of {length} for a range of {sent.length} bytes")
     return Accept(sent.start, min(sent.stop, asked.stop), total, seen, ranged=True)
 
