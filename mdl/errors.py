@@ -445,6 +445,13 @@ def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:
     return whole
 
 
+def one_error(message: str, errors: Sequence[MdlError]) -> MdlError | None:
+    """The error itself if there is only one, and `whole_error` for several; None if there is none."""
+    if len(errors) > 1:
+        return whole_error(message, errors)
+    return next(iter(errors), None)
+
+
 def joint_error(errors: Sequence[MdlError]) -> MdlError | None:
     """One error for several items, with their `joint_exit_code`: the first that has it, or a `PartialFailure`."""
     code = joint_exit_code(error.exit_code for error in errors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from mdl.catalog.lock_changes import words_of_changes
 from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.context import Context
-from mdl.errors import LockError, MdlError, NotFound, whole_error
+from mdl.errors import LockError, MdlError, NotFound, one_error
 from mdl.files import Receipt, RemoteFile
 from mdl.formatting import counted
 from mdl.paths import RelPath
@@ -40,11 +40,24 @@ class LockRow:
 
     name: str
     locked: bool
-    files: int
-    without_digest: int
-    tofu: int
+    files: int = 0
+    without_digest: int = 0
+    tofu: int = 0
     revisions: Sequence[str] = ()
     left_out: Sequence[LeftOutFile] = ()
+
+    @classmethod
+    def of(cls, locked: LockedModel) -> LockRow:
+        """Return the row of a model that is in the lock."""
+        return cls(
+            locked.name,
+            locked=True,
+            files=len(locked.files),
+            without_digest=sum(file.digest is None for file in locked.files),
+            tofu=sum(file.tofu for file in locked.files),
+            revisions=locked.commits,
+            left_out=locked.left_out,
+        )
 
 
 @value_class
@@ -70,11 +83,11 @@ def lock(context: Context, request: LockRequest) -> LockReport:
     """
     catalog = request.catalog
     upgraded = {model.name for model in catalog.meant(request.upgrade)}
-    wanted = _wanted_names(request)
+    wanted = _wanted(request)
     present = [model for model in catalog.models.values() if not model.gone]
     written = read_lock(request.path, catalog.paths[0])
     if request.check:
-        return _compare(request.path, written, [model for model in present if model.name in wanted], present)
+        return _compare(request.path, written, wanted.values(), present)
     before = written or Lock()
     after = before.only(model.name for model in present)
     failures: dict[str, MdlError] = {}
@@ -88,22 +101,25 @@ def lock(context: Context, request: LockRequest) -> LockReport:
             failures[model.name] = error.on(model.name)
     if after != before:
         update_lock(request.path, catalog.paths[0], lambda now: now.with_changes(before, after))
-    names = [model.name for model in present if model.name in wanted or model.name in after.models]
     changes = words_of_changes(before, after)
-    return LockReport(request.path, changes, _rows(names, after), failures, _one_error(failures))
+    names = after.models.keys() | wanted.keys()
+    rows = [_row(model.name, after) for model in present if model.name in names]
+    error = one_error(f"{len(failures)} models could not be resolved", list(failures.values()))
+    return LockReport(request.path, changes, tuple(rows), failures, error)
 
 
-def _wanted_names(request: LockRequest) -> set[str]:
-    """The names of the models that are to be locked. Raises `NotFound` for one that has no data any more."""
-    wanted = {model.name: model for model in request.catalog.meant(request.names)}
-    if request.names is not None:
-        for name, model in wanted.items():
-            if model.gone:
-                raise NotFound(f"has no data any more: {model.gone}", item=name)
-    return set(wanted)
+def _wanted(request: LockRequest) -> dict[str, Model]:
+    """The models that are to be locked, by name. Raises `NotFound` for one that is named and has no data any more."""
+    wanted: dict[str, Model] = {}
+    for model in request.catalog.meant(request.names):
+        if not model.gone:
+            wanted[model.name] = model
+        elif request.names is not None:
+            raise NotFound(f"has no data any more: {model.gone}", item=model.name)
+    return wanted
 
 
-def _compare(path: Path, written: Lock | None, models: Sequence[Model], present: Sequence[Model]) -> LockReport:
+def _compare(path: Path, written: Lock | None, models: Collection[Model], present: Sequence[Model]) -> LockReport:
     """Compare catalog and lock; ``written`` is None if there is no lock."""
     current = written or Lock()
     misfits = current.misfits(models, present)
@@ -113,20 +129,26 @@ def _compare(path: Path, written: Lock | None, models: Sequence[Model], present:
     elif misfits:
         reason = f"out of date: {counted(len(misfits), 'change')}"
         error = LockError(reason, item=path.name, hint="'mdl lock' writes what the catalog says now")
-    return LockReport(path, misfits, _rows([model.name for model in models], current), error=error)
+    rows = [_row(model.name, current) for model in models]
+    return LockReport(path, misfits, tuple(rows), error=error)
+
+
+def _row(name: str, lock: Lock) -> LockRow:
+    locked = lock.models.get(name)
+    return LockRow.of(locked) if locked else LockRow(name, locked=False)
 
 
 def _lock_again(model: Model, before: Lock, context: Context) -> LockedModel:
     """A wanted model as it is to be locked: what the lock says, if it covers it and more than a bundle vouches for
     that; else what its sources say now. Raises what they raise."""
-    locked = before.models.get(model.name)
+    locked = before.models.get(model.name, LockedModel(model.name, "", ()))
     asked = model
-    if locked is not None and before.covers(model):
+    if before.covers(model):
         if not locked.is_doubtful or context.network is None:
             return locked
         asked = before.without_bundled_facts(model)
     receipts = {receipt.path: receipt for receipt in context.store.receipts.of_model(model.name)}
-    known = {file.source: file for file in locked.files} if locked else {}
+    known = {file.source: file for file in locked.files}
     return replace(_resolve(asked, context, receipts, known), entry=entry_of(model))
 
 
@@ -153,36 +175,9 @@ def _resolve(
 def _trusted_first(
     file: LockedFile, remote: RemoteFile, known: LockedFile | None, receipt: Receipt | None
 ) -> LockedFile:
-    if known is not None and (known.tofu or known.bundled) and known.size == file.size:
+    """The file with the digest that came first, as the lock knows it or else its receipt."""
+    if known is not None and known.vouched_by != "lock" and known.size == file.size:
         return known
     if receipt is not None and receipt.matches(remote):
         return file.trusted_first(receipt.digest, file.size)
     return file
-
-
-def _one_error(failures: dict[str, MdlError]) -> MdlError | None:
-    """The error that stands for all; None if there is none."""
-    errors = list(failures.values())
-    if not errors:
-        return None
-    if len(errors) == 1:
-        return errors[0]
-    return whole_error(f"{len(errors)} models could not be resolved", errors)
-
-
-def _rows(names: Sequence[str], lock: Lock) -> tuple[LockRow, ...]:
-    return tuple(_row(name, lock.models.get(name)) for name in names)
-
-
-def _row(name: str, locked: LockedModel | None) -> LockRow:
-    if locked is None:
-        return LockRow(name, locked=False, files=0, without_digest=0, tofu=0)
-    return LockRow(
-        name,
-        locked=True,
-        files=len(locked.files),
-        without_digest=sum(file.digest is None for file in locked.files),
-        tofu=sum(file.tofu for file in locked.files),
-        revisions=locked.commits,
-        left_out=locked.left_out,
-    )
