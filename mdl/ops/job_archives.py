@@ -35,10 +35,11 @@ _WHEN_FULL = "free some space, and run the same command again; the archive that 
 
 @value_class
 class _Member:
-    """One file of a job as it came: ``place`` is where its bytes are now."""
+    """One file of a job as it came: ``place`` is where its bytes are now, of this fingerprint."""
 
     remote: RemoteFile
     place: Path
+    print_: Fingerprint
     verified: str
 
 
@@ -114,6 +115,9 @@ class ArchiveFetch:
 
     def split(self, job: JobFiles) -> tuple[Kept, JobFiles]:
         """Return what is here of a job, as it came with these very archives, and the job with the archives to fetch."""
+        nothing = Kept((), Plan())
+        if self.request.force:
+            return nothing, job
         known = source_of(job.model, self.context).known(origin_of(job.model)) or []
         kept: list[RemoteFile] = []
         needed: list[RemoteFile] = []
@@ -127,10 +131,15 @@ class ArchiveFetch:
             else:
                 needed.append(archive)
         if needed and (job.include or job.exclude):  # what the patterns name is known once all members are
-            kept = []
-            needed = list(job.archives)
-        asked = narrow(kept, job.include, job.exclude, job.model.name) if kept else ()
-        return Kept(tuple(kept), self._plan(job.model.name, asked)), replace(job, archives=tuple(needed))
+            return nothing, job
+        return Kept(tuple(kept), self._plan_of_asked(job, kept)), replace(job, archives=tuple(needed))
+
+    def _plan_of_asked(self, job: JobFiles, files: Sequence[RemoteFile]) -> Plan:
+        """Plan those files of a job that the patterns name."""
+        if not files:
+            return Plan()
+        asked = narrow(files, job.include, job.exclude, job.model.name)
+        return self._plan(job.model.name, asked, force=self.request.force)
 
     def _plan(self, model: str, files: Iterable[RemoteFile], *, force: bool = False) -> Plan:
         store = self.context.store
@@ -140,7 +149,7 @@ class ArchiveFetch:
     def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
         """Tell whether a file that need be no archive has its own bytes in its place already, as its digest tells, or
         is refused since another file is there that must stay."""
-        if self.request.force or job.is_archived or is_archive_name(archive.path.name):
+        if job.is_archived or is_archive_name(archive.path.name):
             return False
         plan = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
         if plan.refuse:
@@ -150,10 +159,11 @@ class ArchiveFetch:
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
         """Tell whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
         may_have_changed = self.request.allow_running and archive.size is None and not job.is_archived
-        if not members or self.request.force or may_have_changed:
+        if not members or may_have_changed:
             return False
-        wanted = picked((file.path.text for file in members), job.include, job.exclude)
-        if not self._are_here(job.model.name, [file for file in members if file.path.text in wanted]):
+        by_name = {file.path.text: file for file in members}
+        wanted = picked(by_name, job.include, job.exclude)
+        if not self._are_here(job.model.name, [by_name[name] for name in wanted]):
             return False
         was_unpacked = archive.url in [file.url for file in members]
         if not self.request.keep_archive or not was_unpacked:
@@ -184,15 +194,14 @@ class ArchiveFetch:
             store.scratch_folder(model.name, job.archives[0]) as scratch,
         ):
             opened = self._open(job, came, archives, scratch)
+            by_path = {member.remote.path: member for member in opened.members}
             files = [member.remote for member in opened.members]
             everything = [*here.members, *files, *job.others]
             refuse_twins(file.path for file in everything)
             source_of(model, self.context).keep(origin_of(model), everything)
-            asked = narrow(files, job.include, job.exclude, model.name) if files else ()
-            plan = self._plan(model.name, asked, force=self.request.force)
+            plan = self._plan_of_asked(job, files)
             adopt_kept(plan, store)
             rows = opened.failed
-            by_path = {member.remote.path: member for member in opened.members}
             for item in plan.fetch:
                 rows.append(_published(item, by_path[item.remote.path], store))
             if self.request.keep_archive:
@@ -244,8 +253,9 @@ class ArchiveFetch:
         members = []
         for file in unpacked.manifest.files:
             path_in_job = RelPath.parse(f"{above}{slash}{file.path}")
-            remote = RemoteFile(path_in_job, archive.url, file.size, Digest("sha256", file.sha256))
-            members.append(_Member(remote, RelPath.parse(file.path).under(unpacked.path), verified))
+            print_ = Fingerprint(Digest("sha256", file.sha256), file.size)
+            remote = RemoteFile(path_in_job, archive.url, print_.size, print_.digest)
+            members.append(_Member(remote, RelPath.parse(file.path).under(unpacked.path), print_, verified))
         return members
 
 
@@ -257,7 +267,7 @@ def _as_it_is(archive: RemoteFile, path: Path, came: FileReport, archives: Store
         print_ = archives.fingerprint(path, archive)
     verified = print_.digest.algorithm if archive.digest else "size"
     remote = replace(archive, url=_without_version(archive), size=print_.size, digest=print_.digest)
-    return _Member(remote, path, verified)
+    return _Member(remote, path, print_, verified)
 
 
 def _without_version(archive: RemoteFile) -> str:
@@ -289,14 +299,12 @@ def _discard(model: Model, archives: Store) -> None:
 def _published(item: Item, member: _Member, store: Store) -> FileReport:
     store.cancel.check()
     remote = item.remote
-    digest = item.remote.digest
-    assert digest is not None
-    assert remote.size is not None
-    row = FileReport(remote.path.text, remote.size, digest.hex, "fetched", member.verified, url=bare_url(remote.url))
+    print_ = member.print_
+    verified = member.verified
+    row = FileReport(remote.path.text, print_.size, print_.digest.hex, "fetched", verified, url=bare_url(remote.url))
     try:
         with storage_trouble(remote.path, _WHEN_FULL):
-            print_ = Fingerprint(digest, remote.size)
-            store.publish(Ready(item.wanted.model, remote, member.place, print_, member.verified, item.seen))
+            store.publish(Ready(item.wanted.model, remote, member.place, print_, verified, item.seen))
     except MdlError as error:
         return replace(row, action="failed", verified="none", error=error)
     return row

@@ -105,10 +105,8 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedR
     The ``context`` must resolve past the lock. What cannot be asked is in the report. Raises `StateError`,
     `StorageError`, `Cancelled`.
     """
-    asked = [model for model in models if has_source(model)]
-    answers: dict[str, Resolved | MdlError] = {}
-    for model, answer in zip(asked, context.resolver.resolve_all(asked), strict=True):
-        answers[model.name] = answer
+    asked = {model.name: model for model in models if has_source(model)}
+    answers = dict(zip(asked, context.resolver.resolve_all(list(asked.values())), strict=True))
     versions: list[ModelVersion] = []
     for model in models:
         version = _known_version(model, context, lock)
@@ -121,8 +119,9 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedR
 def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
     """The versions of a model as far as they are known without asking anybody."""
     receipts = context.store.receipts.in_order(model.name)
-    newest_stamp = max((receipt.stamp.mtime_ns for receipt in receipts), default=None)
-    here_at = None if newest_stamp is None else utc_time(newest_stamp // 10**9)
+    here_at = None
+    if receipts:
+        here_at = utc_time(max(receipt.stamp.mtime_ns for receipt in receipts) // 10**9)
     locked: tuple[str, ...] = ()
     if model.is_of_catalog and model.name in lock.models:
         locked = tuple(lock.models[model.name].commits)
@@ -156,30 +155,32 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
         state = "outdated"
     elif not branches:
         state = "pinned"
-    version = replace(version, state=state, newest=newest, files=len(answer.files), changes=tuple(changes))
-    if newest:
-        version = replace(version, newest_at=context.resolver.modified_at(model))
-    if not changes:
-        version = replace(version, here=newest)  # bytes that did not change belong to both commits
-    return version
+    return replace(
+        version,
+        state=state,
+        here=version.here if changes else newest,  # bytes that did not change belong to both commits
+        newest=newest,
+        newest_at=context.resolver.modified_at(model) if newest else None,
+        files=len(answer.files),
+        changes=tuple(changes),
+    )
 
 
 def _change(item: Item, context: Context) -> FileChange:
     """How a file differs from the one at its source."""
-    remote = item.remote
-    local = item.local
+    path = item.remote.path.text
+    size = item.remote.size
     if item.refused:
-        return FileChange(remote.path.text, "edited" if local.receipt else "unread", remote.size, 0)
-    is_absent = local.kind == "absent"
+        return FileChange(path, "edited" if item.local.receipt else "unread", size, 0)
     change: Change = "changed"
-    if item.reason == Reason.UNFINISHED or (is_absent and local.partial):
+    if item.reason in (Reason.UNFINISHED, Reason.PARTIAL):
         change = "partial"
-    elif is_absent:
-        change = "missing" if local.receipt else "new"
-    to_fetch = max(0, (remote.size or 0) - local.partial)
-    copies = context.local_copies
-    is_elsewhere = copies is not None and to_fetch > 0 and copies.predict(item) is not None
-    return FileChange(remote.path.text, change, remote.size, 0 if is_elsewhere else to_fetch)
+    elif item.local.kind == "absent":
+        change = "missing" if item.local.receipt else "new"
+    to_fetch = item.bytes_missing
+    if to_fetch and context.local_copies and context.local_copies.predict(item):
+        to_fetch = 0
+    return FileChange(path, change, size, to_fetch)
 
 
 def commits_of(commits: Iterable[str | None]) -> tuple[str, ...]:
@@ -202,14 +203,12 @@ def is_pinned(model: Model, resolver: Resolver) -> bool:
 
 def _followed_branches(model: Model, resolver: Resolver) -> list[str]:
     """The branch of each source that can move; '' for one that has none."""
-    origins = list(model.sources)
+    branches: list[str] = []
+    for origin in model.sources:
+        if origin.branch or not origin.repository:
+            branches.append(origin.branch)
     for file in model.files:
         origin = resolver.origin(file)
-        if origin.repository or file.digest is None:
-            origins.append(origin)
-    branches: list[str] = []
-    for origin in origins:
-        is_at_commit = origin.repository and not origin.branch
-        if not is_at_commit:
+        if origin.branch or not (origin.repository or file.digest):
             branches.append(origin.branch)
     return branches
