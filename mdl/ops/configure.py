@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def effective(config: Config, catalogs: Callable[[], tuple[Iterable[Path], str]]
             given, place = next(config.given_as(name), (None, ""))
             settings.append(SettingValue(name, str(given), place, error))
             continue
-        source = where or "the default"
-        if where.startswith("["):  # a table of that file
+        source = where
+        if not where:
+            source = "the default"
+        elif where.startswith("["):  # a table of that file
             source = "config.toml"
         settings.append(SettingValue(name, _written(value), source))
     return settings
@@ -89,13 +92,14 @@ def set_value(path: Path, name: str, values: Sequence[str]) -> None:
     unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`, `OSError`."""
     setting = _kept_setting(name)
     value = _kept(setting, values)
-    _change(path, lambda text: with_key(text, *setting.key, value))
+    table, key = setting.key
+    _change(path, partial(with_key, table=table, key=key, value=value))
 
 
 def unset(path: Path, name: str) -> None:
     """Take one setting out of the ``config.toml`` at ``path``. Raises as `set_value`."""
-    setting = _kept_setting(name)
-    _change(path, lambda text: without_key(text, *setting.key))
+    table, key = _kept_setting(name).key
+    _change(path, partial(without_key, table=table, key=key))
 
 
 def _kept_setting(name: str) -> Setting:
@@ -115,9 +119,10 @@ def _kept(setting: Setting, values: Sequence[str]) -> Any:
     if len(values) != 1:
         raise UsageError(f"takes one value, not {len(values)}", item=setting.name)
     value = setting.parse(values[0], setting.name)
-    is_number = isinstance(value, int) and values[0].isdigit()
-    if is_number or isinstance(value, Path):
+    if isinstance(value, Path):
         return _independent(value)
+    if isinstance(value, int) and values[0].isdigit():
+        return value
     return values[0]
 
 
@@ -136,12 +141,13 @@ def _change(path: Path, change: Callable[[str], str]) -> None:
         raise Unsafe(f"refused: it is a link to {place}, out of its folder", item=str(path), hint=hint)
 
     def checked(text: str | None) -> str:
+        text = text or ""
         try:
-            changed = change(text or "")
+            changed = change(text)
         except (TypeError, AttributeError, ValueError):
-            check_config(path, text or "")  # tells what is wrong with the file as it is
+            check_config(path, text)  # tells what is wrong with the file as it is
             raise
         check_config(path, changed)
         return changed
 
-    edit_file(path, lambda: read_text(path), checked, mode=0o600)
+    edit_file(path, partial(read_text, path), checked, mode=0o600)

@@ -187,15 +187,14 @@ def _without_lines_of(text: str, name: str, *, is_named_elsewhere: bool) -> str:
     edited = text
     first = None
     for key, start, stop in reversed(spans(text)):
+        line = ""
         if key[:2] == ("models", name):
-            edited = without_lines(edited, start, stop)
             first = start
         elif not is_named_elsewhere and (_is_group(key) or _is_see(key)):
             line = _without_member(edited[start:stop], name)
-            if not line:
-                edited = without_lines(edited, start, stop)
-                continue
-            edited = edited[:start] + line + edited[stop:]
+        else:
+            continue
+        edited = edited[:start] + line + edited[stop:] if line else without_lines(edited, start, stop)
     if first is None:
         return edited
     return _without_empty_line(edited, first)
@@ -213,9 +212,11 @@ def _without_in_one_line(text: str, name: str) -> str:
 def _toml(value: object) -> str:
     """A value as TOML; a list of tables has one line for each."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
-    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        return "[\n" + "".join(f"  {_toml(one)},\n" for one in value) + "]"
+        pairs = [f"{key} = {_toml(member)}" for key, member in value.items()]
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
+        lines = [f"  {_toml(member)},\n" for member in value]
+        return f"[\n{''.join(lines)}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -225,11 +226,11 @@ def _own(catalog: Catalog, path: Path) -> set[str]:
 
 
 def _is_group(key: Key) -> bool:
-    return len(key) == 2 and key[0] == "groups"
+    return key[:-1] == ("groups",)
 
 
 def _is_see(key: Key) -> bool:
-    return len(key) == 3 and key[0] == "models" and key[2] == "see"
+    return (*key[:1], *key[2:]) == ("models", "see")
 
 
 def _without_empty_line(text: str, at: int) -> str:
