@@ -50,6 +50,18 @@ def loads(line: bytes) -> Any | None:
         return None
 
 
+def facts_in(line: bytes) -> dict[str, Any]:
+    """Return the facts in one line without its newline, by their names; none if it has no such thing."""
+    facts = loads(line)
+    return facts if isinstance(facts, dict) else {}
+
+
+def are_of_types(facts: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Return whether each fact of these names is of a type that it may have, and not of a subclass. Raises `KeyError`
+    if one is missing."""
+    return all(type(facts[name]) in allowed for name, allowed in types.items())
+
+
 def checked(line: bytes) -> memoryview | None:
     """Return the JSON of one line without its newline; None if the line is torn or damaged."""
     body = memoryview(line)[9:]

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mdl import crc_json
 from mdl.bounds import LARGEST_RECORD
@@ -96,7 +97,7 @@ def parse(data: bytes, name: str) -> Record | None:
     first, *lines = data.split(b"\n")
     if not lines:
         return None
-    identity = _identity(crc_json.loads(first), name)
+    identity = _identity(crc_json.facts_in(first), name)
     if identity is None:
         return None
     on_disk: list[ByteRange] = []
@@ -123,8 +124,8 @@ def parse(data: bytes, name: str) -> Record | None:
             case {"lost": True}:
                 written = []
         offset += len(line) + 1
-    boot_now = this_boot()
     have = list(on_disk)
+    boot_now = this_boot()
     if boot_now:
         have += [claim.bytes for claim in written if claim.boot == boot_now]
     return Record(identity, RangeSet(have), RangeSet(on_disk), validators)
@@ -143,27 +144,23 @@ class _Claim:
         return self.offset < length and self.boot == boot
 
 
-def _identity(head: object, name: str) -> Identity | None:
+def _identity(head: dict[str, Any], name: str) -> Identity | None:
     """Return the identity that the first line tells; None if it tells none. Raises `StateError` as `parse` does."""
-    if not isinstance(head, dict):
-        return None
     version = head.pop("mdl-journal", None)
     if isinstance(version, int) and version > VERSION:
         raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
-    if version != VERSION or head.keys() != _KINDS.keys():
+    if version != VERSION or head.keys() != _KINDS.keys() or not crc_json.are_of_types(head, _KINDS):
         return None
-    for key, kinds in _KINDS.items():
-        if type(head[key]) not in kinds:
-            return None
     return Identity(**head)
 
 
 def _claimed(identity: Identity, start: object, stop: object) -> list[ByteRange]:
     """Return the range that a claim names; nothing if no bytes of this file lie there."""
-    if type(start) is not int or type(stop) is not int:
+    if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
         return []
-    limit = stop if identity.size is None else identity.size
-    return [ByteRange(start, stop)] if 0 <= start < stop <= limit else []
+    if identity.size is not None and stop > identity.size:
+        return []
+    return [ByteRange(start, stop)]
 
 
 def load(path: Path) -> Record | None:

@@ -28,6 +28,7 @@ from mdl.paths import RelPath
 from mdl.values import facts_of
 
 AnyWord = TypeVar("AnyWord", bound=str)
+Value = TypeVar("Value")
 
 VERSION = 2
 """Of the format. A line that a newer mdl wrote is not read."""
@@ -43,6 +44,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("hub", "replaced"), (list, type(None))),
 }
 """The facts of a receipt, and of which type each may be."""
+_ITEM_KINDS: dict[str, type] = {"stamp": int, "replaced": int, "prefixes": str, "hub": str}
+"""Of which type the members of its lists are."""
 _OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
@@ -109,9 +112,7 @@ class Record:
 
     def _add(self, line: bytes) -> None:
         """Take note of a line."""
-        facts = crc_json.loads(line)
-        if not isinstance(facts, dict):
-            facts = {}
+        facts = crc_json.facts_in(line)
         version = facts.get("mdl-receipt")
         if isinstance(version, int) and version > VERSION:
             self.is_newer = True
@@ -123,10 +124,8 @@ class Record:
             self._take(path, None)
         else:
             receipt = receipt_of(facts)
-            if receipt is None or receipt.model != self._model:
-                self._take(path, line)
-            else:
-                self._take(path, receipt)
+            is_of_model = receipt is not None and receipt.model == self._model
+            self._take(path, receipt if is_of_model else line)
 
     def _take(self, path: str, last: Receipt | bytes | None) -> None:
         self._count += 1
@@ -157,7 +156,9 @@ class Record:
     def length(self, path: str) -> int:
         """Return how many bytes the line of a file has."""
         last = self.by_path.get(path, b"")
-        return len(line_of(last)) - 1 if isinstance(last, Receipt) else len(last)
+        if isinstance(last, Receipt):
+            return len(line_of(last)) - 1
+        return len(last)
 
     def unreadable(self) -> int:
         """Return how many bytes are in lines that are neither a receipt nor a removal."""
@@ -253,10 +254,17 @@ def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
     return replace(
         receipt,
         path=remote.path,
-        url=remote.url if remote.url == receipt.url else receipt.url,
-        digest=remote.digest if remote.digest == receipt.digest else receipt.digest,
-        hub=remote.hub if remote.hub == receipt.hub else receipt.hub,
+        url=_one_of_both(receipt.url, remote.url),
+        digest=_one_of_both(receipt.digest, remote.digest),
+        hub=_one_of_both(receipt.hub, remote.hub),
     )
+
+
+def _one_of_both(own: Value, other: Value | None) -> Value:
+    """Return the ``other`` value in place of an equal one."""
+    if other is not None and other == own:
+        return other
+    return own
 
 
 # The lines of a record.
@@ -285,7 +293,9 @@ def gone_line(path: str) -> bytes:
 def receipt_of(facts: dict[str, Any]) -> Receipt | None:
     """Return the receipt with the ``facts`` of a line; None if they make no sense."""
     try:
-        _check_types(facts)
+        if not crc_json.are_of_types(facts, _KINDS):
+            return None
+        _check_lists(facts)
         algorithm, _, digits = facts["digest"].partition(":")
         path = RelPath.of_repository(facts["path"])
         return Receipt(
@@ -311,17 +321,11 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
         return None
 
 
-def _check_types(facts: dict[str, Any]) -> None:
-    """Raises `KeyError`, `ValueError` or `TypeError` unless each fact is of a type that it may have."""
-    for key, types in _KINDS.items():
-        if type(facts[key]) not in types:
+def _check_lists(facts: dict[str, Any]) -> None:
+    """Raises `TypeError` unless each list has only what it may hold."""
+    for key, kind in _ITEM_KINDS.items():
+        if set(map(type, facts[key] or ())) - {kind}:
             raise TypeError(f"{key} of a receipt is {facts[key]!r}")
-    for number in (*facts["stamp"], *(facts["replaced"] or ())):
-        if type(number) is not int:
-            raise TypeError(f"{number!r} in the stamp of a receipt")
-    for prefix in facts["prefixes"]:
-        if type(prefix) is not str:
-            raise TypeError(f"{prefix!r} in the prefix digests of a receipt")
 
 
 def _one_of(words: Sequence[AnyWord], word: str) -> AnyWord:
@@ -336,7 +340,7 @@ def _interned(text: str | None) -> str | None:
 
 def _hub_file(facts: Any, endpoint: str, file: RelPath) -> HubFile:
     repo, repo_type, revision, path, branch = facts
-    if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
+    if repo_type not in _REPO_TYPES:
         raise ValueError(f"{facts!r} is not a file of a hub")
     if path != file.text:
         path = RelPath.of_repository(path).text

@@ -260,8 +260,7 @@ def _model_of(folder: Path) -> str:
     the folder."""
     with contextlib.suppress(OSError, Unsafe), os.fdopen(open_own_regular(folder / RECORD), "rb") as file:
         for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
-            facts = crc_json.loads(line.removesuffix(b"\n"))
-            model = facts.get("model") if isinstance(facts, dict) else None
+            model = crc_json.facts_in(line.removesuffix(b"\n")).get("model")
             if isinstance(model, str) and record_name(model) == folder.name:
                 return model
     return folder.name
@@ -270,9 +269,7 @@ def _model_of(folder: Path) -> str:
 def _read_note(path: Path) -> dict[str, Any]:
     """Return what a note of wanted files says; nothing if it cannot be read."""
     with contextlib.suppress(OSError):
-        facts = crc_json.loads((read_own(path, LARGEST_JSON) or b"").rstrip(b"\n"))
-        if isinstance(facts, dict):
-            return facts
+        return crc_json.facts_in((read_own(path, LARGEST_JSON) or b"").rstrip(b"\n"))
     return {}
 
 
