@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 from mdl.cancel import CancelToken
@@ -78,11 +79,11 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
     """
     if _is_published(mine):
         shutil.rmtree(mine, ignore_errors=True)
-    by_bytes = sorted(leftovers(partials, key), key=lambda folder: _usable_bytes(folder, identity), reverse=True)
-    for folder in by_bytes:
-        if folder != mine:
-            _check_free(folder)
-            _take(folder, mine, identity)
+    others = [folder for folder in leftovers(partials, key) if folder != mine]
+    others.sort(key=partial(_usable_bytes, identity=identity), reverse=True)
+    for folder in others:
+        _check_free(folder)
+        _take(folder, mine, identity)
 
 
 def move_leftover(folder: Path, partials: Path) -> None:
@@ -90,7 +91,7 @@ def move_leftover(folder: Path, partials: Path) -> None:
     On another file system what its journal claims is copied. The caller holds the model's lock, so no other download
     of this process works on it. Raises `Busy` if another living process does, `OSError`.
     """
-    _check_not_of_other(folder)
+    _check_free(folder)
     _take(folder, make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}")
 
 
@@ -109,7 +110,7 @@ def discard_leftovers(partials: Path, key: str) -> int:
     whatever they were of. Raises `Busy` if another living process works on one, `StateError`."""
     lost = 0
     for folder in leftovers(partials, key):
-        _check_not_of_other(folder)
+        _check_free(folder)
         record = journals.load(folder / "journal")
         lost = max(lost, record.have.total if record else size_of_partial(folder))
         shutil.rmtree(folder, ignore_errors=True)
@@ -135,7 +136,7 @@ def _other_holder(partials: Path, keys: frozenset[str]) -> str:
     """Return which other process holds a partial of one of ``keys``, in words; '' if none does. The folder is listed
     once, however many keys there are."""
     for folder in _folders_of(partials, keys):
-        if _owner(folder) != ProcessId.current() and is_held(folder):
+        if _is_held_by_other(folder):
             return _holder(folder)
     return ""
 
@@ -143,11 +144,9 @@ def _other_holder(partials: Path, keys: frozenset[str]) -> str:
 def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
-    staged = [own / name for name in ("stage", "listings", "locks", "wanted")]
-    staged += [own / "receipts" / record_name(model) for model in models]
-    for folder in staged:
-        if is_own_folder(folder):
-            publish.sweep(folder)
+    for name in ("stage", "listings", "locks", "wanted", *(f"receipts/{record_name(model)}" for model in models)):
+        if is_own_folder(own / name):
+            publish.sweep(own / name)
     for folder in stale_dirs(own / "side"):
         publish.remove(folder)
     for folder in stale_dirs(own / "partials"):
@@ -159,8 +158,7 @@ def stale_dirs(place: Path) -> list[Path]:
     """Return the folders in ``side`` or ``partials`` whose processes have ended."""
     stale: list[Path] = []
     for folder in _folders_in(place):
-        is_of_mdl = key_of(folder) != "" and _owner(folder).pid
-        if is_of_mdl and not is_held(folder):
+        if key_of(folder) and _owner(folder).pid and not is_held(folder):
             stale.append(folder)
     return stale
 
@@ -181,16 +179,15 @@ def is_held(folder: Path) -> bool:
     return may_be_alive(locked, touched)
 
 
+def _is_held_by_other(folder: Path) -> bool:
+    """Return whether a living process that is not this one is at work in a partial's folder, or may be."""
+    return _owner(folder) != ProcessId.current() and is_held(folder)
+
+
 def _check_free(folder: Path) -> None:
-    """Raises `Busy` if a living process is at work in a partial's folder, or may be."""
-    if is_held(folder):
+    """Raises `Busy` if another living process is at work in a partial's folder, or may be."""
+    if _is_held_by_other(folder):
         raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
-
-
-def _check_not_of_other(folder: Path) -> None:
-    """Do as `_check_free`, but a folder of this process counts as free."""
-    if _owner(folder) != ProcessId.current():
-        _check_free(folder)
 
 
 def _may_rename(folder: Path) -> bool:
@@ -216,8 +213,9 @@ def _owner(folder: Path) -> ProcessId:
 
 def _holder(folder: Path) -> str:
     """Return who holds a partial, in words."""
-    where = "" if _owner(folder).is_alive() else " of another machine or container"
-    return f"another mdl (process {_owner(folder).pid or 'unknown'}{where})"
+    owner = _owner(folder)
+    where = "" if owner.is_alive() else " of another machine or container"
+    return f"another mdl (process {owner.pid or 'unknown'}{where})"
 
 
 def _usable_bytes(folder: Path, identity: Identity) -> int:
