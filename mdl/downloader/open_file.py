@@ -189,12 +189,23 @@ class OpenFile:
         if self.hasher:
             self.hasher.stop(wait=wait)
 
-    def close(self) -> None:
-        """Close it. The bytes that came are kept; what could not be synced may be fetched again."""
-        self.stop_hasher()
+    def claim(self) -> None:
+        """Claim what was written, as far as the disk allows that."""
+        if self.partial:
+            with contextlib.suppress(OSError):
+                self.partial.claim()
+
+    def sync(self) -> None:
+        """Sync what was written, as far as the disk allows that."""
         if self.partial:
             with contextlib.suppress(OSError):
                 self.partial.sync()
+
+    def close(self) -> None:
+        """Close it. The bytes that came are kept; what could not be synced may be fetched again."""
+        self.stop_hasher()
+        self.sync()
+        if self.partial:
             with contextlib.suppress(OSError):
                 self.partial.close()
 

@@ -57,6 +57,11 @@ class InOrderHasher:
         return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
 
 
+def _is_final(block: ByteRange) -> bool:
+    """Return that a bad block will not be fetched again."""
+    return False
+
+
 class StreamHasher:
     """A thread that reads and hashes one partial of ``size`` bytes behind its front.
 
@@ -71,7 +76,7 @@ class StreamHasher:
         size: int,
         *,
         expected: Sequence[str] = (),
-        on_bad: Callable[[ByteRange], bool] | None = None,
+        on_bad: Callable[[ByteRange], bool] = _is_final,
     ) -> None:
         self._partial = partial
         self._algorithm = algorithm
@@ -146,7 +151,8 @@ class StreamHasher:
             self._seen = False  # before the look: what is written after it wakes this thread
             if self._partial.front <= self.done and not self._stop:
                 self._moved.wait(0.5)
-        while self.done < (front := self._partial.front) and not self._stop:
+        front = self._partial.front
+        while self.done < front and not self._stop:
             edge = min(front, (self.done // PREFIX_STEP + 1) * PREFIX_STEP)
             for block in read_blocks(self._partial.fd, self.done, edge, buffer):
                 self._hasher.update(block)
@@ -154,17 +160,19 @@ class StreamHasher:
             if self.done != edge:
                 raise FileModified  # it is shorter than what was written to it
             if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
-                self.at_edge()
+                self._end_block()
+            front = self._partial.front
 
-    def at_edge(self) -> None:
+    def _end_block(self) -> None:
+        """Take the block that was hashed last, or go back to its start if it is bad and will be fetched again."""
         index = (self.done - 1) // PREFIX_STEP
+        block = ByteRange(index * PREFIX_STEP, self.done)
         prefix = self._hasher.copy().hexdigest()
-        if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:
-            bad = ByteRange(index * PREFIX_STEP, self.done)
-            if self._on_bad(bad):
-                self._hasher = self._good.copy()
-                self.done = bad.start
-                return
+        is_bad = index < len(self._expected) and self._expected[index] != prefix
+        if is_bad and self._on_bad(block):
+            self._hasher = self._good.copy()
+            self.done = block.start
+            return
         if self._expected:
             self._partial.claim_below = self.done
         if self.done % PREFIX_STEP == 0:

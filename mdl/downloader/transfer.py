@@ -94,10 +94,12 @@ class Transfer:
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        sizes = [download.size for download in downloads]
-        self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
-        at_once = sum(1 if download.small else self._connections for download in downloads)
-        self._most_workers = min(self._connections, max(1, at_once))
+        size = sum(download.size for download in downloads)
+        are_small = all(download.small for download in downloads)
+        self._are_tiny = are_small and not via_hub and size <= _TINY * len(downloads)
+        self._most_workers = self._connections
+        if are_small:
+            self._most_workers = max(1, min(self._connections, len(downloads)))
         tell_later = self._events.put
         schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
         self._shared = SharedSchedule(schedule, self._add_worker)
@@ -116,7 +118,6 @@ class Transfer:
         self._http = http
         self._tell = tell
         self._bytes_kept = bytes_kept
-        self._is_via_hub = via_hub
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
         self._stop_syncing = threading.Event()
@@ -127,7 +128,6 @@ class Transfer:
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
-        are_tiny = self._are_tiny and not self._is_via_hub
         try:
             self._add_worker()
             if not self._workers:
@@ -136,7 +136,7 @@ class Transfer:
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             together_at = -math.inf
             while self._shared.wait(_TICK):
-                if are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
+                if self._are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
                     together_at = time.monotonic()
                     keep_together(self._workers)
                 is_limited = self._http.throttle.is_full
@@ -186,13 +186,10 @@ class Transfer:
     def _sync_and_close(self, files: list[OpenFile]) -> None:
         """Claim what was written; once no thread uses the partials, close them, so that this process could go on with
         them."""
-        partials = [file.partial for file in files if file.partial]
-        for partial in partials:
-            with contextlib.suppress(OSError):
-                partial.claim()
-        for partial in partials:  # a slow disk may take longer than mdl waits for it
-            with contextlib.suppress(OSError):
-                partial.sync()
+        for file in files:
+            file.claim()
+        for file in files:  # a slow disk may take longer than mdl waits for it
+            file.sync()
         for thread in self._workers:
             if thread.is_alive():  # one that has not begun finds the queue closed
                 thread.join()
