@@ -153,8 +153,7 @@ def adopt_kept(plan: Plan, store: Store) -> None:
 def tell_kept(plan: Plan, on_event: Listener) -> None:
     """Tell of the files that are here already."""
     for item in plan.keep:
-        size = item.local.stamp.size if item.local.stamp else 0
-        on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
+        on_event(Finished(item.wanted.model, item.remote.path.text, item.local.size, "kept", verified_by(item)))
 
 
 def verified_by(item: Item) -> str:

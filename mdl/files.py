@@ -291,6 +291,11 @@ class LocalFile:
     read that is not mdl's: what was reserved and then read counts as written."""
 
     @property
+    def size(self) -> int:
+        """Its size in bytes; 0 if no file is there."""
+        return self.stamp.size if self.stamp else 0
+
+    @property
     def untouched(self) -> bool:
         """Whether mdl published this very file and it was not touched since, as far as is known: bytes that were hashed
         just now are still those."""

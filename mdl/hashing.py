@@ -47,6 +47,11 @@ class Digest:
                 return cls(algorithm, text)
         return None
 
+    @property
+    def sha256(self) -> str | None:
+        """Its hex if it is a sha256; else None."""
+        return self.hex if self.algorithm == "sha256" else None
+
     def contradicts(self, other: Digest) -> bool:
         """Return whether the two are of different bytes: digests of two algorithms may be of the same."""
         return self.algorithm == other.algorithm and self.hex != other.hex

@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from mdl.bounds import LARGEST_SMALL_FILE
@@ -41,7 +42,7 @@ _NAMELESS = (
     (r"[\w+-]{8}\.[A-Za-z0-9.]+\.part", "Firefox"),
 )
 """Names that do not tell which file it will be. Such a file is taken only if it begins as that one must."""
-_NAMELESS_PATTERNS = [re.compile(pattern, re.ASCII) for pattern, _ in _NAMELESS]
+_ANY_NAMELESS = re.compile("|".join(pattern for pattern, _ in _NAMELESS), re.ASCII)
 _LOCAL_DIR = Path(".cache", "huggingface", "download")
 """Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
 _ARIA2 = ".aria2"
@@ -61,10 +62,10 @@ def find_half(
     digest. None if there is none, or no digest."""
     if remote.digest is None or remote.size == 0:
         return None
-    if half_final and half_final.stamp and half_final.stamp.size:
+    if half_final and half_final.size:
         ranges = half_final.written
         if ranges is None:
-            ranges = ((0, half_final.stamp.size),)
+            ranges = ((0, half_final.size),)
         if ranges:
             return HalfFile(final, ranges, is_final=True)
     digits = remote.digest.hex
@@ -75,12 +76,8 @@ def find_half(
 
 def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
     """Return the unfinished file of most bytes among those at these ``places`` that have at most ``size`` bytes."""
-    largest: HalfFile | None = None
-    for place in places:
-        half = _half_at(place, size)
-        if half and (largest is None or half.size > largest.size):
-            largest = half
-    return largest
+    halves = [_half_at(place, size) for place in places]
+    return max(filter(None, halves), key=attrgetter("size"), default=None)
 
 
 def _half_at(path: Path, size: int | None) -> HalfFile | None:
@@ -96,9 +93,9 @@ def _half_at(path: Path, size: int | None) -> HalfFile | None:
 def _beside(final: Path) -> list[Path]:
     """Return the files beside ``final`` whose names tell that they are to become it."""
     parts = {"name": re.escape(final.name), "stem": re.escape(final.stem), "suffix": re.escape(final.suffix)}
-    patterns = [re.compile(pattern.format(**parts), re.ASCII) for pattern, _ in _NAMES]
+    names = re.compile("|".join(pattern.format(**parts) for pattern, _ in _NAMES), re.ASCII)
     of_safari = final.with_name(f"{final.name}.download") / final.name  # which makes a folder
-    return [of_safari, *_matching(final.parent, patterns)]
+    return [of_safari, *_matching(final.parent, names)]
 
 
 def _nameless(final: Path) -> Iterator[Path]:
@@ -106,25 +103,22 @@ def _nameless(final: Path) -> Iterator[Path]:
     kind = kind_of(final.name)
     if kind is None:
         return
-    for place in _matching(final.parent, _NAMELESS_PATTERNS):
+    for place in _matching(final.parent, _ANY_NAMELESS):
         with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
             if kind.can_begin_with(os.pread(fd, BEGINNING, 0), os.fstat(fd).st_size):
                 yield place
 
 
-def _matching(folder: Path, patterns: Sequence[re.Pattern[str]]) -> list[Path]:
-    """Return what in a folder has a name of one of these patterns, sorted; nothing if it cannot be listed."""
-    found: list[Path] = []
+def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """Return what in a folder has one of these names, sorted; nothing if it cannot be listed."""
     with contextlib.suppress(OSError):
-        for entry in sorted(folder.iterdir()):
-            if any(pattern.fullmatch(entry.name) for pattern in patterns):
-                found.append(entry)
-    return found
+        return [entry for entry in sorted(folder.iterdir()) if names.fullmatch(entry.name)]
+    return []
 
 
 def _of_hub_client(final: Path, digits: str) -> list[Path]:
     """Return what the hub's client has left unfinished beside ``final`` of the file whose digest has these digits."""
-    return _matching(final.parent, [re.compile(rf".*\.{digits}(\..*)?{re.escape(UNFINISHED)}")])
+    return _matching(final.parent, re.compile(rf".*\.{digits}(\..*)?{re.escape(UNFINISHED)}"))
 
 
 def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:

@@ -82,7 +82,7 @@ class Item:
         """Bytes of the file, by its source or else by what is here of it."""
         if self.remote.size is not None:
             return self.remote.size
-        return self.local.stamp.size if self.local.stamp else 0
+        return self.local.size
 
     @property
     def remote(self) -> RemoteFile:
@@ -248,9 +248,9 @@ def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
         return False
     if remote.size is None:
         return True  # it is asked for before anything is fetched, and then this is decided again
-    if local.stamp.size == remote.size:
+    if local.size == remote.size:
         return local.written is not None  # it has holes, or its program noted what is missing
-    return local.stamp.size < remote.size
+    return local.size < remote.size
 
 
 def _edited(stamp: Stamp, remote: RemoteFile) -> Occupied:

@@ -178,8 +178,10 @@ class Store:
         """Return whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
         something else. Reads no file."""
         pointer = self.layout.pointer(remote)
+        if pointer is None:
+            return "right"
         try:
-            return "right" if pointer is None or pointer.samefile(self.final_path(model, remote)) else "other"
+            return "right" if pointer.samefile(self.final_path(model, remote)) else "other"
         except OSError:
             return "missing"
 
@@ -211,7 +213,7 @@ class Store:
             found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == remote.digest:
                 return found
-        if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
+        if receipt and found.is_edited and found.size == receipt.stamp.size:
             print_, stamp = hash_file(path, receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
@@ -223,10 +225,10 @@ class Store:
         found = self._inspect(model, remote)
         partial = self._claimed_bytes(model, remote)
         receipt = receipt or self.receipts.get(model, remote.path, remote)
-        if receipt and not self.layout.is_of_same_file(receipt, remote):
-            receipt = None
-        stamp = receipt.stamp if receipt and receipt.stamp == found.stamp else found.stamp
-        return replace(found, stamp=stamp, receipt=receipt, partial=partial) if receipt or partial else found
+        if receipt is None or not self.layout.is_of_same_file(receipt, remote):
+            return replace(found, partial=partial) if partial else found
+        stamp = receipt.stamp if receipt.stamp == found.stamp else found.stamp  # kept once
+        return replace(found, stamp=stamp, receipt=receipt, partial=partial)
 
     def is_new(self, model: str, remote: RemoteFile) -> bool:
         """Return whether nothing of the file is here: neither under its name, nor a partial, whatever that is of. May

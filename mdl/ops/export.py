@@ -72,8 +72,8 @@ def _why_no_url(file: ExportedFile) -> str:
 
 def _exported(model: str, remote: RemoteFile) -> ExportedFile:
     sha256 = None
-    if remote.digest is not None and remote.digest.algorithm == "sha256" and remote.is_vouched_for:
-        sha256 = remote.digest.hex
+    if remote.digest is not None and remote.is_vouched_for:
+        sha256 = remote.digest.sha256
     urls = [url for url in (remote.url, *remote.mirrors) if _is_open(url)]
     first = urls[0] if urls else ""
     return ExportedFile(model, f"{model}/{remote.path}", first, tuple(urls[1:]), remote.size, sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def report_of(
 
     With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
     """
-    rows: dict[str, list[FileReport]] = {model.name: [] for model in models}
+    rows: defaultdict[str, list[FileReport]] = defaultdict(list)
     for item, row in kept_and_refused(plan):
         rows[item.wanted.model].append(row)
     for item in plan.linked:
@@ -94,12 +95,10 @@ def _row(remote: RemoteFile, action: str, verified: str = "none", **more: Any) -
 
 
 def _kept(item: Item) -> FileReport:
-    stamp = item.local.stamp
-    size = stamp.size if stamp else None
     sha256 = _sha256(item.remote.digest)
     if sha256 is None and item.local.receipt:
-        sha256 = _sha256(item.local.receipt.digest)
-    return _row(item.remote, "kept", verified_by(item), size=size, sha256=sha256)
+        sha256 = item.local.receipt.digest.sha256
+    return _row(item.remote, "kept", verified_by(item), size=item.local.size, sha256=sha256)
 
 
 def _planned(item: Item) -> FileReport:
@@ -121,4 +120,4 @@ def _fetched(file: FileResult) -> FileReport:
 
 
 def _sha256(digest: Digest | None) -> str | None:
-    return digest.hex if digest and digest.algorithm == "sha256" else None
+    return digest.sha256 if digest else None
