@@ -25,6 +25,7 @@ from mdl.units import as_meant
 
 UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables by which other programs are told of certificates. mdl does not read them, but names them if one fails."""
+_NO_SETTINGS = HostTls("")
 
 
 class Trust:
@@ -42,20 +43,19 @@ class Trust:
         self._environ = environ
         self._hosts = tuple(hosts)
         self._warn = warn
-        self._contexts: dict[HostTls | None, ssl.SSLContext] = {}
+        self._contexts: dict[HostTls, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
-    def _settings_of(self, host: str, port: int) -> HostTls | None:
+    def _settings_of(self, host: str, port: int) -> HostTls:
         """Return what the user's settings say of this host and port."""
         for settings in self._hosts:
             if settings.is_for(host, port):
                 return settings
-        return None
+        return _NO_SETTINGS
 
     def certificate_for(self, host: str, port: int) -> str:
         """Return the file of the certificate that is shown to this host and port; '' if none is."""
-        settings = self._settings_of(host, port)
-        return str(settings.cert or "") if settings else ""
+        return str(self._settings_of(host, port).cert or "")
 
     def context(self, host: str, port: int) -> ssl.SSLContext:
         """Return the context for a connection to this host and port. Raises `TlsError`, and `UsageError` for a file of
@@ -73,11 +73,11 @@ class Trust:
             return ()
         return tuple(name for name in UNREAD_VARIABLES if self._environ.get(name))
 
-    def _make(self, settings: HostTls | None) -> ssl.SSLContext:
+    def _make(self, settings: HostTls) -> ssl.SSLContext:
         context = make_context(self._environ, self._warn)
-        if settings and settings.ca:
+        if settings.ca:
             _add_authorities(context, settings.ca, settings)
-        if settings and settings.cert:
+        if settings.cert:
             _show_certificate(context, settings.cert, settings)
         return context
 
@@ -98,18 +98,24 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambd
 def new_context(file: str, folder: str) -> ssl.SSLContext:
     """Return a context with the certificates of this file and folder; without both, with those of the system or
     certifi."""
-    is_named = bool(file or folder)
-    if not is_named and has_system_store():
-        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not (file or folder):
+        return _usual_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not is_named:
-        import certifi
-
-        _load_authorities(context, Path(certifi.where()), "reinstall certifi")
     if file:
         _load_authorities(context, Path(file), "fix SSL_CERT_FILE, or unset it")
     if folder:
         context.load_verify_locations(capath=folder)
+    return context
+
+
+def _usual_context() -> ssl.SSLContext:
+    """Return a context with the certificates of the system, or of certifi if it has none."""
+    if has_system_store():
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    import certifi
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load_authorities(context, Path(certifi.where()), "reinstall certifi")
     return context
 
 

@@ -361,8 +361,10 @@ def _free(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
 def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
     """Return the state with the budget restored, if the file has made enough progress for the bytes received."""
     new = outcome.done - state.done
-    enough = PROGRESS if outcome.size is None else min(PROGRESS, outcome.size - state.done)
-    if new <= 0 or new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
+    enough = PROGRESS
+    if outcome.size is not None:
+        enough = max(1, min(PROGRESS, outcome.size - state.done))
+    if new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
         return state
     return replace(
         state,
@@ -405,9 +407,7 @@ def _after_lie(
     state = replace(state, protocol_errors=failure)
     if failure > policy.protocol_errors or policy.is_last(failure):
         return _ended(state, outcome, error, now)
-    delay = policy.delay(failure, jitter)
-    state = replace(state, charged_at=now, retry_at=now + delay)
-    return state, Again(delay, failure, error.message, policy.protocol_errors)
+    return _waiting(policy, state, error, failure, policy.protocol_errors, now, jitter)
 
 
 def _after_refused_link(
@@ -420,9 +420,16 @@ def _after_refused_link(
         return replace(state, charged_at=now, retry_at=now), Again()
     if failure > policy.refused_links:
         return _ended(state, outcome, error, now)
+    return _waiting(policy, state, error, failure, policy.refused_links, now, jitter)
+
+
+def _waiting(
+    policy: RetryPolicy, state: State, error: MdlError, failure: int, most: int, now: float, jitter: float
+) -> tuple[State, Decision]:
+    """Ask again after a wait; this is the ``failure``-th one of ``most`` in a row."""
     delay = policy.delay(failure, jitter)
     state = replace(state, charged_at=now, retry_at=now + delay)
-    return state, Again(delay, failure, error.message, policy.refused_links)
+    return state, Again(delay, failure, error.message, most)
 
 
 def _ended(state: State, outcome: RequestEnded, error: MdlError, now: float) -> tuple[State, Decision]:

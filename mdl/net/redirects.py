@@ -10,7 +10,8 @@ from mdl.errors import ProtocolError, Unsafe, UsageError
 from mdl.net.allowlist import host_of
 from mdl.paths import shown
 
-_UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
+_UNUSABLE = re.compile(r"^$|[\x00-\x20\x7f]")
+"""A Location that is empty, or holds what no URL may hold."""
 
 
 def redirect_target(headers: Mapping[str, str], current: str) -> str:
@@ -25,7 +26,7 @@ def redirect_target(headers: Mapping[str, str], current: str) -> str:
     region = headers.get("x-amz-bucket-region", "")
     if region and not location:
         raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
-    if not location or _UNUSABLE.search(location):
+    if _UNUSABLE.search(location):
         raise ProtocolError(f"{host} redirects without a usable Location")
     if location.startswith("//") and not urlsplit(location).netloc:
         raise Unsafe(f"refused: {host} redirects to a URL without a host", item=host)

@@ -34,7 +34,6 @@ class Accept:
 
     start: int
     stop: int | None
-    total: int | None
     validator: str | None
     ranged: bool
     encoded: bool = False
@@ -166,10 +165,9 @@ def judge(
     if is_as_stored(codings, names, pinned=pinned, length=length, size=size):
         if differs(length, size):
             return ContentChanged(f"the server announces {length} bytes, expected {size}", length, seen)
-        total = size if length is None else length
-        accept = Accept(0, length, total, seen, ranged=False)
+        accept = Accept(0, length, seen, ranged=False)
     elif is_readable(codings):
-        accept = Accept(0, None, size, seen, ranged=False, encoded=True)
+        accept = Accept(0, None, seen, ranged=False, encoded=True)
     else:
         return Invalid(unreadable(codings))
     return RangeIgnored(accept) if asked is not None and asked.start > 0 else accept
@@ -209,7 +207,7 @@ def _judge_unsatisfied(
         return _invalid("the server answered 416 (range not satisfiable), but no range was asked for")
     total = unsatisfied_total(headers)
     if total == 0 and not size:
-        return Accept(0, 0, 0, seen, ranged=True)
+        return Accept(0, 0, seen, ranged=True)
     if total is None or total == size:
         return _invalid("the server refused a range that lies inside the file (416)")
     return ContentChanged(f"the server's file has {total} bytes, expected {size}", total, seen)
@@ -238,7 +236,7 @@ def _judge_part(
     length = content_length(headers)
     if differs(length, sent.length):
         return _invalid(f"the server sent a Content-Length of {length} for a range of {sent.length} bytes")
-    return Accept(sent.start, min(sent.stop, asked.stop), total, seen, ranged=True)
+    return Accept(sent.start, min(sent.stop, asked.stop), seen, ranged=True)
 
 
 def _invalid(why: str) -> Invalid:
