@@ -267,7 +267,7 @@ class HttpClient:
                 now = time.monotonic()
                 ended = RequestEnded(began, asked=1, error=error, has_answered=has_answered)
                 state, decision = decide(policy, state, ended, now, random.random())
-                delay = decision.delay if isinstance(decision, Again) else 0.0
+                delay = max(0.0, state.retry_at - now)
                 if isinstance(error, NetworkError) and not error.final:
                     with self._pacer_lock:
                         self.pacer.failed(origin, url, began, now, delay, error)

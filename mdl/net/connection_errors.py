@@ -62,7 +62,8 @@ _OTHER_PROTOCOLS = (
     ),
 )
 """How an answer begins, as the parser quotes it, if what answers speaks something else than HTTP/1.1."""
-_ERRNO = re.compile(r"\[Errno (?P<number>-?\d+)\] (?P<reason>.*)")
+_ERRNO = re.compile(r"\A\[Errno -?\d+\] ")
+_NO_ADDRESS = "[Errno -"
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
 
 
@@ -219,10 +220,8 @@ def _proxy_error(error: httpx.ProxyError, url: str, proxy: Proxy, words: str) ->
 
 def _connect_error(url: str, proxy: Proxy | None, words: str) -> NetworkError:
     """Return the error for a host, or its proxy, whose name has no address or that cannot be reached."""
-    numbered = _ERRNO.fullmatch(words)
-    reason = numbered["reason"] if numbered else words
-    is_unresolved = numbered is not None and numbered["number"].startswith("-")
-    problem = "cannot resolve" if is_unresolved else "no connection to"
+    problem = "cannot resolve" if words.startswith(_NO_ADDRESS) else "no connection to"
+    reason = _ERRNO.sub("", words, count=1)
     hint = proxy.trouble_hint(url) if proxy else "check the network and the host's name"
     return NetworkError(f"{problem} {_place_in_words(url, proxy)}: {reason}", hint=hint)
 

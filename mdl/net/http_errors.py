@@ -173,8 +173,9 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
     if asker.is_hub or code:
-        is_absent = kind is NotFound
-        return _advice_on_absent(code, url, asker.sent) if is_absent else _advice_of_hub(code, words, url, asker)
+        if kind is NotFound:
+            return _advice_on_absent(code, url, asker.sent)
+        return _advice_of_hub(code, words, url, asker)
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
     return _advice_of_host(kind, url, asker)
@@ -194,9 +195,9 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
     """Return what to do if a hub refuses access, which has a ``code`` for some of the reasons."""
     sent = asker.sent
     is_gated = code == "GatedRepo"
-    if not sent and is_gated:
-        return f"gated: accept the licence at {page_of(url)} with an account that has access, then set HF_TOKEN"
     if not sent:
+        if is_gated:
+            return f"gated: accept the licence at {page_of(url)} with an account that has access, then set HF_TOKEN"
         return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
     if asker.is_open_without:
         return f"{sent} is not accepted; without it this repository is open: unset it, or make a new one"
@@ -234,10 +235,10 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
     if asker.sent:
         return f"{check}{asker.sent} was sent: is it still valid?"
     credential = asker.credential
-    if credential and credential.secret:
-        only = "a credential goes over https only, and not through a proxy without TLS"
-        return f"{credential.source} was not sent: {only}"
     if credential:
+        if credential.secret:
+            only = "a credential goes over https only, and not through a proxy without TLS"
+            return f"{credential.source} was not sent: {only}"
         return f'[hosts."{credential.place}"] names {credential.source}, which has nothing for it: set it'
     place = urlsplit(url).netloc.lower()
     variable = _variable_of(host_of(url))

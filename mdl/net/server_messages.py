@@ -63,8 +63,8 @@ def _message_in_json(data: Any) -> str:
 
 
 def _text_in(value: Any) -> str:
-    if isinstance(value, list) and value:
-        value = value[0]
+    if isinstance(value, list):
+        value = next(iter(value), "")
     if isinstance(value, dict):
         value = value.get("message") or value.get("msg")  # FastAPI writes ``msg`` of what it refuses
     return value.strip() if isinstance(value, str) else ""
