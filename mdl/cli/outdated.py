@@ -71,16 +71,16 @@ def outdated(
 def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str, str], *, is_all: bool) -> None:
     """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
     to look."""
+    shown_models = list(report.models)
+    if is_all:
+        shown_models = [model for model in report.models if model.state != "unknown"]
     rows = []
-    left_out = 0
-    for model in report.models:
-        if is_all and model.state == "unknown":
-            left_out += 1
-            continue
+    for model in shown_models:
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
+    left_out = len(report.models) - len(rows)
     if left_out:
         verb = "was" if left_out == 1 else "were"
         session.console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
@@ -153,20 +153,22 @@ def update(
 
 def _moved(move: Move, place: str, arrow: str) -> str:
     """Say what became of one model. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
+    words = _commit_of(move, place, arrow)
+    if move.files_changed:
+        words.append(_amount(move.files_changed, move.files, move.bytes))
+    return ", ".join(words)
+
+
+def _commit_of(move: Move, place: str, arrow: str) -> list[str]:
+    """Say at which commit a model is now, if its source has any."""
     after = _short(move.after)
     if move.pinned:
-        text = "pinned; to move it, change it"
+        where = place or "the reference that it is fetched by"
         if move.after:
-            text = f"pinned to {after}; to move it, change 'revision'"
-        text += f" in {place or 'the reference that it is fetched by'}"
-        if not move.files_changed:
-            return text
-    elif not move.files_changed:
-        return f"up to date at {after}" if move.after else "up to date"
-    elif move.before and move.before != move.after:
-        text = f"{_short(move.before)} {arrow} {after}"
-    elif move.after:
-        text = after
-    else:
-        return _amount(move.files_changed, move.files, move.bytes)
-    return f"{text}, {_amount(move.files_changed, move.files, move.bytes)}"
+            return [f"pinned to {after}; to move it, change 'revision' in {where}"]
+        return [f"pinned; to move it, change it in {where}"]
+    if not move.files_changed:
+        return [f"up to date at {after}" if move.after else "up to date"]
+    if move.before and move.before != move.after:
+        return [f"{_short(move.before)} {arrow} {after}"]
+    return [after] if move.after else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
@@ -112,9 +113,10 @@ def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
 
 def _in_order(models: Sequence[Model], reports: Iterable[Report], context: Context) -> tuple[ModelReport, ...]:
     """Return what the reports say of the models, one row each."""
-    rows: dict[str, list[ModelReport]] = {model.name: [] for model in models}
-    for row in chain.from_iterable(report.models for report in reports):
-        rows[row.name].append(row)
+    rows: defaultdict[str, list[ModelReport]] = defaultdict(list)
+    for report in reports:
+        for row in report.models:
+            rows[row.name].append(row)
     return tuple(_joined(model, rows[model.name], context) for model in models)
 
 
@@ -122,9 +124,9 @@ def _joined(model: Model, rows: Sequence[ModelReport], context: Context) -> Mode
     """The one row of a model: its archives and its other files have one each."""
     if len(rows) == 1:
         return rows[0]
-    errors = [row.error for row in rows if row.error]
+    error = next((row.error for row in rows if row.error), None)
     files = chain.from_iterable(row.files for row in rows)
-    return model_report(model, context.store, files, errors[0] if errors else None)
+    return model_report(model, context.store, files, error)
 
 
 def _put_into_service(model: ModelReport, context: Context, service: Service) -> ReleaseResult:

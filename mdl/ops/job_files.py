@@ -121,9 +121,11 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
     others = []
     for file in chosen:
         name = file.path.text
-        if name in wanted and name in archive_names:
+        if name not in wanted:
+            continue
+        if name in archive_names:
             archives.append(_versioned(file))
-        elif name in wanted:
+        else:
             others.append(file)
     return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
 
@@ -161,16 +163,16 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
     """
     source = source_of(model, context)
     origin = origin_of(model)
-    is_default = not (origin.checkpoint or origin.logs or origin.everything)
     if origin.checkpoint in CHOICES:
         run = _run(model, files, context)
         chosen = run.checkpoint(origin.checkpoint)
         entries = (*chosen.entries, *companions_of(run.tree, chosen).along)
         names = {entry.path for entry in entries}
         return [file for file in files if file.path.text in names]
-    if not is_default or not source.remote(origin.remote).is_synced(origin.job):
-        return list(files)
-    return _what_pack_takes(model, files, context)
+    is_default = not (origin.checkpoint or origin.logs or origin.everything)
+    if is_default and source.remote(origin.remote).is_synced(origin.job):
+        return _what_pack_takes(model, files, context)
+    return list(files)
 
 
 def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
@@ -198,22 +200,25 @@ def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
     others = _other_checkpoints(_run(model, files, context))
-    left_out = {entry.path for checkpoint in others for entry in checkpoint.entries}
+    left_out: set[str] = set()
+    for checkpoint in others:
+        left_out.update(entry.path for entry in checkpoint.entries)
     chosen = []
-    left = []
+    left = 0
+    size = 0
     for file in files:
         name = file.path.text
         is_left = name in left_out or matches(f"/{name}", _ONLY_TO_RESUME)
         if is_left and not is_archive_name(name):
-            left.append(file)
+            left += 1
+            size += file.size or 0
         else:
             chosen.append(file)
     if not chosen:
         return list(files)
     if left:
-        size = human_bytes(sum(file.size or 0 for file in left))
         what = f"{counted(len(others), 'checkpoint')} and what" if others else "what"
-        what = f"left out: {counted(len(left), 'file')}, {size}: {what} only a resumed training reads"
+        what = f"left out: {counted(left, 'file')}, {human_bytes(size)}: {what} only a resumed training reads"
         context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
     return chosen
 

@@ -66,7 +66,7 @@ class ModelVersion:
     @property
     def is_lock_behind(self) -> bool:
         """Whether the lock has other commits than its source."""
-        return bool(self.locked and self.newest) and self.locked != self.newest
+        return () not in (self.locked, self.newest) and self.locked != self.newest
 
     @property
     def bytes_to_fetch(self) -> int:

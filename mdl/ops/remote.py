@@ -44,8 +44,7 @@ class RemoteReport(BaseReport):
     @property
     def errors(self) -> list[MdlError]:
         """What failed, part by part."""
-        failed = [part for part in self.checks if not part.ok]
-        return [of_remote(part.error or _failed(part), self.name) for part in failed]
+        return [of_remote(part.error or _failed(part), self.name) for part in self.checks if not part.ok]
 
     @property
     def error(self) -> MdlError | None:
@@ -74,8 +73,7 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
     as ``workers_idle`` and ``jobs_failed`` become ``mdl_remote_workers`` and ``mdl_remote_jobs`` by their state. Raises
     `OSError`."""
     remote = labels(remote=report.name)
-    error = report.error
-    exit_code = error.exit_code if error else 0
+    exit_code = report.exit_code
     counts: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
     for name, number in report.numbers.items():
         counted, _, state = name.partition("_")
@@ -83,7 +81,7 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
             counts[counted][labels(remote=report.name, state=state)] = number
     parts = {labels(remote=report.name, check=part.name): int(part.ok) for part in report.checks}
     gauges = [
-        Gauge("mdl_remote_up", "1 if every part of the remote works.", {remote: int(error is None)}),
+        Gauge("mdl_remote_up", "1 if every part of the remote works.", {remote: int(exit_code == 0)}),
         Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {remote: now}),
         Gauge("mdl_remote_exit_code", "Exit code of the check.", {remote: exit_code}),
         Gauge("mdl_remote_check_ok", "1 if this part of it works.", parts),
