@@ -71,16 +71,16 @@ def outdated(
 def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str, str], *, is_all: bool) -> None:
     """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
     to look."""
-    shown_models = list(report.models)
-    if is_all:
-        shown_models = [model for model in report.models if model.state != "unknown"]
     rows = []
-    for model in shown_models:
+    left_out = 0
+    for model in report.models:
+        if is_all and model.state == "unknown":
+            left_out += 1
+            continue
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
-    left_out = len(report.models) - len(rows)
     if left_out:
         verb = "was" if left_out == 1 else "were"
         session.console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
@@ -97,17 +97,14 @@ def _amount(changed: int, files: int, size: int) -> str:
 def _update_of(model: ModelVersion) -> str:
     """Say what there is to fetch, or why nothing is known."""
     changed = _amount(len(model.changes), model.files or 0, model.bytes_to_fetch)
-    match model.state:
-        case "failed":
-            return f"not known: {shown(model.error.message)}" if model.error else "not known"
-        case "unknown":
-            return "not known: it was imported or trained"
-        case "missing":
-            return f"not here: {changed}"
-        case "pinned":
-            return "pinned"
+    if model.error:
+        return f"not known: {shown(model.error.message)}"
+    if model.state == "missing":
+        return f"not here: {changed}"
+    if model.state in _STATES:
+        return _STATES[model.state]
     if not model.changes:
-        return "up to date" if model.state == "current" else "the same bytes; the lock is older"
+        return "the same bytes; the lock is older"
     kinds: Counter[str] = Counter(change.change for change in model.changes)
     for kind, words in _HINDRANCES.items():
         if kinds[kind]:
@@ -115,6 +112,12 @@ def _update_of(model: ModelVersion) -> str:
     return changed
 
 
+_STATES: Mapping[str, str] = {
+    "unknown": "not known: it was imported or trained",
+    "pinned": "pinned",
+    "current": "up to date",
+}
+"""What is said of models in these states, of which nothing can be fetched."""
 _HINDRANCES = {"edited": "edited here", "unread": "put here by another program, and not read"}
 """What is said of changed files of these kinds."""
 
