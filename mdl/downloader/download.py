@@ -317,12 +317,12 @@ class Download:
             return None
         speed = self.scaler.speed
         if speed and first.first and record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed):
-            record.serves_parallel = False
+            record.second_refused()
             return None
         segment = self._far_away(first)
         if segment is None:
             return None
-        record.is_asked = True
+        record.ask_second()
         self.has_asked = True
         segment.becomes_second(segment.at / speed if speed else math.inf)
         return segment

@@ -201,7 +201,6 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
     final = f"{at}/{path}"
     for segment in ("", *path.text.split("/")):
         here = f"{here}/{segment}" if segment else here
-        last = here == final
         try:
             status = _status(here)
         except (FileNotFoundError, NotADirectoryError):
@@ -213,9 +212,11 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
         if is_untrusted_link(Path(here), status):
             hint = "take another folder: --to DIR, or HF_HUB_CACHE for Hugging Face's cache"
             return LocalFile("link", why=f"{here} is a symbolic link of {user_name(status.st_uid)}", hint=hint)
-        if stat.S_ISLNK(status.st_mode) and (last or segment):
+        if not segment:  # the folder itself may be a link of its user
+            continue
+        if stat.S_ISLNK(status.st_mode):
             return LocalFile("link", why=f"{here} is a symbolic link", hint=Occupied.default_hint)
-        if not last and segment and not stat.S_ISDIR(status.st_mode):
+        if here != final and not stat.S_ISDIR(status.st_mode):
             return LocalFile("folder", why=f"{here} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
         return LocalFile("file", Stamp.of(status), foreign=not is_trusted_owner(status.st_uid, own))

@@ -279,7 +279,7 @@ class Schedule:
         range."""
         record = self._pacer.record(segment.origin)
         if record.serves_parallel is None:
-            record.serves_parallel = False
+            record.second_refused()
 
     def first_byte_came(self, download: Download, segment: Segment, now: float) -> None:
         """Note that the body of an answer begins. (A cache may send headers long before.)"""
@@ -293,17 +293,17 @@ class Schedule:
         record = self._pacer.record(segment.origin)
         answer = record.judge_second(segment.seconds_to_answer(now), segment.offset_seconds)
         if answer == "late":
-            record.serves_parallel = False
+            record.second_refused()
             download.scaler.second_was_late()
             segment.give_up()
             return
         if not segment.is_answered:
             return
         if answer == "served":
-            record.serves_parallel = True
+            record.second_served()
             download.scaler.second_was_served(now)
         segment.end_question()
-        record.is_asked = False
+        record.end_question()
 
     def takes_whole(self, download: Download, *, is_range_ignored: bool) -> bool:
         """Return whether an answer that holds the whole file may be taken as it is. Where a range was asked for, it is
@@ -374,16 +374,16 @@ class Schedule:
     def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
         """Note what the end of a request tells about its origin."""
         if segment.is_second:
-            record.is_asked = False
+            record.end_question()
         if ended.brought:
             if segment.asked_range:
-                record.serves_ranges = True
+                record.note_range()
             return
         if download.running and ended.failure in ("lie", "refusal"):
-            record.serves_parallel = False
+            record.second_refused()
         was_plain = segment.is_whole and download.attempts.is_plain and not ended.others
         if was_plain and isinstance(ended.error, AuthError):
-            record.refusals_are_final = True
+            record.note_final_refusal()
 
     def _follow(self, download: Download, ended: RequestEnded, now: float) -> None:
         """Carry out what follows from the end of a request, and note how its origin serves."""

@@ -171,7 +171,7 @@ class Follower:
             )
             first_byte = record.first_byte_limit(self._limits.stall, self._limits.policy.patience)
             response = self._sender.send(request, limits, max(link.patience, first_byte))
-            record.has_answered = True
+            record.note_contact()
             if proxy is None and limits.peer and not is_private(limits.peer):
                 has_met_public = True
                 self._access.note_public(current)

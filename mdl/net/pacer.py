@@ -87,6 +87,34 @@ class OriginRecord:
         if self.serves_ranges is None:
             self.serves_ranges = False
 
+    def note_range(self) -> None:
+        """A part of a file came that was asked for."""
+        self.serves_ranges = True
+
+    def note_contact(self) -> None:
+        """It sent a response, or accepted a connection."""
+        self.has_answered = True
+
+    def note_final_refusal(self) -> None:
+        """It refused a plain request on its only connection too."""
+        self.refusals_are_final = True
+
+    def ask_second(self) -> None:
+        """A second connection for a file is to tell whether it serves one."""
+        self.is_asked = True
+
+    def second_served(self) -> None:
+        """It serves several connections for a file."""
+        self.serves_parallel = True
+
+    def second_refused(self) -> None:
+        """It serves one connection for a file."""
+        self.serves_parallel = False
+
+    def end_question(self) -> None:
+        """The second connection has told, or has ended without telling."""
+        self.is_asked = False
+
     def note_answer(self, seconds: float) -> None:
         """A response began after ``seconds``."""
         self.has_answered = True
