@@ -115,6 +115,10 @@ class Problem(BaseException):
         copied.__cause__ = self.__cause__
         return copied
 
+    def of_nothing_kept(self) -> Self:
+        """A copy whose hint does not say that what was fetched is kept."""
+        return self.but(hint=(self.advice or "").removesuffix(KEPT) or None)
+
     def to_dict(self) -> dict[str, str | int | None]:
         """What ``--json`` tells of it."""
         return {

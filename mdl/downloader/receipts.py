@@ -22,7 +22,7 @@ from mdl.disk import publish
 from mdl.disk.own_files import make_private_dir, open_own_regular, read_own
 from mdl.downloader.receipt_record import Record
 from mdl.errors import Unsafe
-from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name
 from mdl.presigned import query_hash
@@ -82,19 +82,20 @@ def also_of(receipt: Receipt, remote: RemoteFile, *, moves: bool) -> Receipt:
     them does not know from which hub they came, nor who may have another commit."""
     if not remote.is_vouched_for or receipt.digest != remote.digest:
         return receipt
-    is_same = receipt.hub is None or remote.hub is None or receipt.hub.is_same_as(remote.hub)
-    if not is_same and not moves:
-        return receipt
+    moved: HubFile | None = None
+    if receipt.hub and remote.hub and not receipt.hub.is_same_as(remote.hub):
+        if not moves:
+            return receipt
+        moved = replace(remote.hub, endpoint=receipt.hub.endpoint)
     vouched = replace(receipt, vouched_by=remote.vouched_by, verified=remote.hash_algorithm)
     if remote.vouched_by == "hub":
         access = remote.access
-        if is_same and access == "unknown":
+        if access == "unknown" and moved is None:
             access = receipt.access
         return replace(vouched, hub=remote.hub, commit=remote.commit, access=access)
-    if is_same or remote.hub is None or receipt.hub is None:
-        return receipt if receipt.is_vouched_for else vouched
-    hub = replace(remote.hub, endpoint=receipt.hub.endpoint)
-    return replace(vouched, hub=hub, commit=remote.commit, access="unknown")
+    if moved:
+        return replace(vouched, hub=moved, commit=remote.commit, access="unknown")
+    return receipt if receipt.is_vouched_for else vouched
 
 
 class Receipts:

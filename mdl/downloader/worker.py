@@ -26,12 +26,7 @@ from mdl.downloader.schedule import Work
 from mdl.downloader.segment import Segment
 from mdl.downloader.shared_schedule import SharedSchedule
 from mdl.downloader.store import Ready, Store
-from mdl.errors import (
-    KEPT,
-    MdlError,
-    Occupied,
-    internal_error,
-)
+from mdl.errors import MdlError, Occupied, internal_error
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
 from mdl.files import Stamp
 from mdl.formatting import human_bytes
@@ -430,9 +425,8 @@ class Worker:
         download = file.download
         assert download.error is not None
         error = download.error.on(download.remote.label or f"{download.model}/{download.name}")
-        is_kept = download.done and not file.is_in_order
-        if not is_kept and error.advice:
-            error = error.but(hint=error.advice.removesuffix(KEPT))
+        if not download.done or file.is_in_order:
+            error = error.of_nothing_kept()
         try:
             file.close()
         finally:

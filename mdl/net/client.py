@@ -20,7 +20,7 @@ import httpx
 
 from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
-from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError
 from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, origin_of
 from mdl.net.body import Block, BodyReader
@@ -272,8 +272,7 @@ class HttpClient:
                     with self._pacer_lock:
                         self.pacer.failed(origin, url, began, now, delay, error)
                 if not isinstance(decision, Again):
-                    hint = error.advice.removesuffix(KEPT) if error.advice else None
-                    raise error.but(hint=hint) from error
+                    raise error.of_nothing_kept() from error
                 if on_retry:
                     on_retry(decision)
                 self._wait_for(origin, delay)
