@@ -287,11 +287,10 @@ def unique_by_digest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     seen: set[Digest] = set()
     for item in items:
         digest = item.remote.digest
-        if digest is None:
-            first.append(item)
-        elif digest in seen:
+        if digest in seen:
             again.append(item)
-        else:
-            first.append(item)
+            continue
+        first.append(item)
+        if digest:
             seen.add(digest)
     return first, again

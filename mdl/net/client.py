@@ -83,7 +83,7 @@ class HttpClient:
         self.sender = Sender(limits, self.cancel, Trust(environ, tls, warn))
         self._pacer_lock = threading.Lock()
         self._hub = origin_of(hub) if hub else ""
-        self._access = HostAccess(hosts, [token for token in tokens if token], credentials, proxies)
+        self._access = HostAccess(hosts, filter(None, tokens), credentials, proxies)
         self._reader = BodyReader(self.cancel, limits.stall, limits.slow, throttle)
         self.follower = Follower(self._access, self.sender, self.record, limits, self.cancel, locate)
         self._open_without: dict[str, bool] = {}

@@ -29,7 +29,7 @@ _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 5
 """Statuses that may be followed by a better one."""
 _OF_A_PROXY = (403, 502, 503, 504)
 """Statuses of a proxy that may not or cannot reach the host."""
-_PROXY_HEADERS = ("x-squid-error", "proxy-status", "proxy-connection", "x-proxy-error")
+_PROXY_HEADERS = frozenset({"x-squid-error", "proxy-status", "proxy-connection", "x-proxy-error"})
 """Headers by which a proxy says that it wrote the answer to a plain request itself."""
 _OF_A_GUARD = (401, 403, 429, 503)
 _GUARD_HEADERS = {"cf-mitigated": "Cloudflare", "x-amzn-waf-action": "AWS WAF", "x-datadome": "DataDome"}
@@ -153,7 +153,7 @@ def server_trouble(message: str, status: int, headers: Mapping[str, str], *, may
 
 def is_of_proxy(headers: Mapping[str, str]) -> bool:
     """Return whether a proxy wrote this answer to a plain request itself."""
-    return "squid" in headers.get("server", "").lower() or any(name in headers for name in _PROXY_HEADERS)
+    return "squid" in headers.get("server", "").lower() or not _PROXY_HEADERS.isdisjoint(headers)
 
 
 def guard_of(headers: Mapping[str, str], words: str) -> str:

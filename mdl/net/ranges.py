@@ -38,7 +38,7 @@ class RangeSet:
     def __init__(self, ranges: Iterable[ByteRange] = ()) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
-        for item in sorted(ranges, key=lambda item: item.start):
+        for item in ranges:
             self.add(item.start, item.stop)
 
     def add(self, start: int, stop: int) -> None:
@@ -59,11 +59,16 @@ class RangeSet:
         last = bisect_left(self._starts, stop)
         if start >= stop or first >= last:
             return
-        left = (self._starts[first], start)
-        right = (stop, self._stops[last - 1])
-        kept = [(a, b) for a, b in (left, right) if a < b]
-        self._starts[first:last] = [a for a, _ in kept]
-        self._stops[first:last] = [b for _, b in kept]
+        starts: list[int] = []
+        stops: list[int] = []
+        if self._starts[first] < start:
+            starts.append(self._starts[first])
+            stops.append(start)
+        if stop < self._stops[last - 1]:
+            starts.append(stop)
+            stops.append(self._stops[last - 1])
+        self._starts[first:last] = starts
+        self._stops[first:last] = stops
 
     def gaps(self, size: int) -> list[ByteRange]:
         """Return the ranges that are missing from ``[0, size)``."""
@@ -73,15 +78,15 @@ class RangeSet:
 
     def without(self, other: RangeSet) -> list[ByteRange]:
         """Return the ranges that are in this set and not in ``other``."""
-        rest = self.copy()
+        remaining = self.copy()
         for start, stop in zip(other._starts, other._stops, strict=True):
-            rest.remove(start, stop)
-        return list(rest)
+            remaining.remove(start, stop)
+        return list(remaining)
 
     @property
     def front(self) -> int:
         """How many bytes there are from the start to the first gap."""
-        return self._stops[0] if self._starts and self._starts[0] == 0 else 0
+        return self._stops[0] if self._starts[:1] == [0] else 0
 
     @property
     def end(self) -> int:
@@ -95,10 +100,10 @@ class RangeSet:
 
     def copy(self) -> RangeSet:
         """Return a set of its own with the same ranges."""
-        twin = RangeSet()
-        twin._starts = self._starts[:]
-        twin._stops = self._stops[:]
-        return twin
+        copied = RangeSet()
+        copied._starts = self._starts[:]
+        copied._stops = self._stops[:]
+        return copied
 
     def __iter__(self) -> Iterator[ByteRange]:
         return (ByteRange(a, b) for a, b in zip(self._starts, self._stops, strict=True))

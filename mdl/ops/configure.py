@@ -78,12 +78,14 @@ def _default_log(value: Any) -> tuple[Any, str]:
 
 
 def _written(value: Any) -> str | Sequence[str] | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Iterable):
-        return [str(part) for part in value]
+    """The value as a person writes it."""
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return str(value).lower()
+        case Iterable():
+            return [str(part) for part in value]
     return str(value)
 
 

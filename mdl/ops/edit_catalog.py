@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,11 @@ def add_model(
 def remove_model(paths: Sequence[Path], name: str, *, fetch: Fetch = no_web) -> Path:
     """Take a model out of the one catalog of ``paths``; returns its path. Raises `NotFound`, and as `add_model`."""
     path = _editable(paths)
-    edit_file(path, lambda: _text(path), lambda text: without_model(text or "", path, name, fetch=fetch))
+
+    def change(text: str | None) -> str:
+        return without_model(text or "", path, name, fetch=fetch)
+
+    edit_file(path, partial(_text, path), change)
     return path
 
 
