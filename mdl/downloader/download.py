@@ -451,6 +451,10 @@ class Download:
             has_answered=record.has_answered,
         )
 
+    def attempted(self, attempts: State) -> None:
+        """Note what was spent on it so far, as the policy counts that."""
+        self.attempts = attempts
+
     def come_in_one(self) -> None:
         """Have it come in one answer, from its start."""
         self.single_stream = True

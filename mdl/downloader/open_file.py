@@ -77,6 +77,10 @@ class OpenFile:
         """Whether its bytes are written at any place."""
         return self.partial is not None and not self.partial.is_in_order
 
+    def begin(self) -> None:
+        """Note that its start is reported."""
+        self.is_begun = True
+
     def answered(self, url: str) -> None:
         """Note that an answer of this ``url`` brings bytes of it."""
         self.responses += 1
@@ -133,7 +137,7 @@ class OpenFile:
         algorithm = download.remote.hash_algorithm
         if isinstance(partial, OrderedPartial):
             in_order = InOrderHasher(partial, algorithm, size)
-            partial.hash_next = in_order.feed
+            partial.hash_with(in_order.feed)
             self.hasher = in_order
             return
         if size is None:

@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.bounds import LARGEST_RECORD
@@ -53,8 +54,10 @@ class Partial:
     is_in_order = False
     """Whether its bytes can only be written one after the other: see `OrderedPartial`."""
 
-    def __init__(self, folder: Path, fd: int, journal: Journal, record: Record) -> None:
-        """``record`` is what the journal says."""
+    def __init__(
+        self, folder: Path, fd: int, journal: Journal, record: Record, dropped: int = 0, dropped_why: str = ""
+    ) -> None:
+        """``record`` is what the journal says. So many bytes of a leftover were ``dropped``, and why."""
         self.folder = folder
         self.fd = fd
         self.validators = record.validators
@@ -76,8 +79,8 @@ class Partial:
         self._sync_error: OSError | None = None
         self.was_cut = False
         """Another program cut the file while it was written."""
-        self.dropped = 0
-        self.dropped_why = ""
+        self.dropped = dropped
+        self.dropped_why = dropped_why
         """How many bytes of a leftover could not be used, and why."""
 
     @classmethod
@@ -116,17 +119,14 @@ class Partial:
                 why = "the partial file is shorter than its journal says"
                 if lost or path.stat().st_size > LARGEST_RECORD // 2:
                     sync(fd, data_only=True)
-                    record.on_disk = record.have.copy()
+                    record = replace(record, on_disk=record.have.copy())
                     journal = Journal.create(path, identity, record.on_disk, record.validators)
                 else:
                     journal = Journal.reopen(path)
-            partial = cls(mine, fd, journal, record)
+            return cls(mine, fd, journal, record, lost, why)
         except BaseException:
             os.close(fd)
             raise
-        partial.dropped = lost
-        partial.dropped_why = why
-        return partial
 
     @property
     def front(self) -> int:
@@ -179,6 +179,10 @@ class Partial:
             is_due = self._have.total - self._claimed.total >= self._claim_at
         if is_due:
             self.claim()
+
+    def claim_only_below(self, offset: int) -> None:
+        """Claim no byte from this ``offset`` on, until a larger one is given."""
+        self.claim_below = offset
 
     def mark_missing(self, lost: ByteRange) -> None:
         """Note that these bytes turned out to be wrong."""
@@ -334,8 +338,11 @@ class OrderedPartial(Partial):
     def __init__(self, folder: Path, fd: int, journal: Journal, identity: Identity) -> None:
         super().__init__(folder, fd, journal, Record(identity))
         self._is_published = False
-        self.hash_next: Callable[[memoryview | bytes], None] | None = None
-        """Hashes what is written from now on: what was written cannot be read back before the file is closed."""
+        self._hash_next: Callable[[memoryview | bytes], None] | None = None
+
+    def hash_with(self, feed: Callable[[memoryview | bytes], None]) -> None:
+        """Have ``feed`` hash what is written from now on: that cannot be read back before the file is closed."""
+        self._hash_next = feed
 
     @classmethod
     def open(cls, partials: Path, key: str, identity: Identity) -> OrderedPartial:
@@ -371,8 +378,8 @@ class OrderedPartial(Partial):
         with _told_if_refused("writes, not even in order", self.folder):
             write_all(self.fd, data)
         self.mark_present(ByteRange(offset, offset + len(data)))
-        if self.hash_next:
-            self.hash_next(data)
+        if self._hash_next:
+            self._hash_next(data)
 
     def rewind(self, identity: Identity) -> int:
         lost = self.total

@@ -423,7 +423,8 @@ class Schedule:
     def _carry_out(self, download: Download, outcome: Outcome, now: float) -> None:
         """Ask the policy what follows, and carry it out."""
         origin = download.origin
-        download.attempts, decision = decide(self._policy, download.attempts, outcome, now, self._draw())
+        attempts, decision = decide(self._policy, download.attempts, outcome, now, self._draw())
+        download.attempted(attempts)
         match decision:
             case Again():
                 if decision.why:

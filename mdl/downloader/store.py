@@ -297,7 +297,7 @@ class Store:
         with self.final_path(model, remote).open("rb") as file:
             copied = copy.copy_range(file.fileno(), partial.fd, remote.size, self.stoppable())
         partial.set_length(remote.size)
-        partial.claim_below = 0
+        partial.claim_only_below(0)
         if copied:
             partial.mark_present(ByteRange(0, copied))
         return partial

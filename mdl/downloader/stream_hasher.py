@@ -174,7 +174,7 @@ class StreamHasher:
             self.done = block.start
             return
         if self._expected:
-            self._partial.claim_below = self.done
+            self._partial.claim_only_below(self.done)
         if self.done % PREFIX_STEP == 0:
             self._prefixes.append(prefix)
         self._good = self._hasher.copy()

@@ -275,7 +275,7 @@ class Worker:
         """Fetch and verify a small file, and have it published together with others. Raises `MdlError`, `OSError`."""
         download = file.download
         if not file.is_begun:
-            file.is_begun = True
+            file.begin()
             self._begin(file)
         data = self._fetcher.fetch_small(file, segment)
         if data is None:

@@ -333,6 +333,15 @@ def test_nobody_edits_an_error_of_another() -> None:
         assert module == "redact" or edited == set(), module
 
 
+def test_the_engine_changes_no_field_of_another() -> None:
+    """In the downloader a field is set by a method of its own object: what that may become is read in one place."""
+    for module, tree in trees().items():
+        if module.startswith("downloader/"):
+            stores = [node for node in of_kind(tree, ast.Attribute) if isinstance(node.ctx, ast.Store)]
+            foreign = {ast.unparse(node) for node in stores if not is_own(node.value)}
+            assert foreign == set(), module
+
+
 def test_nothing_imports_a_plugin() -> None:
     """mdl without its plug-ins is whole: no module outside them imports one, and none of them another."""
     for module in trees():
