@@ -200,20 +200,22 @@ class Transfer:
         """Tell the events that were posted, and the progress."""
         for _ in range(self._events.qsize()):  # not until there are none: they may come as fast as they are told
             self._tell(self._events.get())
+        running: list[FileProgress] = []
+        connections = 0
         with self._shared.locked() as (schedule, now):
             progress = schedule.progress()
-            running = [
-                FileProgress(
-                    download.model,
-                    download.name,
-                    download.index,
-                    download.done,
-                    download.remote.size,
-                    download.resumed_at,
+            for download in schedule.active:
+                running.append(
+                    FileProgress(
+                        download.model,
+                        download.name,
+                        download.index,
+                        download.done,
+                        download.remote.size,
+                        download.resumed_at,
+                    )
                 )
-                for download in schedule.active
-            ]
-            connections = sum(len(download.running) for download in schedule.active)
+                connections += len(download.running)
         self._rate = self._speed.observe(now, progress.fetched)
         self._tell(
             Progressed(
