@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal, Protocol
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
@@ -388,7 +389,7 @@ class Download:
         """Go on with one connection alone if several were found to bring no more than one."""
         if self.scaler.width > 1 or self.scaler.is_probing:
             return
-        in_order = sorted(self.running, key=lambda segment: segment.at)
+        in_order = sorted(self.running, key=attrgetter("at"))
         for segment in in_order[1:]:
             segment.give_up()
 

@@ -8,13 +8,13 @@ begins at the first byte.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _of_proxy(proxy: Proxy, trust: Trust) -> ssl.SSLContext | None:
     return trust.context(host_of(proxy.url), port_of(proxy.url)) if proxy.url.startswith("https:") else None
 
 
-@functools.cache
+@cache
 def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
     """Return the hooks that the hub's client has without mdl's; none if its own client cannot be made from the
     environment, as with a proxy of a scheme that it does not know."""
@@ -184,7 +184,7 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
             hint = "run the same command again without --via hub: then it goes on where it stopped"
             raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s", hint=hint)
 
-    return in_thread(lambda: download(count), look)
+    return in_thread(partial(download, count), look)
 
 
 def _translated(error: Exception) -> MdlError:

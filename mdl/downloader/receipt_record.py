@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +97,7 @@ class Record:
         left out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
         with contextlib.suppress(OSError, Unsafe), os.fdopen(open_own_regular(self.path), "rb") as file:
             file.seek(start)
-            for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
+            for line in iter(partial(file.readline, LARGEST_RECORD), b""):
                 is_whole = line.endswith(b"\n") or len(line) == LARGEST_RECORD
                 if not is_whole or file.tell() > LARGEST_JSON:
                     return

@@ -13,6 +13,8 @@ import re
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ class Receipts:
         """Return every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
         with self._lock:
             receipts = self._record(model).check_version().receipts()
-        return sorted(receipts, key=lambda receipt: receipt.path.text)
+        return sorted(receipts, key=attrgetter("path.text"))
 
     def in_order(self, model: str) -> list[Receipt]:
         """Return every receipt of ``model`` that can be read, the last one that was written at the end."""
@@ -260,7 +262,7 @@ def _model_of(folder: Path) -> str:
     """Return the model whose record is in a folder, as its first line that makes sense says; without one the name of
     the folder."""
     with contextlib.suppress(OSError, Unsafe), os.fdopen(open_own_regular(folder / RECORD), "rb") as file:
-        for line in iter(lambda: file.readline(LARGEST_RECORD), b""):
+        for line in iter(partial(file.readline, LARGEST_RECORD), b""):
             model = crc_json.facts_in(line.removesuffix(b"\n")).get("model")
             if isinstance(model, str) and record_name(model) == folder.name:
                 return model

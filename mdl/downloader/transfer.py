@@ -13,6 +13,7 @@ import queue
 import random
 import threading
 import time
+from functools import partial
 
 from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
@@ -179,7 +180,7 @@ class Transfer:
         files = self._worker.files
         for file in files:
             file.stop_hasher(wait=False)
-        for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(files)]):
+        for thread in start_threads("mdl-last-sync", [partial(self._sync_and_close, files)]):
             self._store.at_work.append(thread)
             thread.join(_LAST_SYNC_SECONDS)
 

@@ -28,6 +28,10 @@ UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NO_SETTINGS = HostTls("")
 
 
+def unheard(words: str) -> None:
+    """Take a warning that nobody is to read."""
+
+
 class Trust:
     """Makes the contexts for all hosts, each when it is first needed; for any number of threads.
 
@@ -38,7 +42,7 @@ class Trust:
         self,
         environ: Mapping[str, str],
         hosts: Iterable[HostTls] = (),
-        warn: Callable[[str], None] = lambda words: None,
+        warn: Callable[[str], None] = unheard,
     ) -> None:
         self._environ = environ
         self._hosts = tuple(hosts)
@@ -82,7 +86,7 @@ class Trust:
         return context
 
 
-def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambda words: None) -> ssl.SSLContext:
+def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = unheard) -> ssl.SSLContext:
     """Return a context that trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR.
     Raises `TlsError`, which names the file that cannot be used."""
     file = as_meant(environ.get("SSL_CERT_FILE", ""))

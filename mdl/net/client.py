@@ -24,7 +24,7 @@ from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError
 from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, origin_of
 from mdl.net.body import Block, BodyReader
-from mdl.net.certificates import Trust
+from mdl.net.certificates import Trust, unheard
 from mdl.net.connection import Interrupter
 from mdl.net.connection_errors import map_httpx_errors
 from mdl.net.credentials import HostCredential, HostTls
@@ -63,7 +63,7 @@ class HttpClient:
         throttle: Throttle = NO_LIMIT,
         environ: Mapping[str, str] | None = None,
         tls: Iterable[HostTls] = (),
-        warn: Callable[[str], None] = lambda words: None,
+        warn: Callable[[str], None] = unheard,
         locate: Locate | None = None,
     ) -> None:
         """``locate`` says where the file of a URL of another scheme than http(s) is; its link is followed as a redirect

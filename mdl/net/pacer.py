@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from mdl.errors import NetworkError
@@ -171,7 +172,7 @@ class Pacer:
     def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
         self._most = max(1, connections)
         self._policy = policy
-        self._origins: defaultdict[str, _Origin] = defaultdict(lambda: _Origin(self._most))
+        self._origins: defaultdict[str, _Origin] = defaultdict(partial(_Origin, self._most))
         self.records: defaultdict[str, OriginRecord] = defaultdict(OriginRecord)
 
     def record(self, origin: str) -> OriginRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Literal
 
 from mdl.catalog.lock import Lock
@@ -145,7 +146,7 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
         return replace(version, state="failed", error=error.on(model.name))
     plan = Plan.of(wanted)
     changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
-    changes.sort(key=lambda change: change.path)
+    changes.sort(key=attrgetter("path"))
     newest = commits_of(remote.commit for remote in answer.files)
     is_any_here = version.here_at is not None or any(file.local.kind != "absent" for file in wanted)
     state: State = "current"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Model
@@ -65,7 +66,7 @@ def report_of(
 
 def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: MdlError | None = None) -> ModelReport:
     """How one model went, from how its files went; ``error`` if it failed before any of them."""
-    files = tuple(sorted(rows, key=lambda row: row.path))
+    files = tuple(sorted(rows, key=attrgetter("path")))
     status = joint_status(map(_status, files), is_complete=error is None)
     folder = store.folder(model.name)
     file = None

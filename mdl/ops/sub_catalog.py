@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Excerpt:
 def excerpt(models: Iterable[Model], lock: Lock) -> Excerpt:
     """A catalog of ``models`` alone, sorted by name, and its lock. They mean the same files everywhere. Raises
     `LockError` if ``lock`` does not cover a model, `UsageError` for one that no catalog can name."""
-    models = sorted(models, key=lambda model: model.name)
+    models = sorted(models, key=attrgetter("name"))
     for model in models:
         lock.pin(model)
     text, written = catalog_of(models)

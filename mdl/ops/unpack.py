@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from operator import attrgetter
 from pathlib import Path
 
 from mdl.archive.base import AnyArchive, ArchiveLimits
@@ -132,7 +133,7 @@ def _members(archive: AnyArchive, digests: Mapping[str, str]) -> list[ArchiveMem
         if not member.is_folder:
             path = member.path.text
             rows.append(ArchiveMember(path, member.size, member.packed, digests.get(path)))
-    return sorted(rows, key=lambda row: row.path)
+    return sorted(rows, key=attrgetter("path"))
 
 
 def unpack(
