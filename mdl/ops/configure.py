@@ -52,14 +52,15 @@ def _in_effect(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[
     is wrong."""
     value, where = config.find(name)
     setting = settings_table()[name]
-    if name == "home":
-        return config.home.path, where or config.home.why
-    if name == "catalog":
-        return catalogs()
-    if name == "log_file" and not where:
-        return _default_log(value)
-    if name == "offline" and config.is_offline and not value:
-        return True, _HUB_OFFLINE
+    match name:
+        case "home":
+            return config.home.path, where or config.home.why
+        case "catalog":
+            return catalogs()
+        case "log_file" if not where:
+            return _default_log(value)
+        case "offline" if config.is_offline and not value:
+            return True, _HUB_OFFLINE
     if not where:
         return setting.default, ""
     if setting.adds_up:

@@ -213,10 +213,11 @@ class ArchiveFetch:
         and `Unsafe` for a job that is one archive."""
         model = job.model
         rows = {row.path: row for row in came.files}
-        opened = _Opened(failed=[row for row in came.files if row.error])
+        opened = _Opened()
         for number, archive in enumerate(job.archives):
             row = rows[archive.path.text]
             if row.error:
+                opened.failed.append(row)
                 continue
             path = archives.final_path(model.name, archive)
             try:
