@@ -160,10 +160,10 @@ class StreamHasher:
             if self.done != edge:
                 raise FileModified  # it is shorter than what was written to it
             if self.done % PREFIX_STEP == 0 or (self.done == self._size and self._expected):
-                self._end_block()
+                self.end_block()
             front = self._partial.front
 
-    def _end_block(self) -> None:
+    def end_block(self) -> None:
         """Take the block that was hashed last, or go back to its start if it is bad and will be fetched again."""
         index = (self.done - 1) // PREFIX_STEP
         block = ByteRange(index * PREFIX_STEP, self.done)

@@ -280,11 +280,11 @@ def test_all_mirrors_fail(bench: Bench) -> None:
 @pytest.mark.fault(221)
 def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a repair's server sends all from the start, and a block of it wrong, the digest of the whole decides: 6."""
-    data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher.at_edge
+    data, hashed, look = noise(20 * MIB, 5), threading.Event(), StreamHasher.end_block
     wrong = bytearray(data)
     wrong[5] ^= 1
 
-    def at_edge(self: StreamHasher) -> None:
+    def end_block(self: StreamHasher) -> None:
         look(self)
         hashed.set()
 
@@ -294,7 +294,7 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
 
     with damaged(bench, data, 100) as (server, file):
         server.handler, before = handler, len(server.requests)
-        monkeypatch.setattr(StreamHasher, "at_edge", at_edge)
+        monkeypatch.setattr(StreamHasher, "end_block", end_block)
         (failed,) = repaired(bench, file).files
         assert len(server.requests) - before <= 4
     assert failed.error is not None
