@@ -223,6 +223,13 @@ NOT_JSON = b"%08x %s" % (zlib.crc32(b"{not json"), b"{not json")
 def test_a_damaged_line_says_nothing(line: bytes) -> None:
     """Only eight hex digits, a blank and the JSON that they check are a line."""
     assert crc_json.loads(line) is None
+    assert crc_json.facts_in(line) == {}
+
+
+@each("fact", [None, 1, "a", [], [{"a": 1}]])
+def test_what_is_no_facts(fact: object) -> None:
+    """A line that is whole, and has something else than facts by their names, has none."""
+    assert crc_json.facts_in(crc_json.dumps(fact).removesuffix(b"\n")) == {}
 
 
 DIGEST = Digest("sha256", "ab" * 32)
