@@ -307,16 +307,15 @@ class Fetcher:
             file.wake_hasher()
             if segment.at == stop and came != length:
                 return  # a body that was read to its end gives its connection back
-        self._check_end(download, segment, accept, opened)
+        self._check_end(download, segment, accept)
 
-    def _check_end(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
+    def _check_end(self, download: Download, segment: Segment, accept: Accept) -> None:
         """Check the end of a body. Raises `ProtocolError` if it is cut, or may be."""
         if segment.stop is not None:
             if accept.stop is None and segment.left > 0:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
             return
-        tells_its_end = accept.stop is not None or accept.encoded or "transfer-encoding" in opened.headers
-        if download.remote.digest is None and not tells_its_end:
+        if download.remote.digest is None and accept.ends_with_connection:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
         with self._shared.locked():
             download.ended_at(segment.at)

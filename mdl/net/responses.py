@@ -29,7 +29,8 @@ _SUFFIXES = {
 class Accept:
     """The body holds ``[start, stop)`` of the file; ``stop`` is None if its end is not announced.
 
-    ``ranged``: the server honoured the range. ``encoded``: the body has to be decoded.
+    ``ranged``: the server honoured the range. ``encoded``: the body has to be decoded. ``ends_with_connection``:
+    nothing but the end of the connection tells where the body ends, which may be a cut.
     """
 
     start: int
@@ -37,6 +38,7 @@ class Accept:
     validator: str | None
     ranged: bool
     encoded: bool = False
+    ends_with_connection: bool = False
 
 
 @value_class
@@ -165,7 +167,8 @@ def judge(
     if is_as_stored(codings, names, pinned=pinned, length=length, size=size):
         if differs(length, size):
             return ContentChanged(f"the server announces {length} bytes, expected {size}", length, seen)
-        accept = Accept(0, length, seen, ranged=False)
+        is_open_ended = length is None and "transfer-encoding" not in headers
+        accept = Accept(0, length, seen, ranged=False, ends_with_connection=is_open_ended)
     elif is_readable(codings):
         accept = Accept(0, None, seen, ranged=False, encoded=True)
     else:

@@ -28,6 +28,7 @@ OLD = "Wed, 21 Oct 2020 07:28:00 GMT"
 DATES = {"last-modified": OLD, "date": "Wed, 21 Oct 2026 07:28:00 GMT"}
 RIGHT_PART = Accept(100, 200, None, ranged=True)
 RIGHT_WHOLE = Accept(0, 1000, None, ranged=False)
+ENDLESS = Accept(0, None, None, ranged=False, ends_with_connection=True)
 
 
 def answer(status: int, asked: ByteRange | None, headers: dict[str, Any], **known: Any) -> Verdict:
@@ -51,7 +52,8 @@ def answer(status: int, asked: ByteRange | None, headers: dict[str, Any], **know
         (416, BYTE, BYTES_0, {"size": 0, "validator": None}, Accept(0, 0, None, True)),
         (416, BYTE, BYTES_0, UNKNOWN, Accept(0, 0, None, True)),
         (206, HUGE, HUGE_PART, {"size": 2**54}, Accept(HUGE.start, HUGE.stop, None, True)),
-        *((200, None, {"content-length": n}, {}, Accept(0, None, None, False)) for n in ("-5", "5,5", "+9", "")),
+        *((200, None, {"content-length": n}, {}, ENDLESS) for n in ("-5", "5,5", "+9", "")),
+        (200, None, {"transfer-encoding": "chunked"}, {}, Accept(0, None, None, False)),
         (200, LATER, {**PART, "content-length": "100"}, {}, RIGHT_PART),
         (200, FIRST, {"content-range": "bytes 0-199/1000"}, {}, Accept(0, 200, None, True)),
         (200, None, {"content-range": "bytes 0-999/1000", **WHOLE}, {}, RIGHT_WHOLE),
