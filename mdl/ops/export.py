@@ -44,17 +44,18 @@ _ONLY_BUNDLED = "only a bundle says what its sha256 is: online, 'mdl lock' asks 
 
 def export(models: Mapping[str, Sequence[RemoteFile]], name: str) -> Export:
     """The files of ``models``, by their names, in the format ``name``, which is one of `FORMATS`."""
+    text_of, why_not = FORMATS[name]
     files: list[ExportedFile] = []
     left_out: dict[str, str] = {}
     for model, remotes in sorted(models.items()):
         for remote in remotes:
             file = _exported(model, remote)
-            reason = _why_no_sum(file, remote) if name == "sha256sums" else _why_no_url(file)
+            reason = why_not(file, remote)
             if reason:
                 left_out[file.path] = reason
             else:
                 files.append(file)
-    return Export(name, FORMATS[name](files), tuple(files), left_out)
+    return Export(name, text_of(files), tuple(files), left_out)
 
 
 def _why_no_sum(file: ExportedFile, remote: RemoteFile) -> str:
@@ -64,7 +65,7 @@ def _why_no_sum(file: ExportedFile, remote: RemoteFile) -> str:
     return _ONLY_BUNDLED if is_bundled else "no sha256 of it is known"
 
 
-def _why_no_url(file: ExportedFile) -> str:
+def _why_no_url(file: ExportedFile, remote: RemoteFile) -> str:
     if file.url:
         return ""
     return "only mdl can fetch it: its URL has a query, which may be a secret, or is not http"
@@ -123,10 +124,12 @@ def _as_text(url: str) -> str:
     return url if escape(url) == url else f"<![CDATA[{url}]]>"
 
 
-FORMATS: dict[str, Callable[[Iterable[ExportedFile]], str]] = {
-    "urls": _urls,
-    "aria2": _aria2,
-    "metalink": _metalink,
-    "sha256sums": _sha256sums,
+TextOf = Callable[[Iterable[ExportedFile]], str]
+WhyNot = Callable[[ExportedFile, RemoteFile], str]
+FORMATS: dict[str, tuple[TextOf, WhyNot]] = {
+    "urls": (_urls, _why_no_url),
+    "aria2": (_aria2, _why_no_url),
+    "metalink": (_metalink, _why_no_url),
+    "sha256sums": (_sha256sums, _why_no_sum),
 }
-"""How each format is written."""
+"""How each format is written, and why a file is not in it ('': it is)."""
