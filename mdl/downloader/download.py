@@ -224,7 +224,7 @@ class Download:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
         if self.exclusive or self.is_publishing:
             return True
-        return len(self.running) > 0 and self.comes_in_one
+        return len(self.running) > 0 and (self.comes_in_one or self.is_settled)
 
     @property
     def is_settled(self) -> bool:
@@ -233,7 +233,8 @@ class Download:
 
     @property
     def exclusive_work(self) -> Literal["close", "rewind", "finish"] | None:
-        """The work that can only be done while no segment of the file is being fetched; None if there is none."""
+        """The work for which a worker has the file for itself, while no segment of it is being fetched; None if there
+        is none."""
         if self.error:
             return "close"
         if self.rewind_why:

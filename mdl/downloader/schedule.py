@@ -183,7 +183,7 @@ class Schedule:
     def _work_on(self, download: Download, now: float) -> Work | None:
         kind = download.exclusive_work
         if kind:
-            return None if download.running else _exclusive(kind, download)
+            return _exclusive(kind, download)
         if now < download.attempts.retry_at or self._is_lost(download, now):
             return None
         if not self._has_room(download, now):
@@ -228,8 +228,7 @@ class Schedule:
     def _split_tail(self, downloads: Sequence[Download], now: float) -> Work | None:
         """Have a worker without work fetch half of what a slow connection has left."""
         for download in downloads:
-            may_split = download.exclusive_work is None and now >= download.attempts.retry_at
-            if may_split and self._has_room(download, now):
+            if now >= download.attempts.retry_at and self._has_room(download, now):
                 tail = download.split(now, self.record(download))
                 if tail:
                     return self._fetch(download, tail, now)
