@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
@@ -109,7 +110,8 @@ class CleanedJob:
 def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     """Tell whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
     ``older_than`` seconds ago. Pure."""
-    has_time = bool(job.updated_at or job.created_at)
+    age = job.age(now)
+    has_time = age > -math.inf
     if not job.is_over:
         why = f"it is still {job.standing}"
         if job.error and not has_time:
@@ -117,7 +119,6 @@ def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
         return CleanedJob(job, "kept", why)
     if not has_time:
         return CleanedJob(job, "kept", "its record tells no time")
-    age = job.age(now)
     return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")
 
 
