@@ -133,7 +133,7 @@ class ArchiveFetch:
             return nothing, job
         return Kept(tuple(kept), self._plan_of_asked(job, kept)), replace(job, archives=tuple(needed))
 
-    def _plan_of_asked(self, job: JobFiles, files: Sequence[RemoteFile]) -> Plan:
+    def _plan_of_asked(self, job: JobFiles, files: list[RemoteFile]) -> Plan:
         """Plan those files of a job that the patterns name."""
         if not files:
             return Plan()

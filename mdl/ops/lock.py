@@ -104,8 +104,8 @@ def lock(context: Context, request: LockRequest) -> LockReport:
     changes = words_of_changes(before, after)
     names = after.models.keys() | wanted.keys()
     rows = [_row(model.name, after) for model in present if model.name in names]
-    error = one_error(f"{len(failures)} models could not be resolved", list(failures.values()))
-    return LockReport(request.path, changes, tuple(rows), failures, error)
+    failed = one_error(f"{len(failures)} models could not be resolved", list(failures.values()))
+    return LockReport(request.path, changes, tuple(rows), failures, failed)
 
 
 def _wanted(request: LockRequest) -> dict[str, Model]:
