@@ -84,7 +84,8 @@ class ArchiveFetch:
             for archive in job.archives:
                 store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
             here, job = self.split(job)
-            adopt_kept(here.plan, store)
+            if here.members:
+                adopt_kept(here.plan, store)
             tell_kept(here.plan, context.on_event)
             if not job.archives:
                 return report_of([model], store, here.plan, {})
