@@ -72,6 +72,11 @@ class Entry:
         return self.kind in FILES
 
     @property
+    def is_weights_file(self) -> bool:
+        """Whether it is a file that may be packed, and is called like one of weights."""
+        return self.kind == "file" and is_weights(self.name)
+
+    @property
     def is_excluded_folder(self) -> bool:
         """Whether it is a folder that is left out with all that is in it."""
         return self.kind == "excluded" and self.stamp == NO_STAMP
