@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from mdl.formatting import counted, listed
@@ -18,10 +18,10 @@ from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, f
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
-from mdl.values import value_class
-from mdl.weights.known_formats import TENSORFLOW_SHARD, is_weights, stem_of
+from mdl.weights.known_formats import is_weights, stem_of
 
-_SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}.*")
+_PART_NUMBER = re.compile(r"-[0-9]{5}-of-[0-9]{5}.*")
+"""What tells a part of a split file from the others."""
 _RANK = re.compile(r"rank_?[0-9]+")
 """The number of a process that writes its own part of the model."""
 _MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
@@ -33,18 +33,6 @@ SetKey = tuple[str, str]
 """What tells apart sets of weights: their folder, and their name without a suffix and the number of a part."""
 
 
-@value_class
-class _RunBelow:
-    """A run in a folder below, and what was found in it."""
-
-    path: str
-    found: Found
-
-    @property
-    def count(self) -> int:
-        return len(self.found.checkpoints)
-
-
 def find_in(tree: Tree, name: str) -> Run:
     """The run that a tree is, called ``name``."""
     scan = _Scan(tree)
@@ -54,16 +42,23 @@ def find_in(tree: Tree, name: str) -> Run:
     runs = scan.runs_in(tree.subfolders())
     loose = scan.sets_outside(runs)
     if len(runs) == 1 and not loose:
-        return _one_run(tree, name, runs[0].found)
+        return _one_run(tree, name, *runs.values())
     if not runs and len(loose) <= 1:
         return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
     return _several(tree, name, runs, loose)
 
 
-def _one_run(tree: Tree, name: str, found: Found, runs_below: tuple[tuple[str, int], ...] = ()) -> Run:
+def _one_run(tree: Tree, name: str, found: Found, runs_below: Iterable[tuple[str, int]] = ()) -> Run:
     chosen = choose(found)
-    layout = chosen.layout or PLAIN.name
-    return Run(name, tree, layout, chosen.checkpoints, chosen.best_note, runs_below, chosen.latest_note)
+    return Run(
+        name,
+        tree,
+        chosen.layout,
+        chosen.checkpoints,
+        best_note=chosen.best_note,
+        runs_below=tuple(runs_below),
+        latest_note=chosen.latest_note,
+    )
 
 
 def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found:
@@ -100,17 +95,17 @@ class _Scan:
         checkpoints_folder = join(base, CHECKPOINTS_FOLDER)
         model_folder = join(base, MODEL_FOLDER)
         found = recognise_layout(self.tree, base, _OF_TRAINERS)
-        for folder, layouts in ((checkpoints_folder, _OF_TRAINERS), (model_folder, LAYOUTS)):
-            inside = recognise_layout(self.tree, folder, layouts)
-            if not inside.checkpoints:
-                continue
-            if not found.checkpoints:
-                found = self._one_set_in(base)
-            if folder == checkpoints_folder:
-                found = _merged(_without_folder(found, base, folder), inside)
-            else:
-                found = _merged(_without_final(found, folder), inside)
-        is_without_model = bool(found.checkpoints) and all(row.name != FINAL for row in found.checkpoints)
+        in_checkpoints = recognise_layout(self.tree, checkpoints_folder, _OF_TRAINERS)
+        in_model = recognise_layout(self.tree, model_folder, LAYOUTS)
+        if not found.checkpoints and (in_checkpoints.checkpoints or in_model.checkpoints):
+            found = self._one_set_in(base)
+        if in_checkpoints.checkpoints:
+            beside = _final_beside(found, base, checkpoints_folder)
+            found = _merged(found, in_checkpoints, checkpoints_folder, beside)
+        if in_model.checkpoints:
+            found = _merged(found, in_model, model_folder, [])
+        names = {row.name for row in found.checkpoints}
+        is_without_model = bool(names) and FINAL not in names
         for folder in (base, checkpoints_folder, model_folder):
             folders = find_folders(self.tree, folder, of_any_name=is_without_model)
             found = self._with_folders(found, folders)
@@ -119,7 +114,9 @@ class _Scan:
     def _one_set_in(self, base: str) -> Found:
         """The weights in a folder itself, as one finished model; nothing if they may be several."""
         sets = [key for key in self.sets if key[0] == base]
-        return _with_layout(find_weights(self.tree, base), PLAIN) if len(sets) == 1 else Found(())
+        if len(sets) != 1:
+            return Found(())
+        return _with_layout(find_weights(self.tree, base), PLAIN)
 
     def _with_folders(self, found: Found, folders: Iterable[Checkpoint]) -> Found:
         """These rows after those of ``folders`` that are not among them. What a row has is in no other one, and a
@@ -131,108 +128,90 @@ class _Scan:
         for row in folders:
             if row.name in names or not taken.isdisjoint(row.paths):
                 continue
-            is_run = not row.is_known and len(recognise_layout(self.tree, row.base, _OF_TRAINERS).checkpoints) > 1
-            if not is_run:
-                is_aside = row.is_derived or (is_of_trainer and not row.is_known)
-                more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
-        if not more:
-            return found
+            if row.is_known:
+                more.append(replace(row, layout=NAMED_LAYOUT.name))
+            elif len(recognise_layout(self.tree, row.base, _OF_TRAINERS).checkpoints) <= 1:
+                is_aside = row.is_derived or is_of_trainer
+                more.append(replace(row, layout=NAMED_LAYOUT.name, is_derived=is_aside))
         return replace(found, checkpoints=(*more, *found.checkpoints), layout=found.layout or NAMED_LAYOUT.name)
 
-    def runs_in(self, folders: Iterable[Entry]) -> list[_RunBelow]:
-        """The runs that these folders are, or that are below them."""
-        runs: list[_RunBelow] = []
+    def runs_in(self, folders: Iterable[Entry]) -> dict[str, Found]:
+        """What was found in each run that these folders are, or that is below them, by its path."""
+        runs: dict[str, Found] = {}
         for folder in folders:
             if folder.path not in self.with_weights:
                 continue
             found = self.own_run(folder.path)
             if found.checkpoints:
-                runs.append(_RunBelow(folder.path, found))
+                runs[folder.path] = found
             else:
-                runs += self.runs_in(self.tree.subfolders(folder.path))
+                runs |= self.runs_in(self.tree.subfolders(folder.path))
         return runs
 
-    def runs_beside(self, own: Found) -> tuple[tuple[str, int], ...]:
+    def runs_beside(self, own: Found) -> list[tuple[str, int]]:
         """The folders in a run that hold several checkpoints of their own, and how many."""
         taken = {CHECKPOINTS_FOLDER, MODEL_FOLDER}
         for row in own.checkpoints:
-            taken.add(row.base)
             if row.name != FINAL:
                 taken.update(entry.path.partition("/")[0] for entry in row.entries)
-        return _counted(self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken))
+        return _large(self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken))
 
-    def sets_outside(self, runs: Iterable[_RunBelow]) -> list[list[Entry]]:
+    def sets_outside(self, runs: Collection[str]) -> list[list[Entry]]:
         """The sets of weights that are in none of the runs."""
-        paths = {run.path for run in runs}
-        return [files for files in self.sets.values() if paths.isdisjoint(folders_above(files[0].path))]
+        return [files for files in self.sets.values() if set(runs).isdisjoint(folders_above(files[0].path))]
 
 
 # A run of several folders
 
 
-def _without_final(found: Found, folder: str) -> Found:
-    """What was found, without a finished model and what is in ``folder``."""
-    rows = tuple(row for row in found.checkpoints if row.name != FINAL and row.base != folder)
-    return replace(found, checkpoints=rows)
-
-
-def _without_folder(found: Found, base: str, folder: str) -> Found:
-    """What was found, without what is in ``folder``. A finished model in ``base`` stays, the last row, if a file of a
-    model is left directly in its own folder."""
-    rows = list(_without_final(found, folder).checkpoints)
+def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
+    """The finished model in ``base`` without what is in ``folder``, if a file of a model is left in ``base`` itself."""
+    finals = []
     for row in found.checkpoints:
         if row.name == FINAL and row.base == base:
             entries = tuple(entry for entry in row.entries if not _is_in(entry, folder))
             beside = replace(row, entries=entries)
-            names = map(beside.relative, beside.files)
-            if any(is_model(name) and "/" not in name for name in names):
-                rows.append(beside)
-    return replace(found, checkpoints=tuple(rows))
+            if any(entry.folder == base and is_model(entry.name) for entry in beside.files):
+                finals.append(beside)
+    return finals
 
 
-def _merged(outer: Found, inner: Found) -> Found:
-    """The rows of a folder, and before its finished model those of a folder in it. The outer trainer recorded the best
-    if it saved more than a finished model."""
-    names = {row.name for row in outer.checkpoints}
-    inside = [row for row in inner.checkpoints if row.name not in names]
-    rows = list(outer.checkpoints)
-    finals = []
-    if rows and rows[-1].name == FINAL:
-        finals = [rows.pop()]
+def _merged(outer: Found, inner: Found, folder: str, finals: list[Checkpoint]) -> Found:
+    """The checkpoints of a folder, those of a ``folder`` in it, and the finished model, if there is one. The outer
+    trainer recorded the best if it saved more than a finished model."""
+    rows = [row for row in outer.checkpoints if row.name != FINAL and row.base != folder]
     recorded_by = outer if rows else inner
+    names = {row.name for row in (*rows, *finals)}
+    inside = [row for row in inner.checkpoints if row.name not in names]
     return replace(recorded_by, checkpoints=(*rows, *inside, *finals))
 
 
 # Several runs
 
 
-def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[list[Entry]]) -> Run:
+def _several(tree: Tree, name: str, runs: dict[str, Found], loose: list[list[Entry]]) -> Run:
     """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
-    common = _common_folder([*(run.path for run in runs), *(files[0].path for files in loose)])
-    candidates: dict[str, Checkpoint] = {}
-    for files in loose:
-        path = _child_of(common, files[0].path)
-        candidates[path] = _candidate(tree, path, files)
-    large = _counted(runs)
-    for run in runs:
-        path = _child_of(common, run.path)
-        candidates[path] = _candidate(tree, path, [])
+    common = _common_folder([*runs, *(files[0].path for files in loose)])
+    candidates = {_child_of(common, files[0].path): files for files in loose}
+    candidates |= {_child_of(common, path): [] for path in runs}
+    large = _large(runs)
     for path, _ in large:
         candidates.pop(_child_of(common, path), None)
-    rows = tuple(named_apart([candidates[path] for path in sorted(candidates)]))
-    layouts = {run.found.layout for run in runs} | {PLAIN.name for _ in loose}
-    layout = layouts.pop() if len(layouts) == 1 else PLAIN.name
-    note = _several_note(large, sorted(candidates)) if runs else f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
-    return Run(name, tree, layout, rows, note, large, note, is_recognised=False)
+    rows = named_apart([_candidate(tree, path, files) for path, files in sorted(candidates.items())])
+    layouts = {found.layout for found in runs.values()}
+    layout = PLAIN.name
+    if len(layouts) == 1 and not loose:
+        layout = layouts.pop()
+    note = f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
+    if runs:
+        note = _several_note([*large, *((path, 1) for path in sorted(candidates))])
+    return Run(name, tree, layout, tuple(rows), note, tuple(large), note, is_recognised=False)
 
 
-def _several_note(large: Iterable[tuple[str, int]], small: Iterable[str]) -> str:
-    """Return that a folder holds several runs: the large ones with the number of their checkpoints, and those of one
-    checkpoint."""
-    named = []
-    for path, count in (*large, *((path, 1) for path in small)):
-        named.append(f"{shown(path)} ({counted(count, 'checkpoint')})")
-    return f"this folder holds several runs: {listed(named, most=_MOST_RUNS)}"
+def _several_note(counts: Iterable[tuple[str, int]]) -> str:
+    """Return that a folder holds several runs, each with the number of its checkpoints."""
+    runs = [f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in counts]
+    return f"this folder holds several runs: {listed(runs, most=_MOST_RUNS)}"
 
 
 def _candidate(tree: Tree, path: str, files: list[Entry]) -> Checkpoint:
@@ -243,9 +222,9 @@ def _candidate(tree: Tree, path: str, files: list[Entry]) -> Checkpoint:
     return replace(checkpoint(tree, name, folder, files), layout=PLAIN.name)
 
 
-def _counted(runs: Iterable[_RunBelow]) -> tuple[tuple[str, int], ...]:
-    """The runs of more than one checkpoint, by their paths, with the number of these."""
-    return tuple((run.path, run.count) for run in runs if run.count > 1)
+def _large(runs: dict[str, Found]) -> list[tuple[str, int]]:
+    """The paths of the runs of more than one checkpoint, with the number of these."""
+    return [(path, len(found.checkpoints)) for path, found in runs.items() if len(found.checkpoints) > 1]
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -266,18 +245,17 @@ def _child_of(folder: str, path: str) -> str:
 def _is_model(entry: Entry) -> bool:
     """Tell whether it is a file of weights that is not the training's alone, in whichever folder a checkpoint
     begins."""
-    if entry.kind != "file" or not is_weights(entry.name):
+    if not entry.is_weights_file:
         return False
     parts = entry.path.split("/")
     return all(is_model("/".join(parts[start:])) for start in range(len(parts)))
 
 
 def _set_of(entry: Entry) -> SetKey:
-    folder = entry.folder
     if entry.name.endswith(".distcp"):
-        return folder, ""
-    shard = _SHARD.fullmatch(entry.name) or TENSORFLOW_SHARD.fullmatch(entry.name)
-    return folder, _RANK.sub("rank", shard[1] if shard else stem_of(entry.name))
+        return entry.folder, ""
+    whole = _PART_NUMBER.sub("", entry.name)
+    return entry.folder, _RANK.sub("rank", stem_of(whole))
 
 
 def _is_in(entry: Entry, folder: str) -> bool:
