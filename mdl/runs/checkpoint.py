@@ -145,48 +145,26 @@ def paths_of(rows: Iterable[Checkpoint]) -> set[str]:
     return set().union(*(row.paths for row in rows))
 
 
-def checkpoint(
-    tree: Tree,
-    name: str,
-    base: str,
-    entries: Iterable[Entry],
-    *,
-    step: int | None = None,
-    epoch: int | None = None,
-    wrong: str = "",
-    note: str = "",
-    weights: str = r"(?!)",
-) -> Checkpoint:
-    """A checkpoint whose files were held against their own indexes and end records.
-
-    ``wrong`` says why it is incomplete, if the trainer's own marks show that. ``weights`` matches the names of files
-    that hold weights though their suffix does not tell.
-    """
-    row = Checkpoint(name, base, tuple(entries), step, epoch=epoch, weights=weights)
+def checked(tree: Tree, row: Checkpoint, wrong: str = "") -> Checkpoint:
+    """The checkpoint, as complete or not as its files' own indexes and end records show. ``wrong`` says why it is
+    incomplete, if the trainer's own marks show that."""
     wrong = wrong or why_incomplete(tree, row.entries)
     if not wrong and not _holds_weights(tree, row):
         wrong = "it holds no weights"
-    return replace(row, complete=not wrong, note=wrong or note)
+    return replace(row, complete=not wrong, note=wrong)
 
 
 def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
     """Tell whether a file is a model's by its name, or a folder is one by its format's marker."""
-    files = [entry for entry in row.entries if entry.is_file]
-    if any(is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name) for entry in files):
-        return True
-    folders = {entry.folder for entry in files} - {""}
-    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders)
-
-
-def finished_model(
-    tree: Tree, base: str, model: str, rows: Iterable[Checkpoint], beside: Iterable[Entry] = ()
-) -> list[Checkpoint]:
-    """The row of the model that lies in ``base`` beside the ``rows`` and the folders ``beside``; empty if no file there
-    matches ``model``."""
-    if not tree.files_named(base, re.compile(model).fullmatch):
-        return []
-    taken = paths_of(rows) | {folder.path for folder in beside}
-    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))]
+    folders = set()
+    for entry in row.entries:
+        if not entry.is_file:
+            continue
+        if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
+            return True
+        folders.add(entry.folder)
+    folders.discard("")
+    return any(folder_kind_of(tree.names(folder)) for folder in folders)
 
 
 def parse_count(value: object) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mdl.formatting import listed
 from mdl.paths import shown
-from mdl.runs.checkpoint import Axis, Checkpoint, Found
+from mdl.runs.checkpoint import Axis, Checkpoint, Found, parse_count
 from mdl.runs.tree import join
 from mdl.weights.known_formats import stem_of
 
@@ -137,6 +137,30 @@ def newer_incomplete(rows: Sequence[Checkpoint], chosen: Checkpoint) -> tuple[Ch
     return tuple(newer)
 
 
+def called(rows: Sequence[Checkpoint], name: str) -> list[Checkpoint]:
+    """Return the checkpoints that ``name`` may mean: those that it fits best; none if it fits none."""
+    matching = [row for row in rows if _fit(row, name)]
+    return _greatest(matching, lambda row: _fit(row, name))
+
+
+def _fit(row: Checkpoint, name: str) -> int:
+    """Return how well what a user or a record calls a checkpoint fits one; 0 if it does not. A name fits better than a
+    number, a step better than an epoch, and a step of the training better than an average or a copy of the best."""
+    if row.name == name:
+        return 6
+    if stem_of(row.name) == name:
+        return 5
+    number = parse_count(name)
+    if number is None:
+        return 0
+    is_plain = not row.is_derived and not row.says_best
+    if row.step == number:
+        return 3 + is_plain
+    if row.epoch == number:
+        return 1 + is_plain
+    return 0
+
+
 def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) -> str:
     """Return the names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
     names = []
@@ -152,8 +176,8 @@ def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) ->
 
 
 def _greatest(rows: Sequence[Checkpoint], key: Callable[[Checkpoint], Any]) -> list[Checkpoint]:
-    """Return the rows whose key is the greatest."""
-    top = max(map(key, rows))
+    """Return the rows whose key is the greatest; none of none."""
+    top = max(map(key, rows), default=None)
     return [row for row in rows if key(row) == top]
 
 

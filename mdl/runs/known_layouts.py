@@ -13,12 +13,12 @@ from functools import partial
 
 from mdl.bounds import LONGEST_FILE_NAME, parse_json
 from mdl.paths import shown
-from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count
 from mdl.runs.choice import latest_of
 from mdl.runs.completeness import RESUME, header_metadata
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
 from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, what_name_says
-from mdl.runs.patterns import Pattern, Place, matching, named_in, no_record
+from mdl.runs.patterns import Pattern, Place, finished_model, matching, named_in, no_record
 from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
 from mdl.weights.known_formats import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
@@ -75,9 +75,8 @@ def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
     merged = join(base, "merged")
     finished: list[Checkpoint] = []
     if tree.files_named(merged, _HF_MODEL.fullmatch):
-        row = checkpoint(tree, "merged", merged, tree.below(merged))
-        finished.append(replace(row, is_derived=True))
-    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished], named_folders(tree, base))
+        finished.append(checked(tree, Checkpoint("merged", merged, tree.below(merged), is_derived=True)))
+    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
     latest, _ = latest_of([*rows, *finished])
     folders = (base, *(row.base for row in rows))
     is_adapter = any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in folders)
@@ -141,7 +140,7 @@ def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     for folder in tree.subfolders(base):
         if not is_saved(folder.name):
             continue
-        names = [child.name for child in tree.children(folder.path)]
+        names = tree.names(folder.path)
         if _TRAINER_STATE in names:
             return []
         is_own = is_own or any(re.fullmatch(_DIFFUSERS_SAVED, name) for name in names)
@@ -831,18 +830,19 @@ AUDIOCRAFT = Layout(
 
 def _find_marked(tree: Tree, base: str) -> Found | None:
     """A folder that a format's own marker declares to be one model."""
-    kind = folder_kind_of([child.name for child in tree.children(base)])
+    kind = folder_kind_of(tree.names(base))
     if kind is None:
         return None
-    row = checkpoint(tree, FINAL, base, tree.below(base), weights=kind.weights)
+    row = checked(tree, Checkpoint(FINAL, base, tree.below(base), weights=kind.weights))
     return Found((replace(row, weights=r".+"),))  # what its program loads, that alone knows
 
 
 def find_weights(tree: Tree, base: str) -> Found:
     """All that is in a folder, as one model, if there are weights in it."""
-    entries = list(tree.below(base))
-    has_weights = any(entry.is_file and is_weights(entry.name) for entry in entries)
-    return Found((checkpoint(tree, FINAL, base, entries),) if has_weights else ())
+    entries = tree.below(base)
+    if any(entry.is_file and is_weights(entry.name) for entry in entries):
+        return Found((checked(tree, Checkpoint(FINAL, base, entries)),))
+    return Found(())
 
 
 _GENERIC_KEEP = (
@@ -915,7 +915,7 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     if len(rows) == 1 and not rows[0].is_counted and rows[0].base == base:
         return None
     taken.update(path for path, entry in of_rows.items() if holds_model(entry.name))  # the others belong to all
-    final = checkpoint(tree, FINAL, base, tree.all_but(base, taken))
+    final = checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))
     return replace(found, checkpoints=(*rows, final))
 
 

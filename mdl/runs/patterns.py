@@ -5,20 +5,21 @@ which has regular expressions for the names of one trainer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mdl.bounds import LARGEST_NOTE
 from mdl.paths import matches
 from mdl.paths import matching as matching_names
-from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
-from mdl.runs.choice import common_axes
+from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
+from mdl.runs.choice import called, common_axes
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
 from mdl.weights.known_formats import stem_of
 
 NO_NAME = "(?!)"
+ANY_NAME = "(?s).*"
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
 
@@ -124,7 +125,7 @@ class Pattern:
     kinds: tuple[Kind, ...] = FILES
     holds: IsName = lambda _name: True
     weights: str = NO_NAME
-    requires: str = ""
+    requires: str = ANY_NAME
     written_last: str = ""
     unfinished: str = ""
     pieces_in: str = NO_NAME
@@ -140,17 +141,16 @@ class Pattern:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """Return the checkpoints in ``base``; None if it holds none."""
-        if self.requires and not any(map(matching(self.requires), _names(tree.children(base)))):
+        if not any(re.fullmatch(self.requires, name) for name in tree.names(base)):
+            return None
+        places = self.places(tree, base, self._match)
+        if not places:
             return None
         rows: list[Checkpoint] = []
-        places = self.places(tree, base, self._match)
-        for number, (folder, place) in enumerate(places):
-            for row in self.checkpoints(tree, folder, place):
-                rows.append(replace(row, place=number))
+        for number, (folder, members) in enumerate(places):
+            rows += self.checkpoints(tree, folder, members, number)
         rows = self._with_recorded(tree, base, rows)
-        finals: list[Checkpoint] = []
-        if places and self.final != NO_NAME:
-            finals = finished_model(tree, base, self.final, rows, named_folders(tree, base))
+        finals = finished_model(tree, base, self.final, rows)
         if rows or (finals and self.final_alone):
             return Found((*rows, *finals))
         return None
@@ -159,11 +159,7 @@ class Pattern:
         """Return the rows, the one that the trainer's own file names as the latest marked as recorded. What is newer
         than that one was perhaps still being written."""
         file, pattern = self.newest_in
-        name = named_in(tree, join(base, file), pattern)
-        number = parse_count(name)
-        recorded = [row for row in rows if row.name == name]
-        if number is not None and not recorded:
-            recorded = [row for row in rows if row.step == number]
+        recorded = called(rows, named_in(tree, join(base, file), pattern))
         if len(recorded) != 1 or not recorded[0].complete:
             return rows
         newest = recorded[0]
@@ -177,13 +173,13 @@ class Pattern:
             marked.append(row)
         return marked
 
-    def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
+    def checkpoints(self, tree: Tree, folder: str, members: str, number: int = 0) -> list[Checkpoint]:
         """Return the checkpoints in ``folder``: those with a number first, in their order; then the best, the others,
-        the last. The names of their members begin in ``place``."""
+        the last. The names of their members begin in ``members``; ``number`` is the folder's among the places."""
         saves = self._saves(tree, folder)
         if not saves:
             return []
-        beside = _matching(tree, place, self.beside)
+        beside = _matching(tree, members, self.beside)
         are_marked = any(save.has(self.written_last) for save in saves)
         pieces = {entry.name for entry in self._piece_folders(tree, folder)}
         pieces = pieces.union(*(save.pieces for save in saves))
@@ -193,10 +189,11 @@ class Pattern:
                 says = self._says(tree, save.first)
                 must_have_mark = are_marked and says.is_counted
                 wrong = self._why_unfinished(tree, folder, save, pieces, must_have_mark=must_have_mark)
-                rows.append(self._row(tree, save, beside, says, place, wrong))
+                row = self._row(tree, save, says, members, beside)
+                rows.append(checked(tree, replace(row, place=number), wrong))
         rows.sort(key=_display_order(rows))
-        if rows and rows[-1].base == place:  # a folder holds all that it needs
-            more = _matching(tree, place, self.beside_newest)
+        if rows and rows[-1].base == members:  # a folder holds all that it needs
+            more = _matching(tree, members, self.beside_newest)
             rows[-1] = replace(rows[-1], entries=(*rows[-1].entries, *more))
         return rows
 
@@ -216,8 +213,9 @@ class Pattern:
         for place, piece in places.items():
             for entry in tree.children(place):
                 match = self._match(entry.name)
-                is_saved = match and entry.kind in self.kinds and entry.name != own and self.is_saved(tree, entry)
-                if match and is_saved:
+                if match is None or entry.kind not in self.kinds or entry.name == own:
+                    continue
+                if self.is_saved(tree, entry):
                     name = _shared_name(match) or entry.name
                     save = saves.setdefault(name, _Save(name, has_own_name=bool(_group(match, "name"))))
                     save.add(tree, entry, piece or _group(match, "piece"))
@@ -242,34 +240,29 @@ class Pattern:
 
     # The checkpoint that a save is
 
-    def _row(self, tree: Tree, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str) -> Checkpoint:
-        base = place
-        members = [*beside, *self._members(tree, save)]
+    def _row(self, tree: Tree, save: _Save, says: NameSays, base: str, beside: list[Entry]) -> Checkpoint:
+        """The checkpoint that a save is. A folder holds all that it needs; a file has ``beside`` what belongs to it."""
+        members = (*beside, *self._members(tree, save))
         if save.is_folder:
             base = save.first.path
-            members = list(tree.below(base))
-        row = checkpoint(
-            tree,
-            save.name,
-            base,
-            members,
-            step=says.step,
-            epoch=says.epoch,
-            wrong=wrong,
-            weights=self.weights,
-        )
+            members = tree.below(base)
         order = self.order(save.name)
         last = None
         for at, pattern in enumerate(self.last):
             if re.fullmatch(pattern, save.name):
                 last = at + order
-        return replace(
-            row,
+        return Checkpoint(
+            save.name,
+            base,
+            members,
+            says.step,
+            epoch=says.epoch,
             last=last,
             says_best=re.fullmatch(self.best, save.name) is not None,
             is_derived=says.is_derived or re.fullmatch(self.derived, save.name) is not None,
             others=says.others,
             order=order,
+            weights=self.weights,
         )
 
     def _members(self, tree: Tree, save: _Save) -> list[Entry]:
@@ -303,8 +296,13 @@ class Pattern:
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
 
 
-def _names(entries: Iterable[Entry]) -> Iterator[str]:
-    return (entry.name for entry in entries)
+def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """The model that lies in ``base`` beside the ``rows`` and the folders of checkpoints; empty if no file there
+    matches ``model``."""
+    if not tree.files_named(base, matching(model)):
+        return []
+    taken = paths_of(rows) | {folder.path for folder in named_folders(tree, base)}
+    return [checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))]
 
 
 def _matching(tree: Tree, folder: str, globs: tuple[str, ...]) -> list[Entry]:
@@ -312,9 +310,9 @@ def _matching(tree: Tree, folder: str, globs: tuple[str, ...]) -> list[Entry]:
     return [child for child in tree.children(folder) if matches(child.name, globs)]
 
 
-def _group(match: re.Match[str] | None, group: str) -> str:
+def _group(match: re.Match[str], group: str) -> str:
     """Return what a group matched; "" if it matched nothing, or if there is no such group."""
-    return (match.groupdict().get(group) if match else "") or ""
+    return match.groupdict().get(group) or ""
 
 
 def _shared_name(match: re.Match[str]) -> str:

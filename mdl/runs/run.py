@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import field, replace
+from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checkpoint, parse_count
-from mdl.runs.choice import UNRECORDED, candidates_text, newer_incomplete
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checked
+from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
-from mdl.weights.known_formats import is_weights, stem_of
+from mdl.weights.known_formats import is_weights
 
 UNRECOGNISED = "no model is recognised in this folder"
 
@@ -78,15 +77,17 @@ class Run:
         """
         self._check_name(name)
         marked = {"latest": self.latest, "best": self.best}
-        matching = self._called(name)
         chosen = marked.get(name)
-        if chosen is None and len(matching) == 1:
-            chosen = matching[0]
-        if chosen is None and not matching and name not in marked:
+        if chosen:
+            return chosen
+        matching = called(self.checkpoints, name)
+        if len(matching) == 1:
+            return matching[0]
+        if not matching and name not in marked:
             chosen = self._folder_of_weights(name)
-        if chosen is None:
-            raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._advice())
-        return chosen
+        if chosen:
+            return chosen
+        raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._advice())
 
     def _check_name(self, name: str) -> None:
         try:
@@ -97,21 +98,15 @@ class Run:
             hint = f"give its name, not its path; {self._there_are()}"
             raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
 
-    def _called(self, name: str) -> list[Checkpoint]:
-        """The checkpoints that ``name`` may mean: those that it fits best."""
-        by_fit: defaultdict[int, list[Checkpoint]] = defaultdict(list)
-        for row in self.checkpoints:
-            by_fit[_fit(row, name)].append(row)
-        by_fit.pop(0, None)
-        return by_fit[max(by_fit, default=0)]
-
     def _folder_of_weights(self, name: str) -> Checkpoint | None:
         """The folder of this name if it holds weights, whatever wrote it."""
         for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
             path = join(above, name)
-            entries = self.tree.below(path) if self.tree.is_folder(path) else ()
+            if not self.tree.is_folder(path):
+                continue
+            entries = self.tree.below(path)
             if any(is_weights(entry.name) for entry in entries):
-                return replace(checkpoint(self.tree, name, path, entries), layout="plain")
+                return checked(self.tree, Checkpoint(name, path, entries, layout="plain"))
         return None
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
@@ -156,19 +151,3 @@ class Run:
         if not self.checkpoints:
             return "this run holds no checkpoint"
         return f"there are: {candidates_text(self.checkpoints, with_numbers=False)}"
-
-
-def _fit(row: Checkpoint, name: str) -> int:
-    """Return how well what a user calls a checkpoint fits one; 0 if it does not. A name fits better than a number, a
-    step better than an epoch, and a step of the training better than an average or a copy of the best."""
-    if row.name == name:
-        return 6
-    if stem_of(row.name) == name:
-        return 5
-    number = parse_count(name)
-    if number is None:
-        return 0
-    is_plain = not row.is_derived and not row.says_best
-    if row.step == number:
-        return 3 + is_plain
-    return 1 + is_plain if row.epoch == number else 0

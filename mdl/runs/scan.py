@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mdl.formatting import counted, listed
 from mdl.paths import shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, paths_of
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checked, paths_of
 from mdl.runs.choice import candidates_text, choose, named_apart
 from mdl.runs.completeness import is_model
 from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
@@ -218,8 +218,8 @@ def _candidate(tree: Tree, path: str, files: list[Entry]) -> Checkpoint:
     """What a user may mean by ``path``: all of a folder, or the ``files`` of the set of which one is called so."""
     folder, _, name = path.rpartition("/")
     if tree.is_folder(path):
-        return replace(checkpoint(tree, name, path, tree.below(path)), layout=NAMED_LAYOUT.name)
-    return replace(checkpoint(tree, name, folder, files), layout=PLAIN.name)
+        return checked(tree, Checkpoint(name, path, tree.below(path), layout=NAMED_LAYOUT.name))
+    return checked(tree, Checkpoint(name, folder, tuple(files), layout=PLAIN.name))
 
 
 def _large(runs: dict[str, Found]) -> list[tuple[str, int]]:

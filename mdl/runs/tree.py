@@ -14,7 +14,7 @@ import re
 import stat
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -176,6 +176,10 @@ class Tree:
         """The entries directly in ``folder``; "" is the run's own folder."""
         return self._children.get(folder, [])
 
+    def names(self, folder: str = "") -> list[str]:
+        """The names directly in ``folder``."""
+        return [entry.name for entry in self.children(folder)]
+
     def below(self, path: str = "") -> tuple[Entry, ...]:
         """Every entry under a folder, or the one entry of a file."""
         own = self._by_path.get(path)
@@ -199,14 +203,13 @@ class Tree:
         """An entry, and all that is below it."""
         return [entry, *self.below(entry.path)] if entry.kind == "folder" else [entry]
 
-    def all_but(self, base: str, taken: Iterable[str]) -> list[Entry]:
+    def all_but(self, base: str, taken: Collection[str]) -> tuple[Entry, ...]:
         """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
-        others = set(taken)
         found: list[Entry] = []
         for child in self.children(base):
-            if child.path not in others:
+            if child.path not in taken:
                 found += self.with_contents(child)
-        return found
+        return tuple(found)
 
     def is_unchanged(self, entry: Entry) -> bool:
         """Tell whether the file is still the one that was scanned."""
