@@ -85,17 +85,19 @@ class Layout:
         unknown: list[Entry] = []
         notes: list[str] = []
         for entry in checkpoint.entries:
-            name = checkpoint.relative(entry)
-            reason = _said_of(name, self.drop)
             if entry.kind == "folder":
                 continue
+            name = checkpoint.relative(entry)
+            reason = _said_of(name, self.drop)
             if reason:
                 drop.append((entry, reason))
                 continue
-            is_known = matches(name, self.keep)
-            (keep if is_known else unknown).append(entry)
+            if not matches(name, self.keep):
+                unknown.append(entry)
+                continue
+            keep.append(entry)
             note = _said_of(name, self.notes)
-            if is_known and note and entry.kind != "excluded":
+            if note and entry.kind != "excluded":
                 notes.append(f"{name} {note}")
         left = [*keep, *unknown]
         if not any(map(checkpoint.is_weights, left)):
@@ -141,22 +143,26 @@ class Companions:
 
 def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
     """Return what lies beside and above a checkpoint and belongs to it."""
+    own = {entry.path for entry in row.entries}
     names = {entry.name for entry in row.entries}
+    is_adapter = bool(matching(names, [f"{ADAPTER}*"]))
     beside: list[Entry] = []
+    exports: dict[str, Entry] = {}
     for pattern in layout.above:
         if not matching(names, [pattern]):
             beside += _nearest(tree, row.base, pattern)
-    own = {entry.path for entry in row.entries}
-    same_stem = [entry for entry in _of_the_same_stem(tree, row) if entry.path not in own]
-    exports = [entry for entry in same_stem if not _is_settings(entry)]
-    beside += filter(_is_settings, same_stem)
-    is_adapter = bool(matching(names, [f"{ADAPTER}*"]))
+    for entry in _of_the_same_stem(tree, row):
+        if _is_settings(entry):
+            beside.append(entry)
+        elif entry.path not in own:
+            exports[entry.path] = entry
     along: dict[str, Entry] = {}
     for entry in beside:
-        is_of_adapter = entry.name.startswith(ADAPTER)
-        if entry.path not in own and not is_log(entry.name) and (is_adapter or not is_of_adapter):
+        if entry.path in own or is_log(entry.name):
+            continue
+        if is_adapter or not entry.name.startswith(ADAPTER):
             along[entry.path] = entry
-    return Companions(tuple(along.values()), tuple(dict.fromkeys(exports)))
+    return Companions(tuple(along.values()), tuple(exports.values()))
 
 
 def _is_settings(entry: Entry) -> bool:

@@ -83,22 +83,14 @@ def plain_name(name: str) -> str:
 def what_name_says(stem: str) -> NameSays:
     """Return what a checkpoint's name, without its suffix, says."""
     text = _SHARD.sub(" ", plain_name(stem).lower())
-    counts: dict[str, int] = {}
-    others: list[tuple[str, int]] = []
+    counted: list[tuple[str, int]] = []
     tokens = _tokens_of(text)
     for at, token in enumerate(tokens):
         number = _count_of(token.match)
-        if number is None:
-            continue
-        axis = _axis_of(token.word_before)
-        if _FILE_WORD.fullmatch(token.word_before) and _has_unit(token.match):
-            axis = ""
-        if not axis and _OTHER_WORD.fullmatch(token.word_before):
-            others.append((token.word_before, number))
-        elif not axis and not _counts_next(tokens, at):
-            axis = _axis_of(token.word_after)
-        if axis:
-            counts.setdefault(axis, number)
+        if number is not None:
+            counted.append((_what_is_counted(tokens, at), number))
+    others = [(what, number) for what, number in counted if what not in ("step", "epoch", "")]
+    counts = dict(reversed(counted))  # the first of each decides
     short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
     if short and "step" not in counts:
         counts = {axis: int(digits) for axis, digits in short.groupdict().items() if digits}
@@ -110,6 +102,21 @@ def what_name_says(stem: str) -> NameSays:
         _DERIVED.fullmatch(text) is not None,
         tuple(sorted(others)),
     )
+
+
+def _what_is_counted(tokens: list[_Token], at: int) -> str:
+    """Return what the number at a place among the tokens counts: ``step``, ``epoch``, another word such as ``seed``;
+    "" if no word tells."""
+    token = tokens[at]
+    is_size = _has_unit(token.match) and _FILE_WORD.fullmatch(token.word_before)
+    axis = _axis_of(token.word_before)
+    if axis and not is_size:
+        return axis
+    if _OTHER_WORD.fullmatch(token.word_before):
+        return token.word_before
+    if _counts_next(tokens, at):
+        return ""
+    return _axis_of(token.word_after)
 
 
 @small_value_class
@@ -126,9 +133,12 @@ def _tokens_of(text: str) -> list[_Token]:
     before = [""]
     after = []
     for left, right in pairwise(matches):
-        are_beside = text[left.end() : right.start()] in _SEPARATORS
-        before.append(left["word"] if are_beside and left["word"] else "")
-        after.append(right["word"] if are_beside and right["word"] else "")
+        if text[left.end() : right.start()] in _SEPARATORS:
+            before.append(left["word"] or "")
+            after.append(right["word"] or "")
+        else:
+            before.append("")
+            after.append("")
     after.append("")
     return [_Token(*token) for token in zip(matches, before, after, strict=False)]
 
@@ -158,7 +168,9 @@ def _axis_of(word: str) -> str:
     """Return what a word counts: ``step``, ``epoch``; "" if neither."""
     if _STEP_WORD.fullmatch(word):
         return "step"
-    return "epoch" if _EPOCH_WORD.fullmatch(word) else ""
+    if _EPOCH_WORD.fullmatch(word):
+        return "epoch"
+    return ""
 
 
 # Folders and files that no layout knows
@@ -184,8 +196,9 @@ def own_state(tree: Tree, base: str) -> str:
     if not tree.is_file(join(base, "trainer_state.json")) or not tree.is_file(latest):
         return ""
     name = tree.head(latest, LONGEST_FILE_NAME).decode("utf-8", "replace").strip()
-    is_there = name != "" and tree.is_folder(join(base, name))
-    return name if is_there else ""
+    if name and tree.is_folder(join(base, name)):
+        return name
+    return ""
 
 
 def named_folders(tree: Tree, base: str) -> list[Entry]:

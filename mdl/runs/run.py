@@ -37,7 +37,9 @@ class Run:
     @property
     def model_base(self) -> str:
         """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
-        return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
+        if self.tree.is_folder(MODEL_FOLDER):
+            return MODEL_FOLDER
+        return ""
 
     @property
     def model_beside_checkpoints(self) -> Checkpoint | None:
@@ -45,7 +47,9 @@ class Run:
         if self.model_base or len(self.checkpoints) < 2:
             return None
         last = self.checkpoints[-1]
-        return last if last.is_finished and not last.base else None
+        if last.is_finished and not last.base:
+            return last
+        return None
 
     @property
     def finished_or_only(self) -> Checkpoint | None:
@@ -54,7 +58,9 @@ class Run:
         if not self.checkpoints or not self.is_recognised:
             return None
         last = self.checkpoints[-1]
-        return last if last.is_finished or len(self.checkpoints) == 1 else None
+        if last.is_finished or len(self.checkpoints) == 1:
+            return last
+        return None
 
     def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
         """The checkpoints that have more than what is in a finished model."""
@@ -116,8 +122,9 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints, or if none is recognised."""
         self.check_recognised()
-        if self.finished_or_only:
-            return self.finished_or_only
+        model = self.finished_or_only
+        if model:
+            return model
         raise NotFound("no finished model in this run, only checkpoints", item=str(self.tree.root), hint=self._advice())
 
     def check_recognised(self) -> None:

@@ -33,6 +33,7 @@ _NOWHERE = Path("/dev/null/listing")
 NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LEADS_NOWHERE = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
 _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 IsName = Callable[[str], object]
 """Says whether a name is one of those that are looked for; a pattern's ``fullmatch`` will do."""
@@ -105,11 +106,10 @@ class Tree:
         """Look at every name once. Raises `NotFound`, `OSError`, and `Unsafe` for more than a million entries."""
         try:
             root = Path(os.path.realpath(folder, strict=True))
-            why = "" if root.is_dir() else "a run is a folder, but this is a file"
         except OSError as error:
-            why = f"no such run: {error.strerror}"
-        if why:
-            raise NotFound(why, item=str(folder), hint=_run_hint(folder))
+            raise NotFound(f"no such run: {error.strerror}", item=str(folder), hint=_run_hint(folder)) from error
+        if not root.is_dir():
+            raise NotFound("a run is a folder, but this is a file", item=str(folder), hint=_run_hint(folder))
         identity = _identity(root.stat())
         walk = _Walk(str(root))
         walk.folder("", "", (identity,))
@@ -277,14 +277,15 @@ class Tree:
 
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""
-        entry = self._by_path.get(path)
-        if entry is None or entry.kind != "file":
+        if not self.is_file(path):
             return b""
-        if self._read is not None:
-            is_small = entry.stamp.size <= LARGEST_RECORD and not is_weights(entry.name)
-            return self._read(path)[:count] if is_small else b""
-        with self.opened(entry) as file:
-            return file.read(count) if file else b""
+        entry = self._by_path[path]
+        if self._read is None:
+            with self.opened(entry) as file:
+                return file.read(count) if file else b""
+        if entry.is_weights_file or entry.stamp.size > LARGEST_RECORD:
+            return b""
+        return self._read(path)[:count]
 
     def json(self, path: str) -> dict[str, Any]:
         """The object in a small JSON file; empty if there is no such file, or it holds something else."""
@@ -340,11 +341,12 @@ def changed_error(entry: Entry) -> ProtocolError:
 
 
 def _run_hint(folder: Path) -> str:
-    try:
+    others = []
+    with contextlib.suppress(OSError):
         others = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir())[:8]
-    except OSError:
+    if not others:
         return "name the folder that the trainer wrote"
-    return f"in {folder.parent} there are: {', '.join(others)}" if others else "name the folder that the trainer wrote"
+    return f"in {folder.parent} there are: {', '.join(others)}"
 
 
 class _Walk:
@@ -421,6 +423,6 @@ def _why_path_excluded(path: str, *, is_folder: bool) -> str | None:
 
 def _unseen(path: str, real: str, error: OSError) -> Entry:
     """An entry that could not be looked at: special if it leads nowhere, else unreadable."""
-    words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
-    why = words.get(error.errno or 0)
-    return Entry(path, "special" if why else "unreadable", real=real, why=why or error.strerror or str(error))
+    if error.errno in _LEADS_NOWHERE:
+        return Entry(path, "special", real=real, why=_LEADS_NOWHERE[error.errno])
+    return Entry(path, "unreadable", real=real, why=error.strerror or str(error))
