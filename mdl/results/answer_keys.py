@@ -100,6 +100,16 @@ _OF_PAGES = re.compile(r".*\.(?:php[0-9]?|aspx?|jsp|cgi|do|git)|index\.x?html?",
 """Names with a suffix that servers give to pages."""
 
 
+def object_of(value: Any, key: str = "") -> Mapping[str, Any]:
+    """Return the object that a value of an answer is. Any other value is seen as the one under ``key``, or, without a
+    ``key``, as an empty object."""
+    if isinstance(value, dict):
+        return value
+    if key:
+        return {key: value}
+    return {}
+
+
 def key_of_text(facts: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Return the first of ``keys`` under which is a text that is not empty; '' if there is none."""
     for key in keys:

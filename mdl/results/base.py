@@ -25,6 +25,7 @@ from mdl.files import RemoteFile
 from mdl.listener import Listener
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
+from mdl.results.answer_keys import object_of
 from mdl.results.outputs import File, error_in, litter_note, select, without_litter
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
@@ -261,7 +262,7 @@ def moment_of(value: object) -> str | None:
 def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
     ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
-    facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
+    facts = object_of(record)
     job_id = name or str(_first(facts, "id", "job_id", "process_id") or "")
     created = _first(facts, "created_at", "started_at", "createdAt")
     updated = _first(facts, "updated_at", "completed_at", "finished_at")

@@ -29,6 +29,7 @@ from mdl.net.client import HttpClient
 from mdl.net.locators import Body, Link
 from mdl.paths import shown
 from mdl.redact import Secrets
+from mdl.results.answer_keys import object_of
 from mdl.results.answers import Judged
 from mdl.results.base import (
     Check,
@@ -87,13 +88,18 @@ class HttpRemote:
         return job in self._in_bucket
 
     def hosts(self) -> tuple[str, ...]:
-        return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
+        own = (host_of(self.base),)
+        if self.bucket is None:
+            return own
+        return own + self.bucket.hosts()
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results: from the bucket, else as the remote answers."""
         missed = self._missed[check_job_id(origin.job)] = Missed()
         files = self.files_in_bucket(origin, missed)
-        return self._links.files(origin) if files is None else files
+        if files is None:
+            return self._links.files(origin)
+        return files
 
     def locate(self, url: str) -> Link | Body:
         return self._links.locate(url)
@@ -177,7 +183,7 @@ class HttpRemote:
     def jobs_in(self, answer: Any, key: str, what: str) -> list[RemoteJob]:
         """The jobs that an answer lists, the newest first: a list, or an object that has them under ``key``, as a list
         or by their ids. Raises `ProtocolError` for anything else; ``what`` is what was asked for."""
-        rows = answer.get(key) if isinstance(answer, dict) else answer
+        rows = object_of(answer, key).get(key)
         if isinstance(rows, dict):
             rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
         if not isinstance(rows, list):
@@ -191,20 +197,12 @@ class HttpRemote:
 
         Raises `UsageError` in the remote's words if it is not.
         """
-        facts = answer if isinstance(answer, dict) else {}
-        word = str(facts.get("status") or "").lower()
-        success = facts.get("success")
-        is_cancelled = unless_told or bool(facts.get("message"))
-        if word:
-            is_cancelled = word in _CANCELLED or status_of(word) == "cancelled"
-        if isinstance(success, bool):
-            is_cancelled = success
-        if facts.get("error"):
-            is_cancelled = False
-        if not is_cancelled:
-            why = self.words(facts) or shown(word)[:40] or "it does not say why"
-            raise self.not_cancelled(job, why)
-        return RemoteJob(job, "cancelled")
+        facts = object_of(answer)
+        is_cancelled = _says_cancelled(facts)
+        if is_cancelled or (is_cancelled is None and unless_told):
+            return RemoteJob(job, "cancelled")
+        why = self.words(facts) or shown(_word_of(facts))[:40] or "it does not say why"
+        raise self.not_cancelled(job, why)
 
     def not_cancelled(self, job: str, words: str) -> UsageError:
         """The error for a job that goes on, or was over already."""
@@ -257,3 +255,22 @@ class HttpRemote:
             hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
         last = f"; the last answer: {words}" if words else ""
         return NotFound(f"not found on {self.name}; asked: {asked}{last}", item=job, hint=hint)
+
+
+def _says_cancelled(facts: Mapping[str, Any]) -> bool | None:
+    """Return whether the answer to a cancel says that the job is cancelled; None if it says nothing."""
+    if facts.get("error"):
+        return False
+    success = facts.get("success")
+    if isinstance(success, bool):
+        return success
+    word = _word_of(facts)
+    if word:
+        return word in _CANCELLED or status_of(word) == "cancelled"
+    if facts.get("message"):
+        return True
+    return None
+
+
+def _word_of(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("status") or "").lower()

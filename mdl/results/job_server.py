@@ -32,7 +32,7 @@ from mdl.net.headers import attached_name, content_length
 from mdl.net.locators import Link
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
-from mdl.results.answer_keys import first_text
+from mdl.results.answer_keys import first_text, object_of
 from mdl.results.answers import judge
 from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
 from mdl.results.http import HttpRemote, Missed
@@ -128,7 +128,7 @@ class Trainer(HttpRemote):
     def checkpoints(self, job: str) -> list[TrainerCheckpoint]:
         """The checkpoints of a job, as the server orders them."""
         answer = self.ask("GET", self._url("checkpoints", job), item=job)
-        facts = answer if isinstance(answer, dict) else {"checkpoints": answer}
+        facts = object_of(answer, "checkpoints")
         rows = facts.get("checkpoints")
         if not isinstance(rows, list):
             raise ProtocolError("the server's list of checkpoints is not a list", item=job)
@@ -198,7 +198,7 @@ class Trainer(HttpRemote):
             described = self.http.json("GET", f"{self.base}/openapi.json")[0]
         except MdlError:
             return _ROUTES
-        paths = described.get("paths") if isinstance(described, dict) else None
+        paths = object_of(described).get("paths")
         if not isinstance(paths, dict):
             return _ROUTES
         return _ROUTES | routes_in(paths)
@@ -233,7 +233,7 @@ def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
 def _checkpoint(row: Any, best: object) -> TrainerCheckpoint | None:
     """Return the checkpoint that a row of the server's list describes; None if it has no name. ``best`` is what the
     server says of all: the name of the best."""
-    facts = row if isinstance(row, dict) else {}
+    facts = object_of(row)
     path = first_text(facts, ("name", "checkpoint", "path"))
     name = path.rstrip("/").rpartition("/")[2]
     if not name:

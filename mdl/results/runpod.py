@@ -27,7 +27,7 @@ from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolEr
 from mdl.net.allowlist import host_of
 from mdl.net.pagination import paged
 from mdl.paths import refuse_twins, shown
-from mdl.results.answer_keys import first_text, path_of
+from mdl.results.answer_keys import first_text, object_of, path_of
 from mdl.results.answers import judge
 from mdl.results.base import Check, RemoteJob, check_job_id, status_of
 from mdl.results.http import HttpRemote, Missed
@@ -124,6 +124,10 @@ class Runpod(HttpRemote):
     def _ask(self, method: str, path: str, content: Any = None, item: str = "") -> dict[str, Any]:
         """The JSON object that a path of the endpoint answers. ``item`` is what an error is about."""
         answer = self.ask(method, f"{self.base}/{path}", content, most=LARGEST_RESULT, item=item)
+        return self._object(answer, item)
+
+    def _object(self, answer: Any, item: str) -> dict[str, Any]:
+        """The answer if it is a JSON object. Raises `ProtocolError`."""
         if not isinstance(answer, dict):
             raise ProtocolError("the endpoint's answer is not a JSON object", item=item or self.name)
         return answer
@@ -193,8 +197,9 @@ class Runpod(HttpRemote):
 
         def ask(page: int) -> tuple[list[Any], int | None]:
             rows = self._ask("GET", f"stream/{quote(job, safe='')}", item=job).get("stream") or []
-            pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows]
-            return pieces, page + 1 if pieces else None
+            if not rows:
+                return [], None
+            return [object_of(row, "output").get("output", row) for row in rows], page + 1
 
         pieces: list[Any] = []
         # The endpoint may have no stream of it, or go on to give the same pieces.
@@ -300,23 +305,21 @@ class Runpod(HttpRemote):
     def _call_once(self, path: str, content: Any, item: str) -> Any:
         """As `call`, of a question that must not be sent again."""
         try:
-            answer = self.post_once(f"{self.base}/{path}", content, item=item)
+            answer = self._object(self.post_once(f"{self.base}/{path}", content, item=item), item)
             return self._output(self._finished(answer), item)
         except NetworkError as error:
             raise self.unanswered(error, item) from error
 
-    def _finished(self, answer: Any) -> Mapping[str, Any]:
+    def _finished(self, answer: dict[str, Any]) -> Mapping[str, Any]:
         """The answer in its final state. It is polled for if a worker has still to take the question."""
-        if not isinstance(answer, dict):
-            raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
         if "status" not in answer:  # of a gateway that leaves the envelope out
             return {"status": "COMPLETED", "output": answer.get("output", answer)}
-        latest: dict[str, Any] = answer
+        latest = answer
         began = time.monotonic()
         pauses = chain(POLLS, repeat(POLLS[-1]))
         while _state_of(latest) not in _FINAL:
-            question = latest.get("id")
-            if not isinstance(question, str) or not question:
+            question = first_text(latest, ["id"])
+            if not question:
                 raise ProtocolError("the endpoint's answer has no id", item=self.name)
             if time.monotonic() - began > POLL_SECONDS:
                 raise self._given_up(question)
@@ -339,12 +342,13 @@ class Runpod(HttpRemote):
         """The worker's output in a final answer. Raises as `call`."""
         state = _state_of(answer)
         output = answer.get("output")
+        question = first_text(answer, ["id"])
         if state == "FAILED":
             raise self._failure(answer.get("error") or output, item, output)
         if state != "COMPLETED":
             raise WorkerFailed(f"the endpoint reports {state} for the request", item=item)
-        if output is None and isinstance(answer.get("id"), str):
-            output = self._streamed(answer["id"])
+        if output is None and question:
+            output = self._streamed(question)
         if output is None:
             raise _no_result(item)
         words = _error_of(output)
@@ -356,14 +360,16 @@ class Runpod(HttpRemote):
         """The error that the words of a worker mean. The SDK takes ``error`` out of the record of a process that
         failed, and gives the rest as its output."""
         text = self.words(words) or "the worker failed, and does not say why"
-        record = output if isinstance(output, dict) and output.get("status") else {}
-        if status_of(record.get("status")) in ("failed", "cancelled"):
-            return WorkerFailed(text, item=item, record=record | {"error": text})
+        facts = object_of(output)
+        if status_of(facts.get("status")) in ("failed", "cancelled"):
+            return WorkerFailed(text, item=item, record={**facts, "error": text})
         for pattern, kind, hint in _MEANINGS:
             if pattern.search(text):
                 return kind(text, item=item, hint=hint)
         text = f"the worker says: {text}"
-        return WorkerFailed(text, item=item, record=record and record | {"error": text})
+        if not facts.get("status"):
+            return WorkerFailed(text, item=item)
+        return WorkerFailed(text, item=item, record={**facts, "error": text})
 
     def explained(self, error: MdlError) -> MdlError:
         """400, 413 and 502 are all answered to what is too large; only the words tell."""
@@ -381,11 +387,13 @@ def _state_of(answer: Mapping[str, Any]) -> str:
 
 def _error_of(output: Any) -> Any:
     """Return what a worker's output says in place of a result; nothing if it is one."""
-    facts = output if isinstance(output, dict) else {}
+    facts = object_of(output)
     status = facts.get("status")
     if status in ("not_found", "error"):
         return facts.get("error") or facts.get("message") or status
-    return None if status else facts.get("error")
+    if status:
+        return None
+    return facts.get("error")
 
 
 def _no_result(item: str) -> NoResult:
@@ -411,13 +419,13 @@ def _snake(name: str) -> str:
 def items_of(answer: Any, job: str) -> list[Any]:
     """Return the rows of ``download_items`` that are of ``job``. They carry no id, but the path of their URL has it:
     ``…/results/ID/…``. A row whose path names no job counts as one of it."""
-    rows = answer.get("download_items") if isinstance(answer, dict) else None
+    rows = object_of(answer).get("download_items")
     if not isinstance(rows, list):
         return []
     items = []
     for row in rows:
-        url = row.get("url") if isinstance(row, dict) else row
-        match = _JOB_IN_PATH.search(path_of(url)) if isinstance(url, str) else None
+        url = first_text(object_of(row, "url"), ["url"])
+        match = _JOB_IN_PATH.search(path_of(url))
         if match is None or match[1] == job:
             items.append(row)
     return items
@@ -428,13 +436,12 @@ def keyed_outputs(answer: Any, job: str) -> list[Output]:
     one by one. Raises `Unsafe` for a key that leaves the folder."""
     rows = answer
     if isinstance(answer, dict):
-        lists = [answer[key] for key in _KEY_LISTS if key in answer]
-        rows = lists[0] if lists else None
+        rows = next((answer[key] for key in _KEY_LISTS if key in answer), None)
     if not isinstance(rows, list):
         return []
     outputs = []
     for row in rows:
-        facts = row if isinstance(row, dict) else {"key": row}
+        facts = object_of(row, "key")
         key = first_text(facts, _KEYS)
         if not key or key.endswith("/"):
             continue
