@@ -4,7 +4,7 @@ The forms are those of serverless handlers and of ordinary HTTP APIs: ``{"type":
 "size", "content_type"}`` with base64 in ``data``; ``{"type": "url" | "redirect", "url", "filename", "size"}``;
 ``{"download_items": [{"filename", "url", "size", "type"}]}``; a text that is a URL, a ``data:`` URL, or JSON; and any
 of them in lists or under other keys (``output``, ``result``, ``images``, ``lora`` …). What keys mean is the table of
-`mdl.results.answer_keys`; here an answer is walked through once, and each text in it is read by `_form_of`.
+`mdl.results.answer_keys`; here an answer is walked through once, and what each text in it is, `_add` decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urljoin
 
 from mdl.bounds import MOST_JOBS
@@ -67,7 +67,6 @@ _NAMED = 10
 _DEEPEST_NAMED = 2
 """How many levels of keys it names."""
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
-Form = Literal["link", "base64", "text", "nothing"]
 _UNNAMED = RelPath.parse("file")
 
 
@@ -188,10 +187,7 @@ class _Reader:
 
     def _read_text(self, text: str, keys: tuple[str, ...], depth: int) -> None:
         told = _Told(text.strip(), keys)
-        form = _form_of(told)
-        if form != "nothing":
-            self._add(told, form)
-        elif may_hold_an_answer(told.key):
+        if not self._add(told) and may_hold_an_answer(told.key):
             self.read(json_in(told.text), (), depth + 1)
 
     def _read_object(self, facts: Mapping[str, Any], keys: tuple[str, ...], depth: int) -> None:
@@ -200,8 +196,7 @@ class _Reader:
         done = {key for key, repeated in REPEATS.items() if facts.get(repeated)}
         file_key = _file_key(facts)
         if file_key:
-            told = _Told(facts[file_key], (*keys, file_key), facts, told_name(facts), told_kind(facts))
-            self._add(told, _form_of(told))
+            self._add(_Told(facts[file_key], (*keys, file_key), facts, told_name(facts), told_kind(facts)))
             done |= {file_key, *LINKS, *NAMES, *PATHS}
         for key, value in facts.items():
             if key not in done:
@@ -212,14 +207,24 @@ class _Reader:
         if len(around) < _DEEPEST_NAMED:
             self.keys.update(dict.fromkeys(".".join((*around, key)) for key in facts))
 
-    def _add(self, told: _Told, form: Form) -> None:
-        """Add the file that a text is or links to."""
-        if form == "link":
+    def _add(self, told: _Told) -> bool:
+        """Add the file that a text is or links to. False if it is none: a text that no object describes is a file only
+        if it says so itself, or its key does."""
+        if is_web_url(told.text):
             self._add_link(told)
-        elif form == "base64":
+        elif _DATA_URL.match(told.text):
             self._add_base64(told)
-        elif form == "text":
+        elif told.key in LINKS:
+            if not _is_place(told.text):
+                return False
+            self._add_link(told)
+        elif _is_base64(told):
+            self._add_base64(told)
+        elif told.facts:
             self._add_text(told)
+        else:
+            return False
+        return True
 
     def _add_link(self, told: _Told) -> None:
         url = told.text
@@ -283,20 +288,13 @@ class _Reader:
 # What one text is
 
 
-def _form_of(told: _Told) -> Form:
-    """Return what a text is. A text that no object describes is a file only if it says so itself, or its key does."""
-    if is_web_url(told.text):
-        return "link"
-    if _DATA_URL.match(told.text):
-        return "base64"
-    if told.key in LINKS:
-        return "link" if _is_place(told.text) else "nothing"
+def _is_base64(told: _Told) -> bool:
+    """Tell whether the key of a text, or a field beside it, says that it is base64."""
     if told.text and BASE64_KEY.fullmatch(told.key):
-        return "base64"
+        return True
     if not told.facts:
-        return "nothing"
-    is_base64 = told.key in BASE64 or is_said_to_be_base64(told.facts)
-    return "base64" if is_base64 else "text"
+        return False
+    return told.key in BASE64 or is_said_to_be_base64(told.facts)
 
 
 def _file_key(facts: Mapping[str, Any]) -> str:
@@ -310,12 +308,16 @@ def _file_key(facts: Mapping[str, Any]) -> str:
             if key in texts:  # also an empty one: a file of no bytes
                 return key
     coded = [key for key in texts if BASE64_KEY.fullmatch(key)]
+    if len(coded) > 1:
+        return ""  # each is a file of its own
     if coded:
-        return coded[0] if len(coded) == 1 else ""  # several are a file each
+        return coded[0]
     name = told_name(texts)
     if is_file_name(name) or key_of_text(texts, FILE_NAMES):
         return key_of_text(texts, (*BASE64, CONTENT))
-    return key_of_text(texts, BASE64) if name else ""
+    if name:
+        return key_of_text(texts, BASE64)
+    return ""
 
 
 def _is_place(text: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal, TypeVar
@@ -58,9 +59,11 @@ class Output:
 
 def is_web_url(text: str) -> bool:
     """Tell whether a text is a whole URL of http or https."""
+    if not text.isprintable() or " " in text:
+        return False
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
 
@@ -68,30 +71,32 @@ def is_web_url(text: str) -> bool:
 def told_size_in(facts: Mapping[str, Any]) -> int | None:
     """Return the size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers
     write if they do not know it. Raises `ProtocolError` for a number that is no size."""
-    told = [facts[key] for key in SIZES if key in facts]
-    if not told:
-        return None
-    size = told[0]
+    size = next((facts[key] for key in SIZES if key in facts), None)
     name = shown(told_name(facts))[:200] or "a file of the job"
     if isinstance(size, str) and _DIGITS.fullmatch(size):
         try:
             size = parse_integer(size)
         except OutOfBounds as error:
             raise ProtocolError(f"the size that its source gives: {error}", item=name) from None
-    is_size = type(size) in (int, float) and size > 0
-    return told_size(size, name) if is_size else None
+    if type(size) in (int, float) and size > 0:
+        return told_size(size, name)
+    return None
 
 
 def told_digest(facts: Mapping[str, Any]) -> Digest | None:
     """Return the sha256 that an object tells of its file."""
-    text = first_text(facts, DIGESTS)
-    return Digest("sha256", text.lower()) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else None
+    text = first_text(facts, DIGESTS).lower()
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return Digest("sha256", text)
+    return None
 
 
 def told_kind(facts: Mapping[str, Any]) -> str:
     """Return the media type that an object tells of its file; '' if it tells none."""
     kind = first_text(facts, [MEDIA_TYPE])
-    return kind if kind.isascii() and kind.isprintable() else ""
+    if kind.isascii() and kind.isprintable():
+        return kind
+    return ""
 
 
 def safe_name(text: str) -> RelPath:
@@ -149,11 +154,17 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
-    missing = "log" if logs else "file"
-    role = "log" if logs else "result"
-    chosen = [file for file in files if _role_of(file.path) == role]
-    if not logs and (everything or not chosen):
+    of_role: defaultdict[str, list[File]] = defaultdict(list)
+    for file in files:
+        of_role[_role_of(file.path)].append(file)
+    missing = "file"
+    if logs:
+        missing = "log"
+        chosen = of_role["log"]
+    elif everything:
         chosen = list(files)
+    else:
+        chosen = of_role["result"] or list(files)
     if checkpoint and checkpoint not in CHOICES:
         chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
         missing = f"checkpoint {shown(checkpoint)!r}"
@@ -217,16 +228,11 @@ def words_in(value: Any, depth: int = 0) -> str:
     if isinstance(value, str):
         value = json_in(value) or value.strip()[:LONGEST_TEXT]
     if isinstance(value, dict):
-        inner = [value.get(key) for key in ERRORS]
-    elif isinstance(value, list):
-        inner = value[:1]
-    else:
-        return str(value)
-    for item in inner:
-        words = words_in(item, depth + 1)
-        if words:
-            return words
-    return ""
+        inner = (words_in(value.get(key), depth + 1) for key in ERRORS)
+        return next(filter(None, inner), "")
+    if isinstance(value, list):
+        return words_in(value[0], depth + 1) if value else ""
+    return str(value)
 
 
 def json_in(text: str) -> Any:
