@@ -58,7 +58,9 @@ class JobOrigin(Origin):
             if is_set:
                 facts[key] = "1"
         job = f"job://{self.remote}/{quote(self.job, safe='')}"
-        return f"{job}?{urlencode(facts)}" if facts else job
+        if not facts:
+            return job
+        return f"{job}?{urlencode(facts)}"
 
     @property
     def folder(self) -> str:
@@ -142,16 +144,20 @@ class RemoteJob:
         """Seconds from the last time that its record tells until ``now``, in seconds since 1970; -inf if it tells
         none."""
         moment = self.updated_at or self.created_at
-        return now - datetime.fromisoformat(moment).timestamp() if moment else -math.inf
+        if not moment:
+            return -math.inf
+        return now - datetime.fromisoformat(moment).timestamp()
 
     def check_is_done(self, *, allow_running: bool = False, logs: bool = False) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one that ended without a result; its ``logs``
         can be had of such a one too."""
-        if self.status in ("failed", "cancelled") and not logs:
+        messages = {"failed": "the job failed", "cancelled": "the job was cancelled"}
+        if self.status in messages and not logs:
             hint = "'mdl fetch --logs' fetches its logs, if it wrote any"
-            message = "the job failed" if self.status == "failed" else "the job was cancelled"
-            reason = f": {self.error}" if self.error else ", and does not say why"
-            raise NotFound(message + reason, item=self.id, hint=hint)
+            reason = ", and does not say why"
+            if self.error:
+                reason = f": {self.error}"
+            raise NotFound(messages[self.status] + reason, item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)

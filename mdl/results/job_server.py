@@ -135,7 +135,8 @@ class Trainer(HttpRemote):
         best = facts.get("best_checkpoint")
         if isinstance(best, dict):
             best = best.get("name", best.get("path"))
-        return list(filter(None, [_checkpoint(row, best) for row in rows]))
+        checkpoints = [_checkpoint(row, best) for row in rows]
+        return [checkpoint for checkpoint in checkpoints if checkpoint.name]
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The one archive, of a size and a format that are not known: its bytes tell. Its URL differs if the job has
@@ -176,8 +177,8 @@ class Trainer(HttpRemote):
         check_checkpoint(name)
         checkpoints = self.checkpoints(job)
         meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_called(name)]
-        if name == "latest":
-            meant = meant or sorted(checkpoints, key=lambda checkpoint: -checkpoint.order)
+        if name == "latest" and not meant:
+            meant = sorted(checkpoints, key=lambda checkpoint: -checkpoint.order)
         if meant:
             check_checkpoint(meant[0].name)
             return meant[0]
@@ -230,14 +231,12 @@ def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
     return rows
 
 
-def _checkpoint(row: Any, best: object) -> TrainerCheckpoint | None:
-    """Return the checkpoint that a row of the server's list describes; None if it has no name. ``best`` is what the
+def _checkpoint(row: Any, best: object) -> TrainerCheckpoint:
+    """Return the checkpoint that a row of the server's list describes, which may have no name. ``best`` is what the
     server says of all: the name of the best."""
     facts = object_of(row)
     path = first_text(facts, ("name", "checkpoint", "path"))
     name = path.rstrip("/").rpartition("/")[2]
-    if not name:
-        return None
     step = facts.get("step")
     if type(step) is not int:
         step = None
@@ -335,13 +334,16 @@ class Api(HttpRemote):
         if kind != "text/plain" or length is None or length > LARGEST_SMALL_FILE:
             return _file_of(opened, url, kind)
         text = self.http.read(opened, LARGEST_SMALL_FILE).decode("utf-8", "replace").strip()
-        names_files = is_web_url(text) or judge(text, "").outputs
-        return text if names_files else _file_of(opened, url, kind)
+        if is_web_url(text) or judge(text, "").outputs:
+            return text
+        return _file_of(opened, url, kind)
 
 
 def _with_job(url: str, job: str) -> str:
     name = quote(job, safe="")
-    return url.replace(_JOB, name) if _JOB in url else f"{url.rstrip('/')}/{name}"
+    if _JOB in url:
+        return url.replace(_JOB, name)
+    return f"{url.rstrip('/')}/{name}"
 
 
 def _is_own(url: str, api: str) -> bool:
@@ -366,5 +368,6 @@ def _name_of(opened: OpenResponse, kind: str) -> RelPath:
 
 def open_remote(settings: RemoteSettings, context: SourceContext) -> HttpRemote:
     """The server that these settings mean, by its form of answer."""
-    form = Trainer if settings.kind == "trainer" else Api
-    return form(settings, context)
+    if settings.kind == "trainer":
+        return Trainer(settings, context)
+    return Api(settings, context)
