@@ -61,8 +61,8 @@ class Manifest:
     def content(self) -> str:
         """One SHA-256 for all names and bytes; it does not depend on the archive that they came in."""
         hasher = hashlib.sha256()
-        for one in sorted(self.files, key=lambda one: one.path):
-            hasher.update(f"{one.sha256} {one.size} {json.dumps(one.path)}\n".encode())
+        for file in sorted(self.files, key=lambda entry: entry.path):
+            hasher.update(f"{file.sha256} {file.size} {json.dumps(file.path)}\n".encode())
         return hasher.hexdigest()
 
     @property
@@ -74,20 +74,20 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes of all files, uncompressed."""
-        return sum(one.size for one in self.files)
+        return sum(file.size for file in self.files)
 
     @property
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each path."""
-        return {one.path: one.sha256 for one in self.files}
+        return {file.path: file.sha256 for file in self.files}
 
     def to_json(self) -> bytes:
         facts = {"schema": SCHEMA} | vars(self)
-        skipped = [asdict(one) for one in self.skipped[:_MOST_SKIPPED] if len(one.path) < _LONG]
+        skipped = [asdict(left_out) for left_out in self.skipped[:_MOST_SKIPPED] if len(left_out.path) < _LONG]
         text = json.dumps(facts | {"skipped": skipped, "files": []}, indent=1)
         files = ",".join(
-            f'\n  {{\n   "path": {json.dumps(one.path)},\n   "size": {one.size},\n   "sha256": "{one.sha256}"\n  }}'
-            for one in self.files
+            f'\n  {{\n   "path": {json.dumps(file.path)},\n   "size": {file.size},\n   "sha256": "{file.sha256}"\n  }}'
+            for file in self.files
         )  # as json.dumps writes them, in a sixth of its time
         if files:
             text = text.replace('"files": []', f'"files": [{files}\n ]', 1)  # no quoted text holds these quotes
@@ -95,7 +95,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Read one. Raises `ProtocolError` for damage, `StateError` for a manifest of a newer mdl."""
+        """Read a manifest. Raises `ProtocolError` for damage, `StateError` for a manifest of a newer mdl."""
         try:
             facts = parse_json(data)
             schema = facts["schema"]
@@ -108,7 +108,7 @@ class Manifest:
             if step is not None and not is_step(step):
                 raise ValueError
             return cls(
-                files=tuple(_entry(one) for one in facts["files"]),
+                files=tuple(_entry(row) for row in facts["files"]),
                 run=_text(facts["run"]),
                 checkpoint=_text(facts["checkpoint"]),
                 step=step,
@@ -116,14 +116,14 @@ class Manifest:
                 inference_only=bool(facts["inference_only"]),
                 changed=tuple(map(_text, facts["changed"])),
                 incomplete=tuple(map(_text, facts.get("incomplete", ()))),
-                skipped=tuple(Skipped(_text(one["path"]), _text(one["why"])) for one in facts["skipped"]),
+                skipped=tuple(Skipped(_text(row["path"]), _text(row["why"])) for row in facts["skipped"]),
             )
         except (KeyError, TypeError, ValueError):
             raise ProtocolError("its manifest is damaged", item=NAME) from None
 
     def check_members(self, sizes: dict[str, int]) -> None:
         """Compare it with the members an archive has, by path. Raises `ProtocolError` for the first that differs."""
-        listed = {one.path: one.size for one in self.files}
+        listed = {file.path: file.size for file in self.files}
         if len(listed) != len(self.files):
             raise ProtocolError("a file is in the manifest twice", item=NAME)
         for path in sorted(listed.keys() ^ sizes.keys()):

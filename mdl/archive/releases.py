@@ -193,8 +193,9 @@ class ReleaseDir:
             head, _, version = os.readlink(self.current).rpartition("/")
         except OSError:
             return ""
-        is_release = head == _RELEASES and version not in ("", ".", "..")
-        return version if is_release else ""
+        if head == _RELEASES and version not in ("", ".", ".."):
+            return version
+        return ""
 
     def history(self) -> History:
         """Return what happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
@@ -342,14 +343,17 @@ class ReleaseDir:
     def copies_in(self, version: str, watch: Watch | None = None) -> FindCopy:
         """Finds the same bytes in a release; they are read again and their digest compared before they are offered.
         ``watch`` is as in `full_check`."""
-        manifest = self.manifest(version) if version else None
-        known = set(manifest.files) if manifest else set()
+        known: set[ManifestEntry] = set()
+        manifest = self.manifest(version)
+        if manifest:
+            known.update(manifest.files)
 
         def find(entry: ManifestEntry) -> Path | None:
-            if entry not in known:
-                return None
-            path = self._file(version, entry)
-            return path if _matches(path, entry, watch) else None
+            if entry in known:
+                path = self._file(version, entry)
+                if _matches(path, entry, watch):
+                    return path
+            return None
 
         return find
 
@@ -416,7 +420,9 @@ def _statuses(folder: Path) -> dict[str, os.stat_result]:
 def _fixed(status: os.stat_result) -> tuple[int, ...]:
     """Return what must stay as it is. A folder's size and time tell nothing: a file may come and go in it."""
     own = (status.st_mode, status.st_uid, status.st_gid, status.st_dev, status.st_ino)
-    return own if stat.S_ISDIR(status.st_mode) else (*own, status.st_size, status.st_mtime_ns)
+    if stat.S_ISDIR(status.st_mode):
+        return own
+    return (*own, status.st_size, status.st_mtime_ns)
 
 
 def new_switch(before: str, after: str, why: str) -> Switch:

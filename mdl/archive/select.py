@@ -29,13 +29,12 @@ _NAMED = 5
 """How many of several names a message gives."""
 A_CHECKPOINT = "a checkpoint beside the finished model"
 """Why it is left out; a note counts these."""
-_DATA_SUFFIXES = {
-    "recording": "wav flac mp3 ogg opus m4a aac aiff wma",
-    "picture": "png jpg jpeg webp bmp gif tif tiff",
-    "video": "mp4 mkv webm avi mov",
-    "table": "csv tsv parquet arrow feather jsonl tfrecord lmdb",
+_DATA = {
+    **dict.fromkeys(("wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "aiff", "wma"), "recording"),
+    **dict.fromkeys(("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"), "picture"),
+    **dict.fromkeys(("mp4", "mkv", "webm", "avi", "mov"), "video"),
+    **dict.fromkeys(("csv", "tsv", "parquet", "arrow", "feather", "jsonl", "tfrecord", "lmdb"), "table"),
 }
-_DATA = {suffix: kind for kind, suffixes in _DATA_SUFFIXES.items() for suffix in suffixes.split()}
 """What a file of a data set is, by its suffix."""
 _NEEDED = (*CONFIGS, *VOCABULARY)
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
@@ -117,7 +116,8 @@ def select(
     checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
     link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
     """
-    if checkpoint is None and not rules.are_of_files:
+    is_of_model = checkpoint is None and not rules.are_of_files
+    if is_of_model:
         run.check_recognised()
     added = _left_out_by_name(run, checkpoint, rules)
     if rules.allow_secrets and not added:
@@ -126,19 +126,18 @@ def select(
     narrowing = [pattern for pattern in rules.include if pattern not in added]
     rules = replace(rules, include=narrowing)
     selecting = _Selecting(run.tree, rules, added, own)
-    for newer in passed_over:
-        selecting.pass_over(newer, checkpoint)
+    manifest = Manifest((), run=run.name, layout=run.layout, inference_only=rules.inference_only)
     if checkpoint:
+        manifest = replace(manifest, checkpoint=checkpoint.name, step=checkpoint.step)
+        for newer in passed_over:
+            selecting.pass_over(newer, checkpoint)
         selecting.check_complete(checkpoint)
-    elif not rules.are_of_files:
+    if is_of_model and run.finished_or_only:
         selecting.check_parts(run.finished_or_only)
     selecting.add_all(_scope_of(run, checkpoint, rules))
     selecting.check_all()
     if rules.whole_run and not (run.is_recognised and run.checkpoints):
         selecting.note_unrecognised()
-    manifest = Manifest((), run=run.name, layout=run.layout, inference_only=rules.inference_only)
-    if checkpoint:
-        manifest = replace(manifest, checkpoint=checkpoint.name, step=checkpoint.step)
     return selecting.selection(manifest)
 
 
@@ -299,10 +298,9 @@ class _Selecting:
     def _skip(self, name: str, why: str) -> None:
         self._skipped.append(Skipped(shown(name), why))
 
-    def pass_over(self, newer: Checkpoint, taken: Checkpoint | None) -> None:
+    def pass_over(self, newer: Checkpoint, taken: Checkpoint) -> None:
         """List an incomplete checkpoint that is newer than the one that is ``taken``."""
-        state = f"not complete: {newer.note}" if newer.note else "not complete"
-        self._skip(newer.name, shown(f"{state}; {taken.name if taken else 'the model'} is taken"))
+        self._skip(newer.name, shown(f"not complete: {newer.note}; {taken.name} is taken"))
 
     def check_complete(self, checkpoint: Checkpoint) -> None:
         """Refuse a checkpoint that lacks bytes; if only a trainer's last mark is missing, note that. Raises
@@ -311,12 +309,11 @@ class _Selecting:
             why = why_incomplete(self._tree, checkpoint.entries)
             self._refuse_incomplete(checkpoint, "this checkpoint", why)
 
-    def check_parts(self, model: Checkpoint | None) -> None:
+    def check_parts(self, model: Checkpoint) -> None:
         """Refuse a model that lacks one of its shards. Raises `ProtocolError`."""
-        if model:
-            missing = why_parts_are_missing(self._tree, model.entries)
-            if missing:
-                self._refuse_incomplete(model, "the model", missing)
+        missing = why_parts_are_missing(self._tree, model.entries)
+        if missing:
+            self._refuse_incomplete(model, "the model", missing)
 
     def _refuse_incomplete(self, packed: Checkpoint, what: str, why: str) -> None:
         """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
