@@ -352,9 +352,7 @@ class _Selecting:
 
     def _add(self, name: str, entry: Entry, scope: _Scope) -> None:
         """Make an entry a member; or note why it is left out, or why nothing can be packed as long as it is there."""
-        names = {name} if entry.kind == "file" else {name, f"{name}/"}
-        is_narrowed_out = entry.kind not in _MAY_HOLD_MORE and not matching(names, self._narrowing)
-        if is_narrowed_out or entry.real in self._own or matching(names, self._rules.exclude):
+        if not self._is_asked_for(name, entry):
             return
         why = scope.why_left_out(name, entry)
         if why:
@@ -365,6 +363,15 @@ class _Selecting:
             self._put_readable(name, entry)
         elif scope.with_folders and not self._tree.children(entry.path):
             self._put(name, entry)
+
+    def _is_asked_for(self, name: str, entry: Entry) -> bool:
+        """Tell whether the globs leave an entry in, and it is no archive of this run."""
+        names = {name}
+        if entry.kind != "file":
+            names.add(f"{name}/")
+        if entry.real in self._own or matching(names, self._rules.exclude):
+            return False
+        return entry.kind in _MAY_HOLD_MORE or bool(matching(names, self._narrowing))
 
     def _add_by_name(self, name: str, entry: Entry) -> None:
         """Add a file that would be left out, for ``include`` has its very name."""

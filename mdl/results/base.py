@@ -248,21 +248,26 @@ def status_of(word: object) -> JobStatus | None:
 def moment_of(value: object) -> str | None:
     """A time in ISO 8601 or in seconds (or milliseconds) since 1970, as ISO 8601 in UTC; None for anything else. A
     time without a zone is one in UTC."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool):
         return None
     try:
-        if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-            moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-        else:
-            seconds = float(value)
-            if seconds > _MOST_SECONDS:
-                seconds /= 1000
-            moment = datetime.fromtimestamp(seconds, UTC)
-        return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
+        moment = _moment(value).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
         return None
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _moment(value: Any) -> datetime:
+    """As `moment_of`. Raises ``ValueError``, ``TypeError``, ``OverflowError``, ``OSError`` for what is no time."""
+    if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
+        moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment
+    seconds = float(value)
+    if seconds > _MOST_SECONDS:
+        seconds /= 1000
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def job_of(record: Any, name: str = "") -> RemoteJob:

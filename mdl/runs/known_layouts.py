@@ -13,7 +13,7 @@ from functools import partial
 
 from mdl.bounds import LONGEST_FILE_NAME, parse_json
 from mdl.paths import shown
-from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count
+from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
 from mdl.runs.choice import latest_of
 from mdl.runs.completeness import RESUME, header_metadata
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
@@ -78,9 +78,10 @@ def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
         finished.append(checked(tree, Checkpoint("merged", merged, tree.below(merged), is_derived=True)))
     finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
     latest, _ = latest_of([*rows, *finished])
-    folders = (base, *(row.base for row in rows))
-    is_adapter = any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in folders)
-    return Found((*rows, *finished), _recorded_best(tree, latest, base), "peft" if is_adapter else "")
+    found = Found((*rows, *finished), _recorded_best(tree, latest, base))
+    if any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in (base, *(row.base for row in rows))):
+        return replace(found, layout="peft")
+    return found
 
 
 def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
@@ -284,8 +285,9 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
 
     def match_of(entry: Entry) -> re.Match[str] | None:
         match = re.fullmatch(pattern.saved, entry.name)
-        is_kind = match is not None and entry.is_file == bool(match["variant_suffix"])
-        return match if is_kind else None
+        if match is not None and entry.is_file == bool(match["variant_suffix"]):
+            return match
+        return None
 
     runs: set[str] = set()
     for child in tree.children(base):
@@ -318,8 +320,10 @@ def _lora_record(tree: Tree, path: str) -> NameSays:
     counts = [header.get("ss_steps"), state.get("current_step")]
     if isinstance(info, dict):
         counts.insert(1, info.get("step"))
-    steps = [step for step in map(parse_count, counts) if step is not None]
-    return NameSays(step=steps[0]) if steps else NameSays()
+    for step in map(parse_count, counts):
+        if step is not None:
+            return NameSays(step=step)
+    return NameSays()
 
 
 _KOHYA_NUMBER = r"-(step)?([0-9]{6}|(?<=step)[0-9]{8})"
@@ -373,8 +377,9 @@ _ANY = ("*",)
 
 def _coqui_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     """A configuration lies beside the checkpoints."""
-    is_run = tree.is_file(join(base, "config.json")) and tree.files_named(base, is_saved)
-    return [(base, base)] if is_run else []
+    if tree.is_file(join(base, "config.json")) and tree.files_named(base, is_saved):
+        return [(base, base)]
+    return []
 
 
 _COQUI_BESIDE = ("config.json", "*speaker*", "*language_ids*", "vocab*")
@@ -549,8 +554,9 @@ def _ultralytics_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     weights = join(base, "weights")
     if tree.is_folder(weights) and tree.files_named(weights, is_saved):
         return [(weights, base)]
-    has_both = tree.is_file(join(base, "best.pt")) and tree.is_file(join(base, "last.pt"))
-    return [(base, base)] if has_both else []
+    if tree.is_file(join(base, "best.pt")) and tree.is_file(join(base, "last.pt")):
+        return [(base, base)]
+    return []
 
 
 ULTRALYTICS = Layout(
@@ -900,21 +906,16 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     found = _NAMED.find(tree, base)
     if found is None:
         return None
-    rows = list(found.checkpoints)
-    of_rows: dict[str, Entry] = {}
-    taken: set[str] = {folder.path for folder in named_folders(tree, base)}
-    for row in rows:
-        taken.add(row.base)
-        of_rows.update({entry.path: entry for entry in row.entries})
-    others = []
-    for child in tree.children(base):
-        if child.is_file and holds_model(child.name) and child.path not in of_rows:
-            others.append(child)
-    if not others:
+    rows = found.checkpoints
+    of_rows = paths_of(rows)
+    if all(file.path in of_rows for file in tree.files_named(base, holds_model)):
         return found
     if len(rows) == 1 and not rows[0].is_counted and rows[0].base == base:
         return None
-    taken.update(path for path, entry in of_rows.items() if holds_model(entry.name))  # the others belong to all
+    taken = {folder.path for folder in named_folders(tree, base)}
+    for row in rows:
+        taken.add(row.base)
+        taken.update(entry.path for entry in row.entries if holds_model(entry.name))  # the others belong to all
     final = checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))
     return replace(found, checkpoints=(*rows, final))
 
