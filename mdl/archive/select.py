@@ -147,14 +147,13 @@ def select(
 @value_class
 class _Scope:
     """What may be packed: the ``entries``, whose names in the archive are relative to ``base``, and the ``companions``
-    of the checkpoint that they are. ``with_logs``: logs are packed too; ``with_folders``: so are empty folders.
-    ``skipped`` is what was left out already, by name and reason, and ``notes`` tell a user about that."""
+    of the checkpoint that they are. ``with_logs``: logs are packed too. ``skipped`` is what was left out already, by
+    name and reason, and ``notes`` tell a user about that."""
 
     base: str
     entries: Sequence[Entry]
     companions: Companions = Companions()
     with_logs: bool = False
-    with_folders: bool = True
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -182,15 +181,8 @@ def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Sco
         return _inference_scope(run, checkpoint)
     if checkpoint:
         companions = companions_of(run.tree, checkpoint)
-        return _Scope(
-            checkpoint.base,
-            checkpoint.entries,
-            companions,
-            with_logs=checkpoint.name != FINAL,
-            with_folders=not rules.include,
-        )
-    entries = run.tree.below(run.model_base)
-    everything = _Scope(run.model_base, entries, with_logs=rules.whole_run, with_folders=not rules.include)
+        return _Scope(checkpoint.base, checkpoint.entries, companions, with_logs=checkpoint.name != FINAL)
+    everything = _Scope(run.model_base, run.tree.below(run.model_base), with_logs=rules.whole_run)
     if rules.whole_run or rules.include:
         return everything
     return _model_scope(run, everything)
@@ -217,7 +209,6 @@ def _inference_scope(run: Run, named: Checkpoint | None) -> _Scope:
         [*files.keep, *files.unknown],
         companions_of(run.tree, checkpoint),
         with_logs=checkpoint.name != FINAL,
-        with_folders=False,
         skipped=skipped,
         notes=notes,
     )
@@ -279,6 +270,7 @@ class _Selecting:
         self._rules = rules
         self._added = added
         self._narrowing = rules.include or ["*"]
+        self._packs_empty_folders = not rules.include and not rules.inference_only
         self._item = str(tree.root)
         root = os.path.join(self._item, "")
         self._own = {path.removeprefix(root) for path in own}
@@ -361,7 +353,7 @@ class _Selecting:
             self._escaping.append(f"{shown(name)} is {shown(entry.why)}")
         elif entry.kind != "folder":
             self._put_readable(name, entry)
-        elif scope.with_folders and not self._tree.children(entry.path):
+        elif self._packs_empty_folders and not self._tree.children(entry.path):
             self._put(name, entry)
 
     def _is_asked_for(self, name: str, entry: Entry) -> bool:

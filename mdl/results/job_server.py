@@ -55,14 +55,14 @@ _ROUTES = {
 }
 """The usual routes; ``{}`` is the job."""
 _LOOKS_LIKE = {
-    "jobs": ("get", r".*/jobs/?"),
-    "job": ("get", r".*/(?:jobs|status)/\{\}/?(?:status)?|.*/\{\}/status"),
-    "checkpoints": ("get", r"(?!.*filesystem).*(?:/checkpoints/\{\}|/\{\}/checkpoints)/?"),
-    "model": ("get", r".*/\{\}/(?:download(?:/model)?|model(?:/download|\.zip)?)/?|.*/(?:download|models?)/\{\}"),
-    "logs": ("get", r".*/\{\}/(?:download/logs|logs/download|logs\.zip)/?|.*/download/logs/\{\}|.*/\{\}/logs/?"),
-    "cancel": ("post", r".*/cancel/\{\}|.*/\{\}/cancel"),
+    "jobs": ("get", r"[^{]*/jobs/?"),
+    "job": ("get", r"[^{]*/((jobs|status)/\{\}/?(status)?|\{\}/status)"),
+    "checkpoints": ("get", r"(?!.*filesystem)[^{]*/(checkpoints/\{\}|\{\}/checkpoints)/?"),
+    "model": ("get", r"[^{]*/(\{\}/(download(/model)?|model(/download|\.zip)?)/?|(download|models?)/\{\})"),
+    "logs": ("get", r"[^{]*/(\{\}/(download/logs|logs/download|logs\.zip)/?|download/logs/\{\}|\{\}/logs/?)"),
+    "cancel": ("post", r"[^{]*/(cancel/\{\}|\{\}/cancel)"),
 }
-"""The method and the path by which a route of another server is recognized."""
+"""The method and the path by which a route of another server is recognized. Its only parameter is the job."""
 _PATH = re.compile(r"/[^?#\s]{0,500}")
 """What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
 
@@ -210,11 +210,10 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     routes: dict[str, str] = {}
     for path, methods in paths.items():
         template = re.sub(r"\{[^{}]*\}", "{}", str(path))
-        if not _PATH.fullmatch(template) or not isinstance(methods, dict):
+        if not _PATH.fullmatch(template):
             continue
         for route, (method, pattern) in _LOOKS_LIKE.items():
-            has_parameters = template.count("{}") == _ROUTES[route].count("{}")
-            if method not in methods or not has_parameters or not re.fullmatch(pattern, template):
+            if method not in object_of(methods) or not re.fullmatch(pattern, template):
                 continue
             is_preferred = template == _ROUTES[route] or "download" in template
             if is_preferred or route not in routes:
