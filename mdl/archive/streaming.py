@@ -82,8 +82,8 @@ class BackgroundSync:
     def _wait(self) -> None:
         running = self._running
         self._running = []
-        for one in running:
-            one.result()
+        for task in running:
+            task.result()
 
     def __enter__(self) -> BackgroundSync:
         return self

@@ -100,24 +100,25 @@ class TarReader:
         extra: dict[str, str] = {}
         while (info := self._header()) is not None:
             if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
-                found = _records(self._extra(info))
-                if info.type == tarfile.XGLTYPE and found:
+                records = _records(self._extra(info))
+                if info.type == tarfile.XGLTYPE and records:
                     raise Unsafe("refused: a header for all members sets their names or sizes", item=shown(info.name))
-                extra |= found
+                extra |= records
                 continue
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 extra["path"] = self._extra(info).rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
-            text = extra.get("path", info.name)
+            name = extra.get("path", info.name)
             size = int(extra.get("size", info.size))
             extra = {}
-            item = shown(text)[:200]
-            if not info.isdir() and info.type not in _FILES:
+            item = shown(name)[:200]
+            if info.isdir():
+                if size:
+                    raise ProtocolError("a folder with content", item=item)
+                name = f"{name.rstrip('/')}/"
+            elif info.type not in _FILES:
                 what = _KINDS.get(info.type, "an unknown kind of member")
                 raise Unsafe(f"refused: it is {what}, and not a file or a folder", item=item)
-            if info.isdir() and size:
-                raise ProtocolError("a folder with content", item=item)
-            name = f"{text.rstrip('/')}/" if info.isdir() else text
             member = TarMember(self._path_of(name), size, info.isdir(), bool(info.mode & stat.S_IXUSR))
             self._left = size
             yield member
@@ -170,13 +171,16 @@ def truncated() -> ProtocolError:
 def _records(data: bytes) -> dict[str, str]:
     """The path and the size that a pax header sets; its other records say nothing about the bytes of a file. Raises
     `ProtocolError`, and `Unsafe` for what changes the meaning of the bytes."""
-    found: dict[str, str] = {}
+    records: dict[str, str] = {}
     at = 0
     while at < len(data):
         length = _RECORD.match(data, at)
-        stop = at + int(length[1]) if length else 0
-        key, equals, value = data[length.end() : stop - 1].partition(b"=") if length else (b"", b"", b"")
-        if not equals or stop > len(data) or data[stop - 1 : stop] != b"\n":
+        if length is None:
+            raise ProtocolError("a header of it is damaged", hint=_AGAIN)
+        stop = at + int(length[1])
+        record = data[length.end() : stop]
+        key, equals, value = record[:-1].partition(b"=")
+        if stop > len(data) or not record.endswith(b"\n") or not equals:
             raise ProtocolError("a header of it is damaged", hint=_AGAIN)
         name = key.decode("utf-8", "replace")
         at = stop
@@ -185,8 +189,8 @@ def _records(data: bytes) -> dict[str, str]:
         if name == "size" and not re.fullmatch(rb"[0-9]{1,18}", value):
             raise ProtocolError("a header of it has a wrong size", hint=_AGAIN)
         if name in ("path", "size"):
-            found[name] = value.decode("utf-8", "surrogateescape")
-    return found
+            records[name] = value.decode("utf-8", "surrogateescape")
+    return records
 
 
 # An open tar
@@ -401,15 +405,18 @@ class _Gunzipped(_Source):
 
     def _begins_again(self) -> bool:
         """Tell whether another stream follows the one that ended; it is begun."""
-        rest = self._inflater.unused_data.lstrip(b"\0")
-        while len(rest) < len(GZIP) and (more := self._more()):
-            rest = (rest + more).lstrip(b"\0")
-        if not rest:
+        behind = self._inflater.unused_data.lstrip(b"\0")
+        while len(behind) < len(GZIP):
+            more = self._more()
+            if not more:
+                break
+            behind = (behind + more).lstrip(b"\0")
+        if not behind:
             return False
-        if not rest.startswith(GZIP):
+        if not behind.startswith(GZIP):
             raise ProtocolError("data follows its end")
         self._inflater = new_gunzipper()
-        self._waiting = rest
+        self._waiting = behind
         return True
 
     def _more(self) -> bytes:

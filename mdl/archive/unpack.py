@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mdl.archive.base import AnyArchive, ArchiveEntry, ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
-from mdl.archive.manifest import NAME as MANIFEST
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.archive.tar import BLOCK, TarArchive, first_bytes
 from mdl.archive.zip_read import ZipArchive
@@ -166,7 +165,7 @@ def is_to_be_unpacked(path: Path, *, is_called_so: bool) -> bool:
         if archive == "zip":
             members = zip_names(file, os.fstat(fd).st_size)
             if members:
-                return MANIFEST in members or not model_in_an_archive(path.name, members)
+                return NAME in members or not model_in_an_archive(path.name, members)
         if archive == "tar.gz" and not _holds_tar(path, fd):
             archive = None
     return is_called_so or (archive is not None and not is_called_a_model)
@@ -235,7 +234,10 @@ def check_target(target: Path) -> None:
 
 def publish_folder(staged: Path, target: Path) -> None:
     """Rename the staged folder. Raises `Occupied` if another program filled ``target`` meanwhile, `OSError`."""
-    staged.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else 0o777 & ~publish.umask())
+    mode = 0o777 & ~publish.umask()
+    if target.is_dir():
+        mode = stat.S_IMODE(target.stat().st_mode)
+    staged.chmod(mode)
     try:
         publish.publish_folder(staged, target)
     except OSError as error:

@@ -481,7 +481,10 @@ class ZipArchive(Archive[ZipEntry]):
 
     def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
         crc = count = 0
-        for block in self._stored(member) if member.method == STORED else self._inflated(member):
+        blocks = self._inflated(member)
+        if member.method == STORED:
+            blocks = self._stored(member)
+        for block in blocks:
             crc = crc32(block, crc)
             count += len(block)
             yield block

@@ -88,33 +88,33 @@ def may_be_large(size: int) -> bool:
     return size + size // 1000 + 2**20 >= FULL32
 
 
-def local_header(one: Record) -> bytes:
+def local_header(member: Record) -> bytes:
     """The bytes before the member's data; without CRC and sizes if they are deferred."""
-    name = one.name.encode()
-    crc, packed, size = (0, 0, 0) if one.deferred else (one.crc, one.packed, one.size)
+    name = member.name.encode()
+    crc, packed, size = (0, 0, 0) if member.deferred else (member.crc, member.packed, member.size)
     extra = b""
-    if one.large:
+    if member.large:
         extra = Struct("<2H2Q").pack(ZIP64_EXTRA, 16, size, packed)
         packed = size = FULL32
     head = LOCAL_HEAD.pack(
-        LOCAL, _needs(one), one.flags, one.method, 0, _FIRST_DAY, crc, packed, size, len(name), len(extra)
+        LOCAL, _needs(member), member.flags, member.method, 0, _FIRST_DAY, crc, packed, size, len(name), len(extra)
     )
     return head + name + extra
 
 
-def descriptor(one: Record) -> bytes:
+def descriptor(member: Record) -> bytes:
     """The bytes after the data of a member whose sizes were deferred."""
-    return DESCRIPTORS[24 if one.large else 16].pack(DESCRIPTOR, one.crc, one.packed, one.size)
+    return DESCRIPTORS[24 if member.large else 16].pack(DESCRIPTOR, member.crc, member.packed, member.size)
 
 
-def central_header(one: Record) -> bytes:
+def central_header(member: Record) -> bytes:
     """The member's entry in the directory at the end of the archive."""
-    name = one.name.encode()
-    needs = _needs(one)
+    name = member.name.encode()
+    needs = _needs(member)
     extra = b""
-    packed = one.packed
-    size = one.size
-    at = one.at
+    packed = member.packed
+    size = member.size
+    at = member.at
     if max(packed, size, at) >= FULL32:
         wide = [value for value in (size, packed, at) if value >= FULL32]
         needs = 45
@@ -122,9 +122,9 @@ def central_header(one: Record) -> bytes:
         packed = min(packed, FULL32)
         size = min(size, FULL32)
         at = min(at, FULL32)
-    kind = one.mode << 16 | (0x10 if one.is_folder else 0)
+    kind = member.mode << 16 | (0x10 if member.is_folder else 0)
     head = CENTRAL_HEAD.pack(
-        *(CENTRAL, _MADE_BY, _UNIX, needs, 0, one.flags, one.method, 0, _FIRST_DAY, one.crc, packed, size),
+        *(CENTRAL, _MADE_BY, _UNIX, needs, 0, member.flags, member.method, 0, _FIRST_DAY, member.crc, packed, size),
         *(len(name), len(extra), 0, 0, 0, kind, at),
     )
     return head + name + extra
@@ -139,11 +139,11 @@ def end_records(count: int, size: int, at: int) -> bytes:
     return end64 + LOCATOR_RECORD.pack(LOCATOR, 0, at + size, 1) + end
 
 
-def _needs(one: Record) -> int:
+def _needs(member: Record) -> int:
     """The version that is needed to extract: 4.5 for 64-bit sizes, 2.0 for deflate and folders, else 1.0."""
-    if one.large:
+    if member.large:
         return 45
-    return 20 if one.method == DEFLATED or one.is_folder else 10
+    return 20 if member.method == DEFLATED or member.is_folder else 10
 
 
 Compression = Literal["auto", "store", "deflate"]

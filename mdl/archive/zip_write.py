@@ -231,7 +231,7 @@ class _Writer:
 
     def _look_again(self) -> None:
         """An archive holds the run as it was at one moment, so no file may change after it was read either."""
-        gone = {one.path for one in self.gone}
+        gone = {entry.path for entry in self.gone}
         for member in self.selection.members:
             if member.is_folder or member.path.text in gone:
                 continue

@@ -55,11 +55,13 @@ _HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)
 
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
     rows = _HF_CHECKPOINTS.checkpoints(tree, base, base)
+    if not rows:
+        return None
     for at, row in enumerate(rows):
         tag = named_in(tree, join(row.base, "latest"), DEEPSPEED_LATEST)
         if row.complete and tag and not tree.is_folder(join(row.base, tag)):
             rows[at] = replace(row, complete=False, note=f"{tag}, which 'latest' names, is missing")
-    return _hf_found(tree, base, rows) if rows else None
+    return _hf_found(tree, base, rows)
 
 
 def _find_hf_model(tree: Tree, base: str) -> Found | None:
@@ -86,7 +88,10 @@ def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
 
 def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
     """The name of the best checkpoint in the newest checkpoint's state file, else in the run's own; else ""."""
-    for folder in (latest.base, base) if latest else (base,):
+    folders = [base]
+    if latest:
+        folders.insert(0, latest.base)
+    for folder in folders:
         state = tree.json(join(folder, _TRAINER_STATE))
         step = parse_count(state.get("best_global_step"))
         if step:
@@ -187,7 +192,9 @@ def _versions(tree: Tree, base: str) -> list[str]:
     run's own folder last."""
     loggers = [base, *(folder.path for folder in tree.subfolders(base))]
     versioned = [logger for logger in loggers if _version_folders(tree, logger)]
-    folders = _version_folders(tree, versioned[0]) if len(versioned) == 1 else []
+    folders = []
+    if len(versioned) == 1:
+        folders = _version_folders(tree, versioned[0])
     return [*(join(folder, "checkpoints") for folder in folders), *folders, join(base, "checkpoints"), base]
 
 
@@ -235,7 +242,9 @@ def _is_saved_by_nemo(_tree: Tree, entry: Entry) -> bool:
 
 def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
     folders = _versions(tree, base)
-    return [(folder, folder) for folder in folders] if any(_is_nemo(tree, folder) for folder in folders) else []
+    if not any(_is_nemo(tree, folder) for folder in folders):
+        return []
+    return [(folder, folder) for folder in folders]
 
 
 def _is_nemo(tree: Tree, folder: str) -> bool:
