@@ -91,7 +91,7 @@ def _suffix_of(data: bytes, kind: str) -> str:
         return ".pt" if _TORCH_RECORD in beginning[:512] else ".zip"
     for suffix in _KINDS:
         row = kind_of(f"x{suffix}")
-        if data and row and row.can_begin_with(beginning, len(data)):
+        if row and row.can_begin_with(beginning, len(data)):
             return suffix
     return mimetypes.guess_extension(kind) or ".bin"
 

@@ -137,11 +137,6 @@ def may_be_archive(name: str) -> bool:
     return media_type is None or not media_type.startswith(_TELLING_TYPES)
 
 
-def unnamed(job: str) -> str:
-    """Return what the one file of a job is called if nothing tells what it is."""
-    return f"{job}.bin"
-
-
 CHOICES = ("latest", "best")
 """What a user calls a checkpoint whose name he leaves to the run."""
 File = TypeVar("File", Output, RemoteFile)

@@ -176,12 +176,13 @@ class Pattern:
     def checkpoints(self, tree: Tree, folder: str, members: str, number: int = 0) -> list[Checkpoint]:
         """Return the checkpoints in ``folder``: those with a number first, in their order; then the best, the others,
         the last. The names of their members begin in ``members``; ``number`` is the folder's among the places."""
-        saves = self._saves(tree, folder)
+        piece_folders = [child for child in tree.subfolders(folder) if re.fullmatch(self.pieces_in, child.name)]
+        saves = self._saves(tree, folder, piece_folders)
         if not saves:
             return []
         beside = _matching(tree, members, self.beside)
         are_marked = any(save.has(self.written_last) for save in saves)
-        pieces = {entry.name for entry in self._piece_folders(tree, folder)}
+        pieces = {piece.name for piece in piece_folders}
         pieces = pieces.union(*(save.pieces for save in saves))
         rows = []
         for save in saves:
@@ -202,13 +203,10 @@ class Pattern:
     def _match(self, name: str) -> re.Match[str] | None:
         return re.fullmatch(self.saved, plain_name(name))
 
-    def _piece_folders(self, tree: Tree, folder: str) -> list[Entry]:
-        return [child for child in tree.subfolders(folder) if re.fullmatch(self.pieces_in, child.name)]
-
-    def _saves(self, tree: Tree, folder: str) -> list[_Save]:
+    def _saves(self, tree: Tree, folder: str, piece_folders: list[Entry]) -> list[_Save]:
         """Return what was saved in a folder, and in those of its pieces, under each name."""
         own = own_state(tree, folder)
-        places = {folder: ""} | {piece.path: piece.name for piece in self._piece_folders(tree, folder)}
+        places = {folder: ""} | {piece.path: piece.name for piece in piece_folders}
         saves: dict[str, _Save] = {}
         for place, piece in places.items():
             for entry in tree.children(place):
