@@ -141,7 +141,7 @@ class Pattern:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """Return the checkpoints in ``base``; None if it holds none."""
-        if not any(re.fullmatch(self.requires, name) for name in tree.names(base)):
+        if not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
             return None
         places = self.places(tree, base, self._match)
         if not places:
