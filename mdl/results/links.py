@@ -58,12 +58,25 @@ class _Answer:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether all its files can be had; those that are known by a key are asked for one by one."""
+        """Whether it has files, and all can be had; those that are known by a key are asked for one by one."""
+        if not self.outputs:
+            return False
         return all(output.key or self.is_good(path) for path, output in self.outputs.items())
+
+    def keyed(self, path: str) -> Output | None:
+        """The output at a path if it is known by a key."""
+        output = self.outputs.get(path)
+        if output and output.key:
+            return output
+        return None
 
     @property
     def bytes_held(self) -> int:
         return sum(len(output.data or b"") for output in self.outputs.values())
+
+
+_NOTHING = _Answer(())
+"""What is known of a job before its remote was asked."""
 
 
 class JobLinks:
@@ -89,8 +102,8 @@ class JobLinks:
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """Return those of a job's files that ``origin`` means. Raises as ``ask``, and `NotFound` if it means none."""
         with self._lock_of(origin.job):
-            answer = self._answers.get(origin.job)
-            if answer is None or not answer.is_fresh:
+            answer = self._answers.get(origin.job, _NOTHING)
+            if not answer.is_fresh:
                 answer = self._asked(origin.job)
         files = []
         for output in wanted_by(origin, list(answer.outputs.values()), self._notices):
@@ -104,8 +117,8 @@ class JobLinks:
         `NotFound` if the file is no longer among the job's outputs."""
         job, path = job_and_path(url)
         with self._lock_of(job):
-            answer = self._answers.get(job)
-            if answer is None or not answer.is_good(path):
+            answer = self._answers.get(job, _NOTHING)
+            if not answer.is_good(path):
                 answer = self._renewed(job, path, answer)
             output = answer.outputs.get(path)
             if output is None:
@@ -122,14 +135,13 @@ class JobLinks:
         with self._lock:
             return self._job_locks[job]
 
-    def _renewed(self, job: str, path: str, answer: _Answer | None) -> _Answer:
+    def _renewed(self, job: str, path: str, answer: _Answer) -> _Answer:
         """Return an answer in which the file can be had: a file that is known by its key is asked for alone."""
-        known = answer.outputs.get(path) if answer else None
-        if answer is None or known is None or not known.key:
+        if not answer.keyed(path):
             answer = self._asked(job)
-            known = answer.outputs.get(path)
-        if known and known.key:
-            answer.put(replace(self._complete(job, known), path=known.path, key=known.key))
+        keyed = answer.keyed(path)
+        if keyed:
+            answer.put(replace(self._complete(job, keyed), path=keyed.path, key=keyed.key))
         return answer
 
     def _asked(self, job: str) -> _Answer:

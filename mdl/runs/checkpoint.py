@@ -78,27 +78,23 @@ class Checkpoint:
         return max((entry.stamp.mtime_ns for entry in self.files), default=0)
 
     @property
-    def is_counted(self) -> bool:
-        """Whether it has a step or an epoch."""
-        return self.step is not None or self.epoch is not None
-
-    def has(self, axes: Iterable[Axis]) -> bool:
-        """Tell whether it has a count on each of these axes."""
-        return None not in [getattr(self, axis) for axis in axes]
-
-    def counts(self, axes: Iterable[Axis]) -> list[int]:
-        """Its count on each of these axes; 0 on one that it has none on."""
-        return [getattr(self, axis) or 0 for axis in axes]
+    def counts(self) -> dict[Axis, int]:
+        """Its epoch and its step, as far as it has them."""
+        counts: dict[Axis, int] = {}
+        if self.epoch is not None:
+            counts["epoch"] = self.epoch
+        if self.step is not None:
+            counts["step"] = self.step
+        return counts
 
     @property
-    def numbers(self) -> list[str]:
-        """Its epoch and its step in words, as far as it has them."""
-        words = []
-        if self.epoch is not None:
-            words.append(f"epoch {self.epoch}")
-        if self.step is not None:
-            words.append(f"step {self.step}")
-        return words
+    def is_counted(self) -> bool:
+        """Whether it has a step or an epoch."""
+        return len(self.counts) > 0
+
+    def counts_on(self, axes: Iterable[Axis]) -> list[int]:
+        """Its count on each of these axes; 0 on one that it has none on."""
+        return [self.counts.get(axis, 0) for axis in axes]
 
     def has_more_steps_than(self, other: Checkpoint) -> bool:
         """Tell whether its step is known to be a later one than the other's."""

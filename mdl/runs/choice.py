@@ -29,7 +29,7 @@ Chosen = tuple[Checkpoint | None, str]
 def common_axes(rows: Sequence[Checkpoint]) -> tuple[Axis, ...]:
     """Return the axes by which some checkpoints are ordered; none if no axis is common to all of them."""
     for axes in _AXES:
-        if all(row.has(axes) for row in rows):
+        if all(row.counts.keys() >= set(axes) for row in rows):
             return axes
     return ()
 
@@ -62,7 +62,7 @@ def _furthest(rows: Sequence[Checkpoint]) -> Chosen:
         return _only(rows, "they are of several trainings")
     axes = common_axes(rows)
     if axes:
-        newest = _greatest(rows, lambda row: (row.counts(axes), not row.says_best, row.order))
+        newest = _greatest(rows, lambda row: (row.counts_on(axes), not row.says_best, row.order))
         return _only(newest, f"several have the same {axes[-1]}")
     counted = [row for row in rows if row.is_counted]
     if not counted:
@@ -165,7 +165,9 @@ def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) ->
     """Return the names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
     names = []
     for row in rows:
-        details = row.numbers if with_numbers else []
+        details = []
+        if with_numbers:
+            details = [f"{axis} {count}" for axis, count in row.counts.items()]
         if not details and not row.complete:
             details = ["incomplete"]
         name = shown(row.name)

@@ -334,9 +334,9 @@ def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[o
         return (
             _display_group(row),
             row.last or 0,
-            row.counts(axes),
+            row.counts_on(axes),
             row.order,
-            row.counts(["step", "epoch"]),
+            row.counts_on(["step", "epoch"]),
             natural_key(stem_of(row.name)),
             row.name,
         )
