@@ -240,10 +240,11 @@ class Pattern:
 
     def _row(self, tree: Tree, save: _Save, says: NameSays, base: str, beside: list[Entry]) -> Checkpoint:
         """The checkpoint that a save is. A folder holds all that it needs; a file has ``beside`` what belongs to it."""
-        members = (*beside, *self._members(tree, save))
         if save.is_folder:
             base = save.first.path
             members = tree.below(base)
+        else:
+            members = (*beside, *self._members(tree, save))
         order = self.order(save.name)
         last = None
         for at, pattern in enumerate(self.last):

@@ -42,7 +42,8 @@ def find_in(tree: Tree, name: str) -> Run:
     runs = scan.runs_in(tree.subfolders())
     loose = scan.sets_outside(runs)
     if len(runs) == 1 and not loose:
-        return _one_run(tree, name, *runs.values())
+        [found] = runs.values()
+        return _one_run(tree, name, found)
     if not runs and len(loose) <= 1:
         return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
     return _several(tree, name, runs, loose)
@@ -193,7 +194,8 @@ def _several(tree: Tree, name: str, runs: dict[str, Found], loose: list[list[Ent
     """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
     common = _common_folder([*runs, *(files[0].path for files in loose)])
     candidates = {_child_of(common, files[0].path): files for files in loose}
-    candidates |= {_child_of(common, path): [] for path in runs}
+    for path in runs:
+        candidates[_child_of(common, path)] = []
     large = _large(runs)
     for path, _ in large:
         candidates.pop(_child_of(common, path), None)
