@@ -61,13 +61,10 @@ class NameSays:
     def is_counted(self) -> bool:
         return self.step is not None or self.epoch is not None
 
-    def with_counts(self, step: int | None, epoch: int | None) -> NameSays:
-        """Return the same with another step and another epoch, as far as these are known."""
-        return replace(
-            self,
-            step=self.step if step is None else step,
-            epoch=self.epoch if epoch is None else epoch,
-        )
+    def with_counts_of(self, other: NameSays) -> NameSays:
+        """Return the same with the step and the epoch of another, as far as these are known."""
+        counts = {"step": other.step, "epoch": other.epoch}
+        return replace(self, **{axis: count for axis, count in counts.items() if count is not None})
 
     @property
     def is_checkpoint(self) -> bool:

@@ -149,11 +149,13 @@ class Pattern:
         rows: list[Checkpoint] = []
         for number, (folder, members) in enumerate(places):
             rows += self.checkpoints(tree, folder, members, number)
+        if not rows and not self.final_alone:
+            return None
         rows = self._with_recorded(tree, base, rows)
         finals = finished_model(tree, base, self.final, rows)
-        if rows or (finals and self.final_alone):
-            return Found((*rows, *finals))
-        return None
+        if not rows and not finals:
+            return None
+        return Found((*rows, *finals))
 
     def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
         """Return the rows, the one that the trainer's own file names as the latest marked as recorded. What is newer
@@ -279,10 +281,8 @@ class Pattern:
         to."""
         says = self._said_by(entry.name)
         if not says.is_counted:
-            target = self._said_by(entry.real.rpartition("/")[2])
-            says = says.with_counts(target.step, target.epoch)
-        recorded = self.record(tree, entry.path)
-        return says.with_counts(recorded.step, recorded.epoch)
+            says = says.with_counts_of(self._said_by(entry.real.rpartition("/")[2]))
+        return says.with_counts_of(self.record(tree, entry.path))
 
     def _said_by(self, name: str) -> NameSays:
         match = self._match(name)
