@@ -63,8 +63,13 @@ class NameSays:
 
     def with_counts_of(self, other: NameSays) -> NameSays:
         """Return the same with the step and the epoch of another, as far as these are known."""
-        counts = {"step": other.step, "epoch": other.epoch}
-        return replace(self, **{axis: count for axis, count in counts.items() if count is not None})
+        step = self.step
+        epoch = self.epoch
+        if other.step is not None:
+            step = other.step
+        if other.epoch is not None:
+            epoch = other.epoch
+        return replace(self, step=step, epoch=epoch)
 
     @property
     def is_checkpoint(self) -> bool:
