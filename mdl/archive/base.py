@@ -262,16 +262,15 @@ class StoredMember:
         self._size = size
         self._at = 0
 
-    def seek(self, at: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, at: int, /) -> int:
         """Move to ``at``, counted from the beginning."""
-        assert whence == os.SEEK_SET
         self._at = at
         return at
 
-    def read(self, count: int = -1, /) -> bytes:
-        """The next ``count`` bytes, or as many as there are; all that are left if it is negative."""
+    def read(self, count: int, /) -> bytes:
+        """The next ``count`` bytes, or as many as there are."""
         left = max(0, self._size - self._at)
-        data = self._read(left if count < 0 else min(count, left), self._start + self._at)
+        data = self._read(min(count, left), self._start + self._at)
         self._at += len(data)
         return data
 
@@ -292,18 +291,17 @@ class InflatedMember:
         self._block = b""
         self._block_at = 0
 
-    def seek(self, at: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, at: int, /) -> int:
         """Move to ``at``, counted from the beginning."""
-        assert whence == os.SEEK_SET
         self._at = at
         return at
 
-    def read(self, count: int = -1, /) -> bytes:
-        """The next ``count`` bytes, or as many as there are; all that are left if it is negative."""
+    def read(self, count: int, /) -> bytes:
+        """The next ``count`` bytes, or as many as there are."""
         if self._at < self._block_at:
             self._rewind()
         data = bytearray()
-        while count < 0 or len(data) < count:
+        while len(data) < count:
             start = self._at - self._block_at
             if start >= len(self._block):
                 block = next(self._left, b"")
@@ -312,8 +310,7 @@ class InflatedMember:
                 self._block_at += len(self._block)
                 self._block = block
                 continue
-            stop = len(self._block) if count < 0 else start + count - len(data)
-            taken = self._block[start:stop]
+            taken = self._block[start : start + count - len(data)]
             data += taken
             self._at += len(taken)
         return bytes(data)

@@ -264,7 +264,9 @@ class TarArchive(Archive[TarEntry]):
         source = self._from_start(self.path, self._fd)
         if isinstance(source, _Plain):
             return StoredMember(source.read_at, member.data_at, member.size)
-        ends = self._last if self._last and self._last.member is member else _Ends(member)
+        ends = _Ends(member)
+        if self._last and self._last.member is member:
+            ends = self._last
         return _GunzippedMember(ends, lambda: _blocks_of(self._from_start(self.path, self._fd), member))
 
 
@@ -300,7 +302,9 @@ class _Ends:
         if at + count <= len(self.first):
             return self.first[at : at + count]
         start = at - (self.count - len(self.last))
-        return self.last[start : start + count] if self.count == self.member.size and start >= 0 else None
+        if start < 0 or self.count < self.member.size:
+            return None
+        return self.last[start : start + count]
 
 
 class _GunzippedMember(InflatedMember):
@@ -310,8 +314,8 @@ class _GunzippedMember(InflatedMember):
         super().__init__(blocks)
         self._ends = ends
 
-    def read(self, count: int = -1, /) -> bytes:
-        kept = self._ends.part(self._at, count) if count >= 0 else None
+    def read(self, count: int, /) -> bytes:
+        kept = self._ends.part(self._at, count)
         if kept is None:
             return super().read(count)
         self._at += len(kept)

@@ -18,10 +18,10 @@ from mdl.bounds import LARGEST_DOCUMENT
 
 
 class ReadableFile(Protocol):
-    """An open binary file in which one can move."""
+    """An open binary file, of which ``read`` gives up to ``count`` bytes from where ``seek`` moved to."""
 
-    def seek(self, at: int, whence: int = 0, /) -> int: ...
-    def read(self, count: int = -1, /) -> bytes: ...
+    def seek(self, at: int, /) -> int: ...
+    def read(self, count: int, /) -> bytes: ...
 
 
 def read_at(file: ReadableFile, start: int, count: int) -> bytes:
