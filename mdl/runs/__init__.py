@@ -45,27 +45,27 @@ def recognise(tree: Tree, base: str = "") -> Found:
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
-    row = _as_its_contents_tell(tree, checkpoint)
-    return _layout_of(row).inference_files(tree, row)
+    checkpoint = _as_its_contents_tell(tree, checkpoint)
+    return _layout_of(checkpoint).inference_files(tree, checkpoint)
 
 
 def companions_of(tree: Tree, checkpoint: Checkpoint) -> Companions:
     """Return what lies beside and above a checkpoint and belongs to it."""
-    row = _as_its_contents_tell(tree, checkpoint)
-    return companions(tree, row, _layout_of(row))
+    checkpoint = _as_its_contents_tell(tree, checkpoint)
+    return companions(tree, checkpoint, _layout_of(checkpoint))
 
 
-def _layout_of(row: Checkpoint) -> Layout:
-    return next(layout for layout in LAYOUTS if layout.name == row.layout)
+def _layout_of(checkpoint: Checkpoint) -> Layout:
+    return next(layout for layout in LAYOUTS if layout.name == checkpoint.layout)
 
 
-def _as_its_contents_tell(tree: Tree, row: Checkpoint) -> Checkpoint:
+def _as_its_contents_tell(tree: Tree, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with the layout that it is packed by: of a folder that is known by its name alone, its contents
     tell."""
-    if row.layout not in ("", NAMED_LAYOUT.name) or row.name == FINAL:
-        return row
-    inside = recognise(tree, row.base).checkpoints
-    is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
+    if checkpoint.layout not in ("", NAMED_LAYOUT.name) or checkpoint.name == FINAL:
+        return checkpoint
+    inside = recognise(tree, checkpoint.base).checkpoints
+    is_model = len(inside) == 1 and inside[0].base == checkpoint.base and inside[0].name == FINAL
     if not is_model:
-        return replace(row, layout=NAMED_LAYOUT.name)
-    return replace(row, layout=inside[0].layout, weights=inside[0].weights)
+        return replace(checkpoint, layout=NAMED_LAYOUT.name)
+    return replace(checkpoint, layout=inside[0].layout, weights=inside[0].weights)

@@ -136,27 +136,27 @@ class Checkpoint:
         return entry.path[len(self.base) + 1 :] if self.base else entry.path
 
 
-def paths_of(rows: Iterable[Checkpoint]) -> set[str]:
+def paths_of(checkpoints: Iterable[Checkpoint]) -> set[str]:
     """The paths of all that belongs to some checkpoints, and of their bases."""
-    return set().union(*(row.paths for row in rows))
+    return set().union(*(checkpoint.paths for checkpoint in checkpoints))
 
 
-def checked(tree: Tree, row: Checkpoint, wrong: str = "") -> Checkpoint:
+def checked(tree: Tree, checkpoint: Checkpoint, wrong: str = "") -> Checkpoint:
     """The checkpoint, as complete or not as its files' own indexes and end records show. ``wrong`` says why it is
     incomplete, if the trainer's own marks show that."""
-    wrong = wrong or why_incomplete(tree, row.entries)
-    if not wrong and not _holds_weights(tree, row):
+    wrong = wrong or why_incomplete(tree, checkpoint.entries)
+    if not wrong and not _holds_weights(tree, checkpoint):
         wrong = "it holds no weights"
-    return replace(row, complete=not wrong, note=wrong)
+    return replace(checkpoint, complete=not wrong, note=wrong)
 
 
-def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
+def _holds_weights(tree: Tree, checkpoint: Checkpoint) -> bool:
     """Tell whether a file is a model's by its name, or a folder is one by its format's marker."""
     folders = set()
-    for entry in row.entries:
+    for entry in checkpoint.entries:
         if not entry.is_file:
             continue
-        if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
+        if is_model(checkpoint.relative(entry)) or re.fullmatch(checkpoint.weights, entry.name):
             return True
         folders.add(entry.folder)
     folders.discard("")

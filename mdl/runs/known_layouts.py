@@ -54,14 +54,14 @@ _HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)
 
 
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
-    rows = _HF_CHECKPOINTS.checkpoints(tree, base, base)
-    if not rows:
+    checkpoints = _HF_CHECKPOINTS.checkpoints(tree, base, base)
+    if not checkpoints:
         return None
-    for at, row in enumerate(rows):
-        tag = named_in(tree, join(row.base, "latest"), DEEPSPEED_LATEST)
-        if row.complete and tag and not tree.is_folder(join(row.base, tag)):
-            rows[at] = replace(row, complete=False, note=f"{tag}, which 'latest' names, is missing")
-    return _hf_found(tree, base, rows)
+    for at, checkpoint in enumerate(checkpoints):
+        tag = named_in(tree, join(checkpoint.base, "latest"), DEEPSPEED_LATEST)
+        if checkpoint.complete and tag and not tree.is_folder(join(checkpoint.base, tag)):
+            checkpoints[at] = replace(checkpoint, complete=False, note=f"{tag}, which 'latest' names, is missing")
+    return _hf_found(tree, base, checkpoints)
 
 
 def _find_hf_model(tree: Tree, base: str) -> Found | None:
@@ -72,16 +72,17 @@ def _find_hf_model(tree: Tree, base: str) -> Found | None:
     return _hf_found(tree, base, [])
 
 
-def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
+def _hf_found(tree: Tree, base: str, checkpoints: list[Checkpoint]) -> Found:
     """These checkpoints; axolotl's ``merged`` folder; and the model in the run's own folder."""
     merged = join(base, "merged")
     finished: list[Checkpoint] = []
     if tree.files_named(merged, _HF_MODEL.fullmatch):
         finished.append(checked(tree, Checkpoint("merged", merged, tree.below(merged), is_derived=True)))
-    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
-    latest, _ = latest_of([*rows, *finished])
-    found = Found((*rows, *finished), _recorded_best(tree, latest, base))
-    if any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in (base, *(row.base for row in rows))):
+    finished += finished_model(tree, base, _HF_MODEL.pattern, [*checkpoints, *finished])
+    latest, _ = latest_of([*checkpoints, *finished])
+    found = Found((*checkpoints, *finished), _recorded_best(tree, latest, base))
+    folders = [base, *(checkpoint.base for checkpoint in checkpoints)]
+    if any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in folders):
         return replace(found, layout="peft")
     return found
 
@@ -406,17 +407,19 @@ def _find_coqui(tree: Tree, base: str) -> Found | None:
     found = _COQUI.find(tree, base)
     if found is None:
         return None
-    bests = [row for row in found.checkpoints if row.says_best and row.complete and row.step is not None]
-    newest = max(bests, key=lambda row: row.step or 0, default=None)
-    rows = []
-    for row in found.checkpoints:
-        is_copy = row.says_best and row.step is None
-        if is_copy:
-            row = replace(row, note=row.note or "a copy of the best model", is_derived=newest is not None)
+    newest = None
+    for checkpoint in found.checkpoints:  # in the order of their steps
+        if checkpoint.says_best and checkpoint.complete and checkpoint.step is not None:
+            newest = checkpoint
+    checkpoints = []
+    for checkpoint in found.checkpoints:
+        if checkpoint.says_best and checkpoint.step is None:
+            note = checkpoint.note or "a copy of the best model"
+            checkpoint = replace(checkpoint, note=note, is_derived=newest is not None)
         if newest is not None:
-            row = replace(row, says_best=row is newest)
-        rows.append(row)
-    return Found(tuple(rows))
+            checkpoint = replace(checkpoint, says_best=checkpoint is newest)
+        checkpoints.append(checkpoint)
+    return Found(tuple(checkpoints))
 
 
 COQUI = Layout(
@@ -848,8 +851,8 @@ def _find_marked(tree: Tree, base: str) -> Found | None:
     kind = folder_kind_of(tree.names(base))
     if kind is None:
         return None
-    row = checked(tree, Checkpoint(FINAL, base, tree.below(base), weights=kind.weights))
-    return Found((replace(row, weights=r".+"),))  # what its program loads, that alone knows
+    checkpoint = checked(tree, Checkpoint(FINAL, base, tree.below(base), weights=kind.weights))
+    return Found((replace(checkpoint, weights=r".+"),))  # what its program loads, that alone knows
 
 
 def find_weights(tree: Tree, base: str) -> Found:
@@ -915,18 +918,18 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     found = _NAMED.find(tree, base)
     if found is None:
         return None
-    rows = found.checkpoints
-    of_rows = paths_of(rows)
-    if all(file.path in of_rows for file in tree.files_named(base, holds_model)):
+    checkpoints = found.checkpoints
+    of_checkpoints = paths_of(checkpoints)
+    if all(file.path in of_checkpoints for file in tree.files_named(base, holds_model)):
         return found
-    if len(rows) == 1 and not rows[0].is_counted and rows[0].base == base:
+    if len(checkpoints) == 1 and not checkpoints[0].is_counted and checkpoints[0].base == base:
         return None
     taken = {folder.path for folder in named_folders(tree, base)}
-    for row in rows:
-        taken.add(row.base)
-        taken.update(entry.path for entry in row.entries if holds_model(entry.name))  # the others belong to all
+    for checkpoint in checkpoints:
+        taken.add(checkpoint.base)
+        taken.update(entry.path for entry in checkpoint.entries if holds_model(entry.name))  # the others belong to all
     final = checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))
-    return replace(found, checkpoints=(*rows, final))
+    return replace(found, checkpoints=(*checkpoints, final))
 
 
 NAMED_LAYOUT = replace(PLAIN, name="named", find=_find_named, trainers="names like `epoch_10` or `step-500`")

@@ -141,17 +141,17 @@ class Companions:
     exports: tuple[Entry, ...] = ()
 
 
-def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
+def companions(tree: Tree, checkpoint: Checkpoint, layout: Layout) -> Companions:
     """Return what lies beside and above a checkpoint and belongs to it."""
-    own = {entry.path for entry in row.entries}
-    names = {entry.name for entry in row.entries}
+    own = {entry.path for entry in checkpoint.entries}
+    names = {entry.name for entry in checkpoint.entries}
     is_adapter = bool(matching(names, [f"{ADAPTER}*"]))
     beside: list[Entry] = []
     exports: dict[str, Entry] = {}
     for pattern in layout.above:
         if not matching(names, [pattern]):
-            beside += _nearest(tree, row.base, pattern)
-    for entry in _of_the_same_stem(tree, row):
+            beside += _nearest(tree, checkpoint.base, pattern)
+    for entry in _of_the_same_stem(tree, checkpoint):
         if _is_settings(entry):
             beside.append(entry)
         elif entry.path not in own:
@@ -183,9 +183,9 @@ def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
     return []
 
 
-def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
+def _of_the_same_stem(tree: Tree, checkpoint: Checkpoint) -> Iterator[Entry]:
     """Return what lies beside the weights of a checkpoint and is called like them, but for the suffix."""
-    for weights in filter(row.is_weights, row.entries):
+    for weights in filter(checkpoint.is_weights, checkpoint.entries):
         stem = stem_of(weights.name)
         for child in tree.children(weights.folder):
             is_file = child.kind == "file" and child.name.startswith(f"{stem}.")

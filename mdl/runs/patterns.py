@@ -146,33 +146,33 @@ class Pattern:
         places = self.places(tree, base, self._match)
         if not places:
             return None
-        rows: list[Checkpoint] = []
+        checkpoints: list[Checkpoint] = []
         for number, (folder, members) in enumerate(places):
-            rows += self.checkpoints(tree, folder, members, number)
-        if not rows and not self.final_alone:
+            checkpoints += self.checkpoints(tree, folder, members, number)
+        if not checkpoints and not self.final_alone:
             return None
-        rows = self._with_recorded(tree, base, rows)
-        finals = finished_model(tree, base, self.final, rows)
-        if not rows and not finals:
+        checkpoints = self._with_recorded(tree, base, checkpoints)
+        finals = finished_model(tree, base, self.final, checkpoints)
+        if not checkpoints and not finals:
             return None
-        return Found((*rows, *finals))
+        return Found((*checkpoints, *finals))
 
-    def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
-        """Return the rows, the one that the trainer's own file names as the latest marked as recorded. What is newer
+    def _with_recorded(self, tree: Tree, base: str, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+        """Return the checkpoints, the one that the trainer's own file names as the latest as recorded. What is newer
         than that one was perhaps still being written."""
         file, pattern = self.newest_in
-        recorded = called(rows, named_in(tree, join(base, file), pattern))
+        recorded = called(checkpoints, named_in(tree, join(base, file), pattern))
         if len(recorded) != 1 or not recorded[0].complete:
-            return rows
+            return checkpoints
         newest = recorded[0]
         note = f"newer than the one '{file}' names, so perhaps not finished"
         marked = []
-        for row in rows:
-            if row is newest:
-                row = replace(row, is_recorded=True)
-            elif row.has_more_steps_than(newest):
-                row = replace(row, note=row.note or note)
-            marked.append(row)
+        for checkpoint in checkpoints:
+            if checkpoint is newest:
+                checkpoint = replace(checkpoint, is_recorded=True)
+            elif checkpoint.has_more_steps_than(newest):
+                checkpoint = replace(checkpoint, note=checkpoint.note or note)
+            marked.append(checkpoint)
         return marked
 
     def checkpoints(self, tree: Tree, folder: str, members: str, number: int = 0) -> list[Checkpoint]:
@@ -186,19 +186,19 @@ class Pattern:
         are_marked = any(save.has(self.written_last) for save in saves)
         pieces = {piece.name for piece in piece_folders}
         pieces = pieces.union(*(save.pieces for save in saves))
-        rows = []
+        checkpoints = []
         for save in saves:
             if any(map(self.holds, save.names)):
                 says = self._says(tree, save.first)
                 must_have_mark = are_marked and says.is_counted
                 wrong = self._why_unfinished(tree, folder, save, pieces, must_have_mark=must_have_mark)
-                row = self._row(tree, save, says, members, beside)
-                rows.append(checked(tree, replace(row, place=number), wrong))
-        rows.sort(key=_display_order(rows))
-        if rows and rows[-1].base == members:  # a folder holds all that it needs
+                checkpoint = self._row(tree, save, says, members, beside)
+                checkpoints.append(checked(tree, replace(checkpoint, place=number), wrong))
+        checkpoints.sort(key=_display_order(checkpoints))
+        if checkpoints and checkpoints[-1].base == members:  # a folder holds all that it needs
             more = _matching(tree, members, self.beside_newest)
-            rows[-1] = replace(rows[-1], entries=(*rows[-1].entries, *more))
-        return rows
+            checkpoints[-1] = replace(checkpoints[-1], entries=(*checkpoints[-1].entries, *more))
+        return checkpoints
 
     # What was saved under each name
 
@@ -295,12 +295,12 @@ class Pattern:
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
 
 
-def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """The model that lies in ``base`` beside the ``rows`` and the folders of checkpoints; empty if no file there
+def finished_model(tree: Tree, base: str, model: str, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """The model that lies in ``base`` beside the ``checkpoints`` and the folders of checkpoints; empty if no file there
     matches ``model``."""
     if not tree.files_named(base, matching(model)):
         return []
-    taken = paths_of(rows) | {folder.path for folder in named_folders(tree, base)}
+    taken = paths_of(checkpoints) | {folder.path for folder in named_folders(tree, base)}
     return [checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))]
 
 
@@ -327,29 +327,29 @@ def _shared_name(match: re.Match[str]) -> str:
     return without if without != match.string else ""
 
 
-def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:
+def _display_order(checkpoints: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:
     """Return a sort key: those with numbers by these, as far as they compare; then the best, the others, the last."""
-    axes = common_axes([row for row in rows if row.is_counted and row.last is None])
+    axes = common_axes([checkpoint for checkpoint in checkpoints if checkpoint.is_counted and checkpoint.last is None])
 
-    def key(row: Checkpoint) -> tuple[object, ...]:
+    def key(checkpoint: Checkpoint) -> tuple[object, ...]:
         return (
-            _display_group(row),
-            row.last or 0,
-            row.counts_on(axes),
-            row.order,
-            row.counts_on(["step", "epoch"]),
-            natural_key(stem_of(row.name)),
-            row.name,
+            _display_group(checkpoint),
+            checkpoint.last or 0,
+            checkpoint.counts_on(axes),
+            checkpoint.order,
+            checkpoint.counts_on(["step", "epoch"]),
+            natural_key(stem_of(checkpoint.name)),
+            checkpoint.name,
         )
 
     return key
 
 
-def _display_group(row: Checkpoint) -> int:
-    if row.last is not None:
+def _display_group(checkpoint: Checkpoint) -> int:
+    if checkpoint.last is not None:
         return 3
-    if row.is_counted:
+    if checkpoint.is_counted:
         return 0
-    if row.is_derived:
+    if checkpoint.is_derived:
         return 4
-    return 1 if row.says_best else 2
+    return 1 if checkpoint.says_best else 2

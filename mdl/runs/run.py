@@ -22,7 +22,7 @@ class Run:
     ``layout`` names the trainer; ``checkpoints`` are ordered by step; ``latest_note`` and ``best_note`` say why none is
     the latest, or the best. ``runs_below`` are folders with several checkpoints of their own, and how many; they are
     not part of this run. ``is_recognised`` is False if the folder holds several runs, or weights of which nobody can
-    say that they are one model: then its rows are candidates, and none is the latest.
+    say that they are one model: then these are candidates, and none is the latest.
     """
 
     name: str
@@ -65,15 +65,19 @@ class Run:
     def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
         """The checkpoints that have more than what is in a finished model."""
         own = {entry.path for entry in model.entries}
-        return [row for row in self.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
+        return [
+            checkpoint
+            for checkpoint in self.checkpoints
+            if not own.issuperset(entry.path for entry in checkpoint.entries)
+        ]
 
     @property
     def latest(self) -> Checkpoint | None:
-        return next((row for row in self.checkpoints if row.latest), None)
+        return next((checkpoint for checkpoint in self.checkpoints if checkpoint.latest), None)
 
     @property
     def best(self) -> Checkpoint | None:
-        return next((row for row in self.checkpoints if row.best), None)
+        return next((checkpoint for checkpoint in self.checkpoints if checkpoint.best), None)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint called ``name``, with or without its suffix, or of that step or epoch, or the ``latest`` or
@@ -136,7 +140,7 @@ class Run:
 
     def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:
         if matching:
-            return f"several checkpoints are called {name}: {', '.join(row.name for row in matching)}"
+            return f"several checkpoints are called {name}: {', '.join(checkpoint.name for checkpoint in matching)}"
         if name == "best":
             return f"no best checkpoint: {self.best_note or UNRECORDED}"
         if name == "latest":

@@ -72,8 +72,11 @@ def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found:
 
 
 def _with_layout(found: Found, layout: Layout) -> Found:
-    rows = tuple(replace(row, layout=layout.name, ends_with_model=layout.ends_with_model) for row in found.checkpoints)
-    return replace(found, layout=found.layout or layout.name, checkpoints=rows)
+    checkpoints = tuple(
+        replace(checkpoint, layout=layout.name, ends_with_model=layout.ends_with_model)
+        for checkpoint in found.checkpoints
+    )
+    return replace(found, layout=found.layout or layout.name, checkpoints=checkpoints)
 
 
 class _Scan:
@@ -105,7 +108,7 @@ class _Scan:
             found = _merged(found, in_checkpoints, checkpoints_folder, beside)
         if in_model.checkpoints:
             found = _merged(found, in_model, model_folder, [])
-        names = {row.name for row in found.checkpoints}
+        names = {checkpoint.name for checkpoint in found.checkpoints}
         is_without_model = bool(names) and FINAL not in names
         for folder in (base, checkpoints_folder, model_folder):
             folders = find_folders(self.tree, folder, of_any_name=is_without_model)
@@ -120,20 +123,20 @@ class _Scan:
         return _with_layout(find_weights(self.tree, base), PLAIN)
 
     def _with_folders(self, found: Found, folders: Iterable[Checkpoint]) -> Found:
-        """These rows after those of ``folders`` that are not among them. What a row has is in no other one, and a
+        """These checkpoints after those of ``folders`` that are not among them. What one has is in no other, and a
         folder with several checkpoints of its own is none itself."""
-        names = {row.name for row in found.checkpoints}
+        names = {checkpoint.name for checkpoint in found.checkpoints}
         taken = paths_of(found.checkpoints)
         is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
         more = []
-        for row in folders:
-            if row.name in names or not taken.isdisjoint(row.paths):
+        for checkpoint in folders:
+            if checkpoint.name in names or not taken.isdisjoint(checkpoint.paths):
                 continue
-            if row.is_known:
-                more.append(replace(row, layout=NAMED_LAYOUT.name))
-            elif len(recognise_layout(self.tree, row.base, _OF_TRAINERS).checkpoints) <= 1:
-                is_aside = row.is_derived or is_of_trainer
-                more.append(replace(row, layout=NAMED_LAYOUT.name, is_derived=is_aside))
+            if checkpoint.is_known:
+                more.append(replace(checkpoint, layout=NAMED_LAYOUT.name))
+            elif len(recognise_layout(self.tree, checkpoint.base, _OF_TRAINERS).checkpoints) <= 1:
+                is_aside = checkpoint.is_derived or is_of_trainer
+                more.append(replace(checkpoint, layout=NAMED_LAYOUT.name, is_derived=is_aside))
         return replace(found, checkpoints=(*more, *found.checkpoints), layout=found.layout or NAMED_LAYOUT.name)
 
     def runs_in(self, folders: Iterable[Entry]) -> dict[str, Found]:
@@ -152,9 +155,9 @@ class _Scan:
     def runs_beside(self, own: Found) -> list[tuple[str, int]]:
         """The folders in a run that hold several checkpoints of their own, and how many."""
         taken = {CHECKPOINTS_FOLDER, MODEL_FOLDER}
-        for row in own.checkpoints:
-            if row.name != FINAL:
-                taken.update(entry.path.partition("/")[0] for entry in row.entries)
+        for checkpoint in own.checkpoints:
+            if checkpoint.name != FINAL:
+                taken.update(entry.path.partition("/")[0] for entry in checkpoint.entries)
         return _large(self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken))
 
     def sets_outside(self, runs: Collection[str]) -> list[list[Entry]]:
@@ -168,10 +171,10 @@ class _Scan:
 def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
     """The finished model in ``base`` without what is in ``folder``, if a file of a model is left in ``base`` itself."""
     finals = []
-    for row in found.checkpoints:
-        if row.name == FINAL and row.base == base:
-            entries = tuple(entry for entry in row.entries if not _is_in(entry, folder))
-            beside = replace(row, entries=entries)
+    for checkpoint in found.checkpoints:
+        if checkpoint.name == FINAL and checkpoint.base == base:
+            entries = tuple(entry for entry in checkpoint.entries if not _is_in(entry, folder))
+            beside = replace(checkpoint, entries=entries)
             if any(entry.folder == base and is_model(entry.name) for entry in beside.files):
                 finals.append(beside)
     return finals
@@ -180,18 +183,20 @@ def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
 def _merged(outer: Found, inner: Found, folder: str, finals: list[Checkpoint]) -> Found:
     """The checkpoints of a folder, those of a ``folder`` in it, and the finished model, if there is one. The outer
     trainer recorded the best if it saved more than a finished model."""
-    rows = [row for row in outer.checkpoints if row.name != FINAL and row.base != folder]
-    recorded_by = outer if rows else inner
-    names = {row.name for row in (*rows, *finals)}
-    inside = [row for row in inner.checkpoints if row.name not in names]
-    return replace(recorded_by, checkpoints=(*rows, *inside, *finals))
+    checkpoints = [
+        checkpoint for checkpoint in outer.checkpoints if checkpoint.name != FINAL and checkpoint.base != folder
+    ]
+    recorded_by = outer if checkpoints else inner
+    names = {checkpoint.name for checkpoint in (*checkpoints, *finals)}
+    inside = [checkpoint for checkpoint in inner.checkpoints if checkpoint.name not in names]
+    return replace(recorded_by, checkpoints=(*checkpoints, *inside, *finals))
 
 
 # Several runs
 
 
 def _several(tree: Tree, name: str, runs: dict[str, Found], loose: list[list[Entry]]) -> Run:
-    """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
+    """A folder with several runs, or with weights that no layout fits: its checkpoints are what a user may choose."""
     common = _common_folder([*runs, *(files[0].path for files in loose)])
     candidates = {_child_of(common, files[0].path): files for files in loose}
     for path in runs:
@@ -199,15 +204,15 @@ def _several(tree: Tree, name: str, runs: dict[str, Found], loose: list[list[Ent
     large = _large(runs)
     for path, _ in large:
         candidates.pop(_child_of(common, path), None)
-    rows = named_apart([_candidate(tree, path, files) for path, files in sorted(candidates.items())])
+    checkpoints = named_apart([_candidate(tree, path, files) for path, files in sorted(candidates.items())])
     layouts = {found.layout for found in runs.values()}
     layout = PLAIN.name
     if len(layouts) == 1 and not loose:
         layout = layouts.pop()
-    note = f"{UNRECOGNISED}; it holds {candidates_text(rows)}"
+    note = f"{UNRECOGNISED}; it holds {candidates_text(checkpoints)}"
     if runs:
         note = _several_note([*large, *((path, 1) for path in sorted(candidates))])
-    return Run(name, tree, layout, tuple(rows), note, tuple(large), note, is_recognised=False)
+    return Run(name, tree, layout, tuple(checkpoints), note, tuple(large), note, is_recognised=False)
 
 
 def _several_note(counts: Iterable[tuple[str, int]]) -> str:
