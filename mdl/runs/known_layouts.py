@@ -18,7 +18,7 @@ from mdl.runs.choice import latest_of
 from mdl.runs.completeness import RESUME, header_metadata
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
 from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, what_name_says
-from mdl.runs.patterns import Pattern, Place, finished_model, matching, named_in, no_record
+from mdl.runs.patterns import Pattern, finished_model, matching, named_in, no_record
 from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
 from mdl.weights.known_formats import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
@@ -141,7 +141,7 @@ _PIPELINE = r"model_index\.json|(pytorch_lora_weights|diffusion_pytorch_model|le
 _DIFFUSERS_SAVED = rf"random_states_[0-9]+\.pkl|unet|unet_ema|transformer|controlnet|prior|vae|text_encoder|{_PIPELINE}"
 
 
-def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
+def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[str]:
     """The folder, if it or a checkpoint in it holds what diffusers saves, and no checkpoint is HF Trainer's."""
     is_own = bool(tree.files_named(base, re.compile(_PIPELINE).fullmatch))
     for folder in tree.subfolders(base):
@@ -151,7 +151,7 @@ def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
         if _TRAINER_STATE in names:
             return []
         is_own = is_own or any(re.fullmatch(_DIFFUSERS_SAVED, name) for name in names)
-    return [(base, base)] if is_own else []
+    return [base] if is_own else []
 
 
 DIFFUSERS = Layout(
@@ -204,11 +204,11 @@ def _version_folders(tree: Tree, logger: str) -> list[str]:
     return sorted(folders, key=natural_key)
 
 
-def _lightning_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+def _lightning_places(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
     def is_marked(entry: Entry) -> bool:
         return entry.kind in _LIGHTNING_KINDS and _LIGHTNING_MARK.fullmatch(plain_name(entry.name)) is not None
 
-    return [(folder, folder) for folder in _versions(tree, base) if any(map(is_marked, tree.children(folder)))]
+    return [folder for folder in _versions(tree, base) if any(map(is_marked, tree.children(folder)))]
 
 
 def _version_of_name(name: str) -> int:
@@ -241,11 +241,11 @@ def _is_saved_by_nemo(_tree: Tree, entry: Entry) -> bool:
     return what_name_says(entry.name).step is not None
 
 
-def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
     folders = _versions(tree, base)
-    if not any(_is_nemo(tree, folder) for folder in folders):
-        return []
-    return [(folder, folder) for folder in folders]
+    if any(_is_nemo(tree, folder) for folder in folders):
+        return folders
+    return []
 
 
 def _is_nemo(tree: Tree, folder: str) -> bool:
@@ -385,18 +385,11 @@ _ANY = ("*",)
 # Voices
 
 
-def _coqui_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
-    """A configuration lies beside the checkpoints."""
-    if tree.is_file(join(base, "config.json")) and tree.files_named(base, is_saved):
-        return [(base, base)]
-    return []
-
-
 _COQUI_BESIDE = ("config.json", "*speaker*", "*language_ids*", "vocab*")
 _COQUI = Pattern(
     r"(checkpoint_|best_model_)(?P<step>[0-9]+)\.pth|best_model\.pth",
     best=r"best_model.*",
-    places=_coqui_place,
+    requires=r"config\.json",
     beside=_COQUI_BESIDE,
 )
 
@@ -561,13 +554,13 @@ SPEECHBRAIN = Layout(
 # Pictures
 
 
-def _ultralytics_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
+def _ultralytics_place(tree: Tree, base: str, is_saved: IsName) -> list[str]:
     """The folder ``weights`` of an experiment, or that folder itself."""
     weights = join(base, "weights")
-    if tree.is_folder(weights) and tree.files_named(weights, is_saved):
-        return [(weights, base)]
+    if tree.files_named(weights, is_saved):
+        return [weights]
     if tree.is_file(join(base, "best.pt")) and tree.is_file(join(base, "last.pt")):
-        return [(base, base)]
+        return [base]
     return []
 
 
@@ -578,6 +571,7 @@ ULTRALYTICS = Layout(
         best=r"best\.pt",
         last=(r"last\.pt",),
         places=_ultralytics_place,
+        members_in_base=True,
         beside=("args.yaml", "results.csv"),
     ).find,
     trainers="Ultralytics and YOLOv5",

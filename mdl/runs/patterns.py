@@ -20,8 +20,6 @@ from mdl.weights.known_formats import stem_of
 
 NO_NAME = "(?!)"
 ANY_NAME = "(?s).*"
-Place = tuple[str, str]
-"""A folder that holds checkpoints, and the folder that the names of their members begin in."""
 
 
 def named_in(tree: Tree, path: str, pattern: str) -> str:
@@ -31,8 +29,8 @@ def named_in(tree: Tree, path: str, pattern: str) -> str:
     return match[1] if match else ""
 
 
-def here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
-    return [(base, base)]
+def here(_tree: Tree, base: str, _is_saved: IsName) -> list[str]:
+    return [base]
 
 
 def matching(pattern: str) -> IsName:
@@ -103,10 +101,10 @@ class Pattern:
 
     ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
     file, the oldest first. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
-    ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
-    to every checkpoint that is not a folder, ``beside_newest`` of those that belong to the newest, if it is none.
-    ``state`` is what a trainer appends to the name of a file, without its suffix, for the folder with the state of the
-    training.
+    ``final_alone``. ``places`` are the folders to look in, the oldest first; the names of members begin in them, or,
+    with ``members_in_base``, in the folder of the run. ``beside`` are globs of files that belong to every checkpoint
+    that is not a folder, ``beside_newest`` of those that belong to the newest, if it is none. ``state`` is what a
+    trainer appends to the name of a file, without its suffix, for the folder with the state of the training.
 
     ``staging`` matches folders that are not complete yet. A name without its suffix and with ``unfinished`` behind it
     marks a checkpoint that is still being written. If any checkpoint has a file that the glob ``written_last``
@@ -130,7 +128,8 @@ class Pattern:
     unfinished: str = ""
     pieces_in: str = NO_NAME
     partial: str = NO_NAME
-    places: Callable[[Tree, str, IsName], list[Place]] = here
+    places: Callable[[Tree, str, IsName], list[str]] = here
+    members_in_base: bool = False
     order: Callable[[str], int] = lambda _name: 0
     beside: tuple[str, ...] = ()
     beside_newest: tuple[str, ...] = ()
@@ -147,7 +146,8 @@ class Pattern:
         if not places:
             return None
         checkpoints: list[Checkpoint] = []
-        for number, (folder, members) in enumerate(places):
+        for number, folder in enumerate(places):
+            members = base if self.members_in_base else folder
             checkpoints += self.checkpoints(tree, folder, members, number)
         if not checkpoints and not self.final_alone:
             return None
