@@ -10,12 +10,12 @@ from mdl.paths import matches
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
+from mdl.weights.end_records import ZIP_MEMBER
 from mdl.weights.known_formats import is_weights, kind_of
 
 _SETTINGS = 2**20
 """Bytes of a pickle with tensors that are looked at: the trainer's settings are there."""
 _DIRECTORY = 2**20
-_ZIP = b"PK\x03\x04"
 _BARE_PICKLE = b"\x80"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 """The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
@@ -58,6 +58,6 @@ def _has_tensors(read: ReadAt, size: int) -> bool:
     """Tell whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own
     number is a few values, like a trainer's arguments."""
     head = read(0, len(_OLD_TORCH) + 2)
-    if head.startswith(_ZIP):
+    if head.startswith(ZIP_MEMBER):
         return b"/data/" in read(max(0, size - _DIRECTORY), _DIRECTORY)
     return not head.startswith(_BARE_PICKLE) or _OLD_TORCH in head

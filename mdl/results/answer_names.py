@@ -24,6 +24,7 @@ from mdl.results.answer_keys import (
     told_name,
 )
 from mdl.results.outputs import Output
+from mdl.weights.end_records import ZIP_MEMBER
 from mdl.weights.known_formats import kind_of
 
 _NAMELESS = (*BASE64, CONTENT)
@@ -45,7 +46,6 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", ".gz"),
 )
 """Where in a file the bytes are that tell its format, the bytes, and the suffix."""
-_ZIP = b"PK\x03\x04"
 _TORCH_RECORD = b"/data.pkl"
 """The name of the first member of a zip that torch wrote."""
 _KINDS = (".safetensors", ".gguf", ".h5", ".tar")
@@ -87,7 +87,7 @@ def _suffix_of(data: bytes, kind: str) -> str:
     for at, magic, suffix in _MAGICS:
         if beginning.startswith(magic, at):
             return suffix
-    if beginning.startswith(_ZIP):
+    if beginning.startswith(ZIP_MEMBER):
         return ".pt" if _TORCH_RECORD in beginning[:512] else ".zip"
     for suffix in _KINDS:
         row = kind_of(f"x{suffix}")
