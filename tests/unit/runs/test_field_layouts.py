@@ -144,6 +144,14 @@ CASES = {
         "best_coco_epoch_9.pth",
         contents={"last_checkpoint": "/work_dirs/x/epoch_9.pth"},
     ),
+    "a record without the suffix": Case(
+        "named",
+        "epoch_{9,10}.pth last_checkpoint",
+        "epoch_9.pth@e9* epoch_10.pth@e10",
+        "9",
+        "epoch_9.pth",
+        contents={"last_checkpoint": "epoch_9"},
+    ),
     "timm": Case(
         "named",
         "checkpoint-{9,10}.pth.tar model_best.pth.tar last.pth.tar",
