@@ -38,20 +38,20 @@ def held_secret(tree: Tree, entry: Entry) -> HeldSecret | None:
         return None
     try:
         fd, size = tree.open(entry, strict=False)
+        with os.fdopen(fd, "rb", buffering=0):
+
+            def read(at: int, count: int) -> bytes:
+                return os.pread(fd, count, at)
+
+            is_in_weights = is_model and _has_tensors(read, size)
+            if is_in_weights:
+                size = min(size, _SETTINGS)
+            secret = secret_in(read, size)
     except (OSError, ProtocolError):
         return None
-
-    def read(at: int, count: int) -> bytes:
-        return os.pread(fd, count, at)
-
-    try:
-        is_in_weights = is_model and _has_tensors(read, size)
-        secret = secret_in(read, min(size, _SETTINGS) if is_in_weights else size)
-    except (OSError, ProtocolError):
+    if not secret:
         return None
-    finally:
-        os.close(fd)
-    return HeldSecret(secret, is_in_weights) if secret else None
+    return HeldSecret(secret, is_in_weights)
 
 
 def _has_tensors(read: ReadAt, size: int) -> bool:

@@ -150,10 +150,7 @@ class _Writer:
             return
         try:
             if size <= _BLOCK:
-                with _reading(entry):
-                    data = os.pread(fd, size, 0)
-                    while len(data) < size and (more := os.pread(fd, size - len(data), len(data))):
-                        data += more
+                data = b"".join(map(bytes, self._blocks(entry, fd, size)))
                 self._small(name, data, executable=entry.is_executable)
                 self.entries.append(ManifestEntry(name, len(data), hashlib.sha256(data).hexdigest()))
                 self.progress.add(len(data), name)

@@ -89,7 +89,9 @@ _WORDS: tuple[tuple[int, Meaning, str], ...] = (
 )
 """What words say, and how strongly. Of the words in one key the strongest decides, the last of equally strong ones."""
 _UNKNOWN: tuple[int, Meaning] = (0, "unknown")
-_BY_WORD = {word: (strength, meaning) for strength, meaning, words in _WORDS for word in words.split()}
+_BY_WORD: dict[str, tuple[int, Meaning]] = {}
+for _strength, _meaning, _words in _WORDS:
+    _BY_WORD |= dict.fromkeys(_words.split(), (_strength, _meaning))
 _ANSWERS = frozenset({"answer", "body", "response", "payload", "return", "returned"})
 """Keys under which a gateway has the worker's answer as a text, beside those that say an output."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")

@@ -11,24 +11,26 @@ import re
 
 from mdl.weights.junk import why_junk
 
-_HIDDEN = {
-    "version control": ".git .hg .svn .jj",
-    "an experiment tracker's own files": ".neptune .clearml .aim .dvc",
-    "a cache": ".cache .ipynb_checkpoints .pytest_cache .mypy_cache .ruff_cache",
-    "an environment": ".venv .env",
-    "credentials": ".ssh .aws .azure .gcloud .oci .kube .docker .gnupg .pki .password-store .huggingface .kaggle"
-    " .databricks .cloudflared .terraform.d .mc .vnc .jupyter .secret .secrets .credentials",
-    "settings and histories of other programs": ".config .ipython .history",
-    "mdl's own": ".mdl",
+_TRACKER = "an experiment tracker's own files"
+_CREDENTIALS = (
+    ".ssh .aws .azure .gcloud .oci .kube .docker .gnupg .pki .password-store .huggingface .kaggle"
+    " .databricks .cloudflared .terraform.d .mc .vnc .jupyter .secret .secrets .credentials"
+)
+_WHY_HIDDEN = {
+    **dict.fromkeys((".git", ".hg", ".svn", ".jj"), "version control"),
+    **dict.fromkeys((".neptune", ".clearml", ".aim", ".dvc"), _TRACKER),
+    **dict.fromkeys((".cache", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache"), "a cache"),
+    **dict.fromkeys((".venv", ".env"), "an environment"),
+    **dict.fromkeys(_CREDENTIALS.split(), "credentials"),
+    **dict.fromkeys((".config", ".ipython", ".history"), "settings and histories of other programs"),
+    ".mdl": "mdl's own",
 }
-_FOLDERS = {
-    "credentials": "secrets credentials private_keys keyrings",
-    "an environment": "venv node_modules",
-    "an experiment tracker's own files": "wandb",
-}
-_WHY_HIDDEN = {name: why for why, names in _HIDDEN.items() for name in names.split()}
 """Names of folders; a file of such a name (a submodule's ``.git``) is excluded too."""
-_WHY_FOLDER = {name: why for why, names in _FOLDERS.items() for name in names.split()}
+_WHY_FOLDER = {
+    **dict.fromkeys(("secrets", "credentials", "private_keys", "keyrings"), "credentials"),
+    **dict.fromkeys(("venv", "node_modules"), "an environment"),
+    "wandb": _TRACKER,
+}
 
 _TEXT = r"(\.(txt|json|ya?ml|toml|ini|cfg|conf|csv|xml|env|db|pickle|enc))?"
 """The suffixes of a text file that may hold nothing but a secret; weights have other suffixes."""

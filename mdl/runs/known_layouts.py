@@ -756,9 +756,10 @@ SAVED_MODEL = replace(
 def _is_orbax(tree: Tree, entry: Entry) -> bool:
     """Tell whether a folder, or one directly in it, has a marker of orbax."""
     markers = {"_CHECKPOINT_METADATA", "manifest.ocdbt"}
-    inside = tree.children(entry.path)
-    deeper = [child for folder in inside if folder.kind == "folder" for child in tree.children(folder.path)]
-    return ORBAX_STAGING.fullmatch(entry.name) is not None or any(child.name in markers for child in [*inside, *deeper])
+    if ORBAX_STAGING.fullmatch(entry.name):
+        return True
+    folders = [entry, *tree.subfolders(entry.path)]
+    return any(not markers.isdisjoint(tree.names(folder.path)) for folder in folders)
 
 
 ORBAX = Layout(
