@@ -91,12 +91,12 @@ def refuse_collisions(members: Iterable[tuple[RelPath, bool]]) -> None:
         if path.text in names:
             raise Unsafe("it is in the archive twice", item=shown(path.text or "./"))
         names.add(path.text)
-        if is_folder:
-            folders.append(path)
-        else:
+        if not is_folder:
             files.append(path)
+        elif path != TOP:
+            folders.append(path)
     refuse_twins(files)
-    refuse_twin_folders(files, [path for path in folders if path != TOP])
+    refuse_twin_folders(files, folders)
 
 
 # An open archive

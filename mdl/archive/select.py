@@ -159,7 +159,7 @@ class _Scope:
 
     def name_of(self, entry: Entry) -> str:
         """The name of an entry in the archive."""
-        return entry.path.removeprefix(f"{self.base}/") if self.base else entry.path
+        return entry.path.removeprefix(f"{self.base}/")
 
     def why_left_out(self, name: str, entry: Entry) -> str:
         """Return why a file that was asked for is left out all the same; "" if it is not."""

@@ -133,7 +133,7 @@ class Checkpoint:
 
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
-        return entry.path[len(self.base) + 1 :] if self.base else entry.path
+        return entry.path.removeprefix(f"{self.base}/")
 
 
 def paths_of(checkpoints: Iterable[Checkpoint]) -> set[str]:

@@ -242,7 +242,7 @@ def _common_folder(paths: list[str]) -> str:
 
 def _child_of(folder: str, path: str) -> str:
     """The entry directly in ``folder`` that ``path`` is, or is in."""
-    below = path[len(folder) + 1 :] if folder else path
+    below = path.removeprefix(f"{folder}/")
     return join(folder, below.partition("/")[0])
 
 
