@@ -87,10 +87,7 @@ class JobLinks:
     """
 
     def __init__(
-        self,
-        ask: Callable[[str], Sequence[Output]],
-        notices: Notices,
-        complete: Callable[[str, Output], Output] = lambda job, output: output,
+        self, ask: Callable[[str], Sequence[Output]], notices: Notices, complete: Callable[[str, Output], Output]
     ) -> None:
         self._ask = ask
         self._notices = notices
