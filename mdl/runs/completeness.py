@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from mdl.paths import matches
@@ -100,12 +100,18 @@ def _missing_parts(tree: Tree, entries: Iterable[Entry]) -> Iterator[str]:
     files = {entry.path: entry for entry in entries if entry.kind == "file"}
     yield from _faults_of_indexes(tree, files.values())
     indexed = {entry.folder for entry in files.values() if _INDEX.fullmatch(entry.name)}
-    split_files: dict[tuple[str, ...], None] = {}
-    for path, entry in files.items():
+    for entry in files.values():
         if _SHARD.fullmatch(entry.name) and entry.folder not in indexed:
             yield f"the index of {entry.name} is missing"
         if entry.name.endswith(".distcp") and join(entry.folder, ".metadata") not in files:
             yield f"{entry.folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
+    yield from _missing_of_split_files(files)
+
+
+def _missing_of_split_files(files: Collection[str]) -> Iterator[str]:
+    """Each part that is missing of the split files of which others are among these paths."""
+    split_files: dict[tuple[str, ...], None] = {}
+    for path in files:
         part = _PART.fullmatch(path)
         if part:
             split_files[part.groups("")] = None
