@@ -71,7 +71,7 @@ def is_web_url(text: str) -> bool:
 def told_size_in(facts: Mapping[str, Any]) -> int | None:
     """Return the size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers
     write if they do not know it. Raises `ProtocolError` for a number that is no size."""
-    size = next((facts[key] for key in SIZES if key in facts), None)
+    size: Any = next((facts[key] for key in SIZES if key in facts), None)
     name = shown(told_name(facts))[:200] or "a file of the job"
     if isinstance(size, str) and _DIGITS.fullmatch(size):
         try:
