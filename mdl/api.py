@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from mdl.client import Client, ClientOptions
 from mdl.config.places import place_of
+from mdl.config.settings import client_settings
 from mdl.units import Texts
+from mdl.values import shows_keywords
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from mdl.stores import Folder
 
 
-Function = TypeVar("Function", bound=Callable[..., object])
+def _about_settings() -> str:
+    """What ``help`` says of each argument of `mdl.Client`."""
+    lines = ["Settings. What is None is read from its variable, then from config.toml; else it is the default:"]
+    for name, setting in client_settings().items():
+        lines.append(f"  {name}: {setting.help}")
+    lines += [
+        "  on_event: A function that is called with every event (`mdl.events`).",
+        "  progress: True draws bars on a terminal and in a notebook, and writes plain lines elsewhere.",
+        "  cancel: A `CancelToken`: once it is set, the operation raises `Cancelled`.",
+        "  on_warning: A function that is called with each warning; by default it is a Python warning.",
+    ]
+    return "\n".join(lines)
 
 
-def _shows_settings(function: Function) -> Function:
-    """Has ``help(function)`` name every setting of the client, in place of ``**settings``."""
-    own = inspect.signature(function)
-    parameters = list(own.parameters.values())[:-1]
-    for name in ClientOptions.__annotations__:
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
-    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return function
+_shows_settings = shows_keywords(ClientOptions, _about_settings())
 
 
 @_shows_settings
@@ -51,9 +55,8 @@ def get(
 
     ``target`` is a name of the catalog, ``org/repo``, ``hf:org/repo@revision/path`` or any URL. Its files land in
     ``home/<model>/``, or in ``into`` itself. ``include`` and ``exclude`` are globs on file names; ``revision`` replaces
-    that of every source that has revisions; ``force`` downloads again, and replaces files that mdl did not write. The
-    other arguments are the settings of `mdl.Client`; what is None is read from variables and ``config.toml``. Raises as
-    `Client.download`, and the first error of the report.
+    that of every source that has revisions; ``force`` downloads again, and replaces files that mdl did not write.
+    Raises as `Client.download`, and the first error of the report.
     """
     client = Client(**settings)
     return client.get(target, into=into, include=include, exclude=exclude, revision=revision, force=force)
@@ -70,8 +73,11 @@ def download(
     force: bool = False,
     **settings: Unpack[ClientOptions],
 ) -> Report:
-    """Download models, and return how it went. The arguments are those of `get`, for several targets; raises as
-    `Client.download`. What fails for one file is in the report."""
+    """Download models, and return how it went. What fails for one file hinders no other and is in the report.
+
+    ``targets`` is one target or several. ``into``, ``include``, ``exclude``, ``revision`` and ``force`` are as for
+    `get`. Raises as `Client.download`.
+    """
     client = Client(**settings)
     return client.download(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
 
@@ -87,7 +93,10 @@ def plan(
     force: bool = False,
     **settings: Unpack[ClientOptions],
 ) -> PlanReport:
-    """What `download` would do with the same arguments. Sources are asked, and only their answers are kept."""
+    """Say what `download` would do with the same arguments. Sources are asked, and only their answers are kept.
+
+    ``targets``, ``into``, ``include``, ``exclude``, ``revision`` and ``force`` are as for `download`.
+    """
     client = Client(**settings)
     return client.plan(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
 
@@ -105,8 +114,13 @@ def verify(
     force: bool = False,
     **settings: Unpack[ClientOptions],
 ) -> VerifyReport:
-    """Read what is on this disk again and compare it with its digests; see `Client.verify`. The other arguments are
-    those of `get`."""
+    """Read what is on this disk again and compare it with its digests.
+
+    ``targets`` are the models to check; None checks all that are here. ``repair`` downloads only what is wrong, with
+    ``force`` also what was changed after mdl wrote it. With ``strict`` a changed file, or one without a published
+    digest, counts as wrong. ``into``, ``include``, ``exclude`` and ``revision`` are as for `get`. What is wrong is in
+    the report. Raises as `Client.verify`.
+    """
     client = Client(**settings)
     return client.verify(
         targets,
@@ -134,7 +148,13 @@ def fetch(
     release: Folder | None = None,
     **settings: Unpack[ClientOptions],
 ) -> FetchReport:
-    """Download the results of jobs of a remote; see `Client.results` for which, and `Client.fetch` for how."""
+    """Download the results of ``jobs`` of a ``remote``, a table ``[remotes.NAME]`` of ``config.toml``.
+
+    ``checkpoint`` is one checkpoint: its name, its step, ``latest`` or ``best``; ``logs`` downloads the logs alone;
+    ``include`` and ``exclude`` are globs on file names. ``wait`` waits for jobs that still run, at most so many seconds
+    if it is a number. ``into`` is the folder for the files of one job; ``release`` is a folder of releases, in which
+    the results of one job are put into service. Raises as `Client.results` and `Client.fetch`.
+    """
     client = Client(**settings)
     models = client.results(remote, jobs, checkpoint=checkpoint, logs=logs, include=include, exclude=exclude)
     return client.fetch(models, wait=wait, into=into, release=release)
@@ -144,7 +164,8 @@ def fetch(
 def lock(
     names: Texts | None = None, *, check: bool = False, upgrade: Texts = (), **settings: Unpack[ClientOptions]
 ) -> LockReport:
-    """Write down what the catalog's models are now; see `Client.lock`."""
+    """Pin models of the catalog in ``mdl.lock``: commits, sizes and digests; see `Client.lock`. ``check`` compares
+    catalog and lock and writes nothing; ``upgrade`` names the models to resolve again."""
     return Client(**settings).lock(names, check=check, upgrade=upgrade)
 
 

@@ -158,6 +158,10 @@ class Client:
         self.stores = Stores(self.config, self._cancel, lambda: self.catalogs.id)
         self._finder = ModelFinder(self.config, self.catalogs, self.stores, self.network, self.resolver)
 
+    def __repr__(self) -> str:
+        given = [f"{name}={value!r}" for name, value in self.config.given.items() if value is not None]
+        return f"Client({', '.join(given)})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -512,7 +516,7 @@ class Client:
 
         What other models or programs have too stays, and so do files of a model's folder that were changed or added,
         unless ``force`` is set. A reference to a part of a repository (``org/repo:Q8_0``, a file, a revision), or to
-        one URL, stands for these files alone. With the layout ``hf-cache`` a name stands for what mdl brought for it,
+        one URL, means these files alone. With the layout ``hf-cache`` a name means what mdl downloaded for it,
         and a reference for what is there, also if another program downloaded it. What fails for one model is in the
         report and hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
@@ -587,7 +591,7 @@ class Client:
         from mdl.local.move import MoveRequest, check_target, move
 
         if self.stores.is_cache:
-            hint = "move the whole cache and set HF_HUB_CACHE, or get the model into a plain models folder"
+            hint = "move the complete cache and set HF_HUB_CACHE, or get the model into a plain models folder"
             raise UsageError("models of Hugging Face's cache cannot be moved one by one", item="--layout", hint=hint)
         new_store = Store(places.place_of(to, "--to"))
         models: dict[str, Model] = {}
@@ -664,12 +668,12 @@ class Client:
         force: bool = False,
         **options: Unpack[CallOptions],
     ) -> Report:
-        """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
+        """Download every file of ``targets``, verify it, and report how it went. What is here is kept.
 
-        ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew and replaces files
+        ``revision`` replaces that of every source that has revisions; ``force`` downloads all again and replaces files
         that are not mdl's; for the other options see `CallOptions`. What fails for one file hinders no other and is in
         the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError`
-        for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on
+        for targets, `NoSpace` before the first byte if not all of it fits, `Busy` if another process is at work on
         the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
         the report so far as ``so_far``.
         """
@@ -782,11 +786,11 @@ class Client:
             return outdated(context, models, lock)
 
     def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
-        """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
-        then fetch what changed, as `download`.
+        """Download the newest version of ``targets``: resolve them again, as `lock` with ``upgrade`` if there is a
+        lock, then fetch what changed, as `download`.
 
         A model whose commit the catalog names stays there. If this is killed after the lock was written, the next
-        `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
+        `download` gets the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
         from mdl.ops.update import UpdateRequest, update
@@ -1054,9 +1058,10 @@ class Client:
         """Every job in the bucket of a remote, and what is or would be done with it: those that are over, and by their
         own record since ``older_than`` seconds (or "30d"), are deleted, results first, but only with ``remove``.
 
-        ``on_found`` is told what was found, before the first is deleted; nothing else is deleted then. A job that runs,
-        whose record tells no time or cannot be read, that changes meanwhile, and results without a record are kept. One
-        process cleans a bucket at a time. Raises `Busy`, `UsageError` for a remote without a bucket, and as `Remote`.
+        ``on_found`` is called with what was found, before the first is deleted; nothing else is deleted then. A job
+        that runs, whose record has no time or cannot be read, that changes meanwhile, and results without a record are
+        kept. One process cleans a bucket at a time. Raises `Busy`, `UsageError` for a remote without a bucket, and as
+        `Remote`.
         """
         from mdl.config.remotes import remote_named
         from mdl.ops.remote import clean
@@ -1125,7 +1130,7 @@ class Client:
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
     ) -> FetchReport:
-        """Bring the `results` of jobs to this disk, verified as far as that is possible, and say how it went.
+        """Download the `results` of jobs, verified as far as that is possible, and report how it went.
 
         ``wait`` for jobs that still run, in seconds (in all) or as "2h", or with True until they end; ``allow_running``
         takes what is there of them. A zip, tar or tar.gz is checked and unpacked; ``keep_archive`` keeps it

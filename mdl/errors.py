@@ -255,7 +255,7 @@ def online_hint(offline_by: str) -> str:
         return "run it again online"
     if offline_by.startswith("["):
         return f"write false for {offline_by} into config.toml, and run it again"
-    return f"run it again without {offline_by}, which keeps mdl offline"
+    return f"run it again without {offline_by}: it keeps mdl offline"
 
 
 class Busy(MdlError):
@@ -309,7 +309,7 @@ class Cancelled(Problem):
     status = "cancelled"
 
     def __init__(self, message: str = "interrupted", *, terminated: bool = False) -> None:
-        super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
+        super().__init__(message, hint="what was fetched is kept; run the same command again to continue")
         if terminated:
             self.code = "CANCELLED"
             self.exit_code = 143
@@ -339,7 +339,7 @@ class Deadline(MdlError):
     code = "DEADLINE"
     exit_code = 75
     status = "paused"
-    default_hint = "what was fetched is kept; run the same command again to go on"
+    default_hint = "what was fetched is kept; run the same command again to continue"
     so_far: Any = None
     """The report so far, if the operation had begun."""
 

@@ -155,6 +155,17 @@ def near_hint(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
+def html_table(headers: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
+    """A table for a notebook, with a ``note`` below it. No text is taken for HTML."""
+    from html import escape
+
+    lines = ["<tr>" + "".join(f"<th>{escape(header)}</th>" for header in headers) + "</tr>"]
+    for row in rows:
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return f"<table>{''.join(lines)}</table>{below}"
+
+
 def counted(count: int, noun: str) -> str:
     """``1 file``, ``2,000 files``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

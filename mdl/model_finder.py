@@ -146,7 +146,7 @@ class ModelFinder:
 
         if self._config.is_offline:
             hint = online_hint(self._config.offline_by)
-            raise LockError("offline: nobody can be asked what is newest", hint=hint)
+            raise LockError("offline: mdl cannot ask what is newest", hint=hint)
         models = self.verifiable(targets, into=into)
         store = self._stores.open(models, into)
         resolver = self._resolver_of(store)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
-from mdl.formatting import counted, human_bytes, listed
+from mdl.formatting import counted, html_table, human_bytes, listed
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
@@ -135,15 +135,12 @@ class Report(ModelsReport):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each model, and the error if there is one."""
-        from html import escape
-
-        rows = ["<tr><th>Model</th><th>Status</th><th>Files</th><th>Size</th><th>Folder</th></tr>"]
+        rows = []
         for model in self.models:
             size = human_bytes(sum(file.size or 0 for file in model.files))
-            cells = (model.name, model.status, f"{len(model.files):,}", size, str(model.path))
-            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-        error = f"<p>{escape(str(self.error))}</p>" if self.error else ""
-        return f"<table>{''.join(rows)}</table>{error}"
+            rows.append((model.name, model.status, f"{len(model.files):,}", size, str(model.path)))
+        note = str(self.error) if self.error else ""
+        return html_table(("Model", "Status", "Files", "Size", "Folder"), rows, note)
 
 
 @value_class

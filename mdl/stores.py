@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from mdl.cancel import CancelToken
 from mdl.config import places
 from mdl.config.settings import Config
-from mdl.errors import UsageError
+from mdl.errors import UsageError, storage_error
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
@@ -39,7 +41,8 @@ class Stores:
     def open(
         self, models: Sequence[Model] = (), into: Folder | None = None, cancel: CancelToken | None = None
     ) -> Store:
-        """The models folder, for work on ``models``. Raises `UsageError` for ``into`` with several models."""
+        """The models folder, for work on ``models``. Raises `UsageError` for ``into`` with several models,
+        `StorageError` if it is no folder."""
         from mdl.downloader.layouts import HubCache
         from mdl.downloader.store import Store
 
@@ -51,9 +54,12 @@ class Stores:
             if self.is_cache:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to (home=) names the cache")
             check_into(len(models))
-            return Store(places.place_of(into, "--into"), into=True, catalog=catalog, cancel=cancel)
-        layout = HubCache if self.is_cache else None
-        return Store(self._config.home.path, layout=layout, catalog=catalog, cancel=cancel)
+            folder = places.place_of(into, "--into")
+            _check_folder(folder)
+            return Store(folder, into=True, catalog=catalog, cancel=cancel)
+        folder = self._config.home.path
+        _check_folder(folder)
+        return Store(folder, layout=HubCache if self.is_cache else None, catalog=catalog, cancel=cancel)
 
     def all(self) -> list[Store]:
         """The models folder in use; and, unless folder or layout were given for this run, the one of the other layout:
@@ -105,6 +111,19 @@ class Stores:
         from mdl.sources.hub_origin import parse_reference
 
         return cached_listing(self._caches(store), parse_reference(reference))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `StorageError` if something else than a folder is there, or in its path: it is named once, before any file
+    of a model fails for it."""
+    for place in (folder, *folder.parents):
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:
+            continue  # nothing is there yet
+        if not stat.S_ISDIR(mode):
+            raise storage_error(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), str(place))
+        return
 
 
 def check_into(count: int, flag: str = "--into") -> None:

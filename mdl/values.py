@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
+from pathlib import PurePath
 from typing import Any, TypeVar, cast, dataclass_transform
 
 _Class = TypeVar("_Class", bound=type)
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -28,6 +31,23 @@ def small_value_class(cls: _Class) -> _Class:
     """As `value_class`, with slots, which save 50 bytes: for the classes of which a model of 100,000 files has as many
     values. Such a value has no ``vars``; `facts_of` gives its fields."""
     return _made(cls, slots=True)
+
+
+def shows_keywords(options: type, about: str = "") -> Callable[[_Function], _Function]:
+    """Have ``help`` of a function name every keyword of the typed dictionary ``options`` in place of ``**options``;
+    ``about`` is added to its docstring."""
+
+    def shown(function: _Function) -> _Function:
+        own = inspect.signature(function)
+        parameters = list(own.parameters.values())[:-1]
+        for name in options.__annotations__:
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
+        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        if about:
+            function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{about}"
+        return function
+
+    return shown
 
 
 def facts_of(value: Any) -> dict[str, Any]:
@@ -112,17 +132,21 @@ def _refuse(self: Any, name: str, value: object = None) -> None:
 
 
 _MOST_SHOWN = 3
+_PLAIN = (str, int, float, PurePath, type(None))
 
 
 def _repr(self: Any) -> str:
-    """As of a dataclass, but a field with many items says only how many: a report of 400 files is still one line."""
+    """As of a dataclass, but of a field with many items, or with values, only how many they are: a report is one short
+    line in a notebook or a debugger, however many files it has."""
     shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self) if field.repr)
     return f"{type(self).__qualname__}({shown})"
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, tuple | list | dict | set | frozenset) and len(value) > _MOST_SHOWN:
-        return f"<{len(value)} items>"
+    if isinstance(value, tuple | list | dict | set | frozenset):
+        items = value.values() if isinstance(value, dict) else value
+        if len(value) > _MOST_SHOWN or not all(isinstance(item, _PLAIN) for item in items):
+            return "<1 item>" if len(value) == 1 else f"<{len(value)} items>"
     return repr(value)
 
 

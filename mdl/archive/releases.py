@@ -298,7 +298,8 @@ class ReleaseDir:
             hint = f"nothing was changed; 'mdl releases {item}' lists them, and --to VERSION serves any of them"
             raise NotFound(f"no release was served before {history.active}", item=item, hint=hint)
         if not self.has(previous):
-            raise NotFound(f"the release served before, {previous}, is gone", item=item, hint="nothing was changed")
+            why = f"the release served before, {previous}, does not exist any more"
+            raise NotFound(why, item=item, hint="nothing was changed")
         return previous
 
     def manifest(self, version: str) -> Manifest | None:

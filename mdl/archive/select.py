@@ -332,7 +332,7 @@ class _Selecting:
         for entry in scope.companions.exports:
             name = scope.name_of(entry)
             if name not in self._added:
-                way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the whole folder"
+                way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the complete folder"
                 self._skip(name, f"beside the weights, and of the same name; {way}")
         there = {member.entry.path for member in self._members.values()}
         for entry in scope.companions.along:
@@ -502,4 +502,4 @@ def _data_notes(members: Iterable[Member]) -> list[str]:
     what = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
     flags = " ".join(f"--exclude {glob}" for glob in sorted(globs)[:_NAMED])
     where = listed(sorted(folders), most=_NAMED)
-    return [f"packed as well: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out"]
+    return [f"packed too: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out"]

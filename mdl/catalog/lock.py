@@ -144,7 +144,10 @@ class Lock:
         entry that has changed since), or if the patterns ``include`` ask for files that are left out."""
         locked = self.models.get(model.name)
         if locked is None:
-            raise LockError("not in the lock", item=model.name, hint=_LOCK_IT)
+            hint = _LOCK_IT
+            if not model.is_of_catalog and model.sources:
+                hint = f"a lock holds models of the catalog: mdl add NAME {model.sources[0].label}, then mdl lock"
+            raise LockError("not in the lock", item=model.label, hint=hint)
         is_covered = self.covers(model)
         if not is_covered and not stale:
             raise LockError("its entry has changed since it was locked", item=model.name, hint=_LOCK_IT)

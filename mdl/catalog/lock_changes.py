@@ -67,7 +67,7 @@ def _changes_of_files(before: LockedModel, after: LockedModel) -> list[str]:
         elif path in left_out:
             gone.append(f"{path} is left out: the same weights in another format")
         else:
-            gone.append(f"{path} is gone")
+            gone.append(f"{path} was removed")
     changes = [*gone, *(f"{path} is new" for path in new_files), *changed]
     if is_confirmed:
         changes.append("its source says what only a bundle said")

@@ -128,7 +128,7 @@ def parse_lock(text: str) -> Lock:
         for facts in data.get("model", []):
             locked = _parse_model(facts)
             if locked.name in models:
-                raise ValueError(f"{locked.name} is there twice")
+                raise ValueError(f"{locked.name} occurs twice")
             models[locked.name] = locked
     except StateError:
         raise

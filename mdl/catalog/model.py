@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import field, replace
 from difflib import get_close_matches
@@ -17,6 +18,8 @@ from mdl.values import value_class
 
 COMMAND_LINE = "command line"
 """The `Model.origin` of a model that a reference made, not a catalog."""
+_FILE = "file://"
+"""How the URLs of files begin that were imported from a folder."""
 
 
 @value_class
@@ -128,13 +131,19 @@ class Model:
 
     @property
     def source_text(self) -> str:
-        """Where it comes from, in one line."""
+        """Where it comes from, in one line. Of what was imported it is the folder."""
         if self.sources:
             return ", ".join(source.label for source in self.sources)
         places: dict[str, None] = {}
+        imported: list[str] = []
         for url in self.urls:
+            if url.startswith(_FILE):
+                imported.append(url.removeprefix(_FILE))
+                continue
             place = url.split("/")[2] if url.startswith("http") else url
             places[place] = None
+        if imported:
+            places[_FILE + posixpath.commonpath(imported)] = None
         return ", ".join(places)
 
 
@@ -185,7 +194,11 @@ class Catalog:
     def not_found(self, name: str) -> NotFound:
         """The error of a name that is not here, which says what is near."""
         near = self.near(name)
-        hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
+        hint = "'mdl list' shows what there is"
+        if near:
+            hint = f"did you mean {', '.join(near)}?"
+        elif name.strip("/").count("/") == 1 and " " not in name:
+            hint = f"name a model of the catalog: 'mdl add NAME {name}' adds one"
         return NotFound("not in the catalog", item=name, hint=hint)
 
 

@@ -67,12 +67,12 @@ def parse_draft(text: TomlText) -> Draft:
     _check_schema(top)
     models = {}
     for name, table in top.table("models").named_tables():
-        table.attempt(_check_name, name)
+        table.attempt(check_name, name)
         models[name] = _read_model(name, table)
     groups = {}
     group_table = top.table("groups")
     for name in group_table.data:
-        group_table.attempt(_check_name, name, name)
+        group_table.attempt(check_name, name, name)
         groups[name] = group_table.texts(name)
     return Draft(text, models, groups, tuple(top.strings("extends")))
 
@@ -96,7 +96,7 @@ def _check_schema(top: Table) -> None:
         top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """A model's name is its folder's name and what one types. Raises `MdlError` when it cannot be."""
     if not re.match(r"[A-Za-z0-9]", name):
         raise CatalogError("a name starts with a letter or a digit (a-z, 0-9)")

@@ -34,7 +34,7 @@ class EntryFlags(Globs):
 
 @command(
     "init",
-    "mdl init  # catalog.toml in your config folder; it has all that mdl ships",
+    "mdl init  # catalog.toml in your config folder",
     "mdl init .  # one for the project in this folder",
 )
 def init(
@@ -44,12 +44,12 @@ def init(
         argument("DIR|FILE", "Where; without it catalog.toml in the user config folder."),
     ] = None,
 ) -> int:
-    """Begin a catalog of your own, with nothing in it."""
+    """Create a catalog of your own, with nothing in it yet."""
     path = session.client().init(place)
 
     def show() -> None:
         session.console.data(str(path))
-        session.console.note("'mdl add NAME SOURCE' puts a model into it")
+        session.console.note("'mdl add NAME SOURCE' adds a model to it")
 
     return session.show({"path": path}, show)
 
@@ -65,33 +65,34 @@ def add(
     source: Annotated[list[str], argument("SOURCE", "hf:org/repo or a URL, several for one model.")],
     entry: EntryFlags,
 ) -> int:
-    """Put a model into the catalog; comments stay where they are."""
+    """Add a model to the catalog; comments stay where they are."""
     facts = {"title": entry.title or "", "kind": entry.kind or "", "license": entry.license or ""}
     lists = {"tags": entry.tag or [], **entry.globs}
     client = session.client()
     is_first = client.catalogs.is_shipped
     path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
     if is_first:
-        session.console.note("this is your own catalog, just begun; a comment in it says how it extends others")
-    return _show_edited(session, path, name, f"'mdl get {name}' downloads it, 'mdl lock {name}' pins what it is now")
+        session.console.note("this catalog is new, and yours; a comment in it says how to extend other catalogs")
+    then = f"'mdl get {name}' downloads it, 'mdl lock {name}' pins its current version"
+    return _show_edited(session, path, name, then)
 
 
 @command(
     "remove",
-    "mdl remove whisper  # out of the catalog; its files stay",
-    "mdl remove whisper --catalog team.toml  # out of this catalog",
+    "mdl remove whisper  # from the catalog; its files stay",
+    "mdl remove whisper --catalog team.toml  # from this catalog",
 )
 def remove(
     session: Session,
     name: Annotated[str, argument("NAME", "A model of the catalog. Its files stay on the disk.")],
 ) -> int:
-    """Take a model out of the catalog; comments stay, and so do the files on the disk."""
+    """Remove a model from the catalog; comments stay, and so do the files on the disk."""
     client = session.client()
     before = {group for group, members in client.catalog.groups.items() if name in members}
     path = client.remove(name)
     left = before - {group for group, members in client.catalog.groups.items() if name in members}
     if left:
-        session.console.note(f"{name} was in {', '.join(sorted(left))}, and was taken out there as well")
+        session.console.note(f"{name} was in {', '.join(sorted(left))}, and was removed from there too")
     return _show_edited(session, path, name)
 
 
@@ -108,17 +109,17 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
     "lock",
     "mdl lock  # every model of your catalog",
     "mdl lock --upgrade bert-fa  # its newest commit",
-    "mdl lock --check  # for CI: does it fit the catalog? It asks nobody",
+    "mdl lock --check  # for CI: does it match the catalog? Needs no network",
 )
 def lock(
     session: Session,
     settings: AskSettings,
     check: Annotated[
-        bool, flag("--check", "Compare catalog and lock, offline; what differs is listed: exit code 8.")
+        bool, flag("--check", "Compare catalog and lock, offline; list what differs, and exit with 8.")
     ] = False,
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model again; repeatable.")] = None,
     names: Annotated[
-        list[str] | None, argument("NAME", "Models and groups to lock; without one, all of your own catalog.")
+        list[str] | None, argument("NAME", "Models and groups to lock; without one, all models of your own catalog.")
     ] = None,
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""

@@ -25,9 +25,9 @@ class Listed:
 GROUPS: Final[dict[str, dict[str, Listed]]] = {
     "Get": {
         "get": Listed("mdl.cli.get", "Download models, and verify them"),
-        "list": Listed("mdl.cli.list", "List the catalog's models and what is here"),
+        "list": Listed("mdl.cli.list", "List the catalog's models, and which are here"),
         "show": Listed("mdl.cli.list", "Show one model: files, sizes, licence, status"),
-        "verify": Listed("mdl.cli.verify", "Compare what is on disk with its digests"),
+        "verify": Listed("mdl.cli.verify", "Compare the files on this disk with their digests"),
         "outdated": Listed("mdl.cli.outdated", "Show which models have a newer version"),
         "update": Listed("mdl.cli.outdated", "Update models to their newest version"),
         "import": Listed("mdl.cli.import_folder", "Take over what another program downloaded"),
@@ -38,9 +38,9 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "prefetch": Listed("mdl.cli.prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
-        "init": Listed("mdl.cli.catalog", "Begin a catalog of your own"),
-        "add": Listed("mdl.cli.catalog", "Put a model into the catalog"),
-        "remove": Listed("mdl.cli.catalog", "Take a model out of the catalog"),
+        "init": Listed("mdl.cli.catalog", "Create a catalog of your own"),
+        "add": Listed("mdl.cli.catalog", "Add a model to the catalog"),
+        "remove": Listed("mdl.cli.catalog", "Remove a model from the catalog"),
         "lock": Listed("mdl.cli.catalog", "Pin commits, sizes and digests in mdl.lock"),
         "export": Listed("mdl.cli.export", "List locked files for aria2, sha256sum and others"),
     },

@@ -28,12 +28,12 @@ Values = Annotated[list[str], argument("VALUE", "The new value; several for a li
     "mdl config get home  # one value, for a script",
     "mdl config set limit_rate '08:00,2M 22:00,off'  # write it into config.toml",
     checks_config=True,
-    group_help="The settings of this user: what is in effect and where it is from, and config.toml, which keeps them.",
+    group_help="Show the settings in effect and where each is from, and change config.toml, which keeps them.",
 )
 @command(
     "config list",
     "mdl config list --json  # the same for a program",
-    "mdl config list --layout hf-cache  # what would hold with this flag",
+    "mdl config list --layout hf-cache  # the settings with this flag",
     checks_config=True,
 )
 def list_settings(session: Session, settings: LookSettings) -> int:
@@ -52,7 +52,7 @@ def list_settings(session: Session, settings: LookSettings) -> int:
         session.console.data("")
         table = []
         for place in places:
-            is_missing = "" if place["exists"] else " (not there)"
+            is_missing = "" if place["exists"] else " (does not exist)"
             table.append((place["what"], place["path"] + is_missing, place["why"]))
         table.append(("hub", hub["endpoint"] or "-", hub["endpoint_from"]))
         table.append(("token", hub["token_from"], ""))
@@ -65,11 +65,11 @@ def list_settings(session: Session, settings: LookSettings) -> int:
 @command(
     "config get",
     'cd "$(mdl config get home)"  # go to the models folder',
-    "mdl config get stores.also  # a list has one value a line",
+    "mdl config get stores.also  # a list has one value per line",
     checks_config=True,
 )
 def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
-    """The value of one setting, nothing else; a list has one value a line."""
+    """Print the value of one setting, and nothing else; a list has one value per line."""
     setting_named(key)
     broken_file = session.without_broken_file()
     setting = _setting(session.client(settings, checked=False), key)
@@ -99,12 +99,12 @@ def set_setting(session: Session, key: Key, values: Values) -> int:
 
 @command(
     "config unset",
-    "mdl config unset connections  # the default again",
+    "mdl config unset connections  # back to the default",
     "mdl config unset hooks.on_complete  # no hook any more",
     checks_config=True,
 )
 def unset_setting(session: Session, key: Key) -> int:
-    """Take one setting out of config.toml."""
+    """Remove one setting from config.toml."""
     return _change(session, key, None)
 
 
@@ -124,11 +124,11 @@ def _setting(client: Client, key: str) -> SettingValue:
 @command(
     "config path",
     'nano "$(mdl config path)"  # edit all of it',
-    "mdl config path --json  # and whether it is there",
+    "mdl config path --json  # and whether it exists",
     checks_config=True,
 )
 def config_path(session: Session) -> int:
-    """The path of config.toml, nothing else; it need not be there."""
+    """Print the path of config.toml, and nothing else; the file need not exist."""
     place = _settings_file()
     return session.show({"places": [place]}, lambda: session.console.data(place["path"]))
 

@@ -27,7 +27,7 @@ def demo(
     ] = None,
     keep: Annotated[bool, flag("--keep", "Do not remove the temporary folder at the end.", panel="Where")] = False,
 ) -> int:
-    """All of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
+    """Try all of mdl on this machine alone: a download is killed and resumed, a run packed, released, rolled back."""
     place = _made(folder)
     stays = keep or folder is not None
     try:

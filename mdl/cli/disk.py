@@ -39,7 +39,7 @@ def rm(
         bool, flag("--force", "Also what you changed or added, and what another program downloaded for it.")
     ] = False,
 ) -> int:
-    """Delete models from this disk; the catalog keeps them. It shows what would go, and asks or wants --yes.
+    """Delete models from this disk; the catalog keeps them. mdl shows what would be deleted, and asks or needs --yes.
 
     What another model or program has too stays, and so do files that you changed or added.
     """

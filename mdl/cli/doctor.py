@@ -16,7 +16,7 @@ from mdl.errors import joint_error
     checks_config=True,
 )
 def doctor(session: Session, settings: DoctorSettings) -> int:
-    """Check what works here, and say what to do about the rest: endpoint, proxy, CA, token, clock, disk, versions."""
+    """Check endpoint, proxy, certificates, token, clock, disk and versions, and say what to do about trouble."""
     from mdl.doctor import run_checks
 
     settings["stall"] = settings.get("stall") or "10s"

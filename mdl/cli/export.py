@@ -14,7 +14,7 @@ from mdl.redact import Requested
 
 @command(
     "export",
-    "mdl export bert-fa  # one URL a line",
+    "mdl export bert-fa  # one URL per line",
     "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
     "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
 )
@@ -26,7 +26,7 @@ def export(
         flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output"),
     ] = "urls",
 ) -> int:
-    """Print the locked files as a list for other programs. Paths are those below the models folder."""
+    """Print the locked files as a list for other programs. Paths are relative to the models folder."""
     found = session.client().export(names or None, list_format=list_format)
     left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
     session.console.check_file(found.text)

@@ -44,7 +44,7 @@ class WhatFlags:
             panel="Speed and hours",
         ),
     ] = None
-    allow_running: Annotated[bool, flag("--allow-running", "Take what is there of a job that still runs.")] = False
+    allow_running: Annotated[bool, flag("--allow-running", "Download what there is of a job that still runs.")] = False
     keep_archive: Annotated[bool, flag("--keep-archive", "Keep the archive beside the folder.")] = False
 
 
@@ -90,7 +90,7 @@ def fetch(
     method = "s3" if client.network.remotes[remote].kind == "bucket" else "http"
     if dry_run:
         plan = partial(client.plan_fetch, models, allow_running=what.allow_running, into=what.into, force=force)
-        return show_plan(session, plan, method)
+        return show_plan(session, models, plan, method)
     work = partial(
         client.fetch,
         models,
@@ -111,12 +111,12 @@ def fetch(
 def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
     """Raises `UsageError` for flags that exclude each other."""
     if what.checkpoint == "":  # as of a variable of a script that is not set
-        hint = "name one, as --checkpoint latest, or leave it out for the whole model"
+        hint = "name one, as --checkpoint latest, or leave it out for the complete model"
         raise UsageError("the name of the checkpoint is empty", item="--checkpoint", hint=hint)
     if what.everything and (what.checkpoint or what.logs):
         raise UsageError("takes all files of a job", item="--all", hint="leave out --checkpoint and --logs")
     if what.checkpoint and what.logs:
-        raise UsageError("the logs are of a whole job", item="--logs", hint="leave out --checkpoint")
+        raise UsageError("the logs belong to a job, not to a checkpoint", item="--logs", hint="leave out --checkpoint")
     if service.release is None and service.check is not None:
         raise UsageError("--check belongs to --release", hint="add --release DIR, or leave out --check")
     if service.release is not None and (len(jobs) > 1 or what.into is not None or what.logs):

@@ -149,12 +149,12 @@ class JobFlags:
     on_complete: Annotated[
         str | None,
         bare_flag(
-            "--on-complete CMD", "Run this when all is there; no shell; facts in MDL_HOOK_*.", panel="Afterwards"
+            "--on-complete CMD", "Run this when all is downloaded; no shell; facts in MDL_HOOK_*.", panel="Afterwards"
         ),
     ] = None
     ready_file: Annotated[
         Path | None,
-        flag("--ready-file FILE", "A file that exists only while everything is there.", panel="Afterwards"),
+        flag("--ready-file FILE", "A file that exists only while everything is downloaded.", panel="Afterwards"),
     ] = None
     log_file: LogFile = None
     detach: Annotated[

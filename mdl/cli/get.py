@@ -98,7 +98,7 @@ def plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
     work = partial(client.plan, models, **request.choice.files, force=request.force)
-    return show_plan(session, work, method_of(client, models))
+    return show_plan(session, models, work, method_of(client, models))
 
 
 def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
@@ -170,13 +170,14 @@ def method_of(client: Client, models: Sequence[Model]) -> str:
     return "s3" if is_of_buckets else str(client.config["via"])
 
 
-def show_plan(session: Session, work: Callable[..., PlanReport], method: str) -> int:
-    """Make a plan by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
+def show_plan(session: Session, models: Sequence[Model], work: Callable[..., PlanReport], method: str) -> int:
+    """Make a plan of ``models`` by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
     with session.console.watch(method=method) as on_event:
         report = work(on_event=on_event)
         on_event.end_with(report.error)
-    show_failures(session, report)
-    return session.show(payload(report), lambda: _show_plan(session, report), error=report.error)
+    labels = {model.name: model.label for model in models}
+    show_failures(session, report, labels)
+    return session.show(payload(report), lambda: _show_plan(session, report, labels), error=report.error)
 
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
@@ -203,32 +204,40 @@ def payload(report: Report) -> dict[str, Any]:
     return facts | {"seconds": round(report.seconds, 3)}
 
 
-def show_failures(session: Session, report: Any) -> None:
-    """One message for each model and reason."""
+def show_failures(session: Session, report: Any, labels: Mapping[str, str] | None = None) -> None:
+    """One message for each model and reason. A model is named as in ``labels``, or as the events named it."""
     error = report.error
     if error is None:
         return
     if len(report.failures) < 2:
-        session.console.error(error)
+        session.console.error(error.but(item=_spelled(error.item, labels or {})))
         return
     told_hints = set()
     for summary in report.summaries:
         hint = None if summary.hint in told_hints else summary.hint
         told_hints.add(summary.hint)
-        session.console.error(MdlError(summary.message, item=summary.item, hint=hint))
+        session.console.error(MdlError(summary.message, item=_spelled(summary.item, labels or {}), hint=hint))
+
+
+def _spelled(item: str | None, labels: Mapping[str, str]) -> str | None:
+    """An item, a model or a file of one, with the model's name of ``labels``."""
+    name, slash, path = (item or "").partition("/")
+    return f"{labels[name]}{slash}{path}" if name in labels else item
 
 
 _ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
 
 
-def _show_plan(session: Session, report: PlanReport) -> None:
+def _show_plan(session: Session, report: PlanReport, labels: Mapping[str, str]) -> None:
+    """Show a row for each file, under the name of its model in ``labels``."""
     rows = []
     for model in report.models:
+        name = labels.get(model.name, model.name)
         for file in model.files:
             action = file.way or _ACTIONS.get(file.action, "-")
             here = file.size if file.action == "kept" else file.resumed_at
             cells = (action, human_bytes(file.size), human_bytes(here) if here else "-")
-            rows.append((*cells, shown(f"{model.name}/{file.path}")))
+            rows.append((*cells, shown(f"{name}/{file.path}")))
     if not rows and report.error:
         return
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)

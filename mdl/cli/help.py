@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import textwrap
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -51,13 +56,41 @@ def show_help(
     Run 'mdl --install-completion' once, and the Tab key completes models, jobs and options in bash, zsh and fish.
     """
     words = topic or []
-    if not session.common.json:
+    text = ""
+    if session.common.json or _is_read_on_screen(session.environ):
+        captured = io.StringIO()
+        with contextlib.redirect_stdout(captured):
+            _print(words, has_color=False)
+        text = captured.getvalue()
+    if session.common.json:
+        return session.show({"topic": " ".join(words), "text": text})
+    if not _page(text, session.environ):
         _print(words, has_color=not session.common.no_color)
-        return 0
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        _print(words, has_color=False)
-    return session.show({"topic": " ".join(words), "text": text.getvalue()})
+    return 0
+
+
+def _is_read_on_screen(environ: Mapping[str, str]) -> bool:
+    """Whether somebody reads this on a terminal that a pager can use."""
+    if sys.stdin is None or sys.stdout is None or environ.get("TERM", "dumb") == "dumb":
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _page(text: str, environ: Mapping[str, str]) -> bool:
+    """Show a text that does not fit on the screen in the user's pager, as ``git help`` and ``man`` do. Returns whether
+    it was shown."""
+    pager: list[str] = []
+    with contextlib.suppress(ValueError):  # quotes that do not match
+        pager = shlex.split(environ.get("PAGER") or "less")
+    is_long = text.count("\n") >= shutil.get_terminal_size().lines
+    if not is_long or not pager or shutil.which(pager[0]) is None:
+        return False
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pager
+    try:
+        subprocess.run(pager, input=text, text=True, env={"LESS": "FRX", **environ}, check=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return True
 
 
 def _print(words: list[str], *, has_color: bool) -> None:
@@ -71,7 +104,9 @@ def _print(words: list[str], *, has_color: bool) -> None:
     try:
         root().main(args=[*words, "--help"], prog_name="mdl", standalone_mode=False, color=None if has_color else False)
     except typer.TyperException as error:
-        raise usage_error(error) from error
+        usage = usage_error(error)
+        hint = near_hint(" ".join(words), (EXIT_CODES_TOPIC, SCHEMA_TOPIC), usage.hint or "mdl --help")
+        raise usage.but(hint=hint) from error
 
 
 def _schema_text(words: list[str]) -> str:

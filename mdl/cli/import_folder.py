@@ -42,7 +42,7 @@ def import_folder(
     ] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
-    move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,
+    move: Annotated[bool, flag("--move", "Move every file out of the folder.", panel="Where")] = False,
     dry_run: DryRun = False,
 ) -> int:
     """Adopt models that another program downloaded: they are hashed, matched with the catalog, and kept track of.
@@ -79,7 +79,7 @@ def _show(session: Session, report: ImportReport) -> None:
     for line in first_of(left_out, most=_NAMED):
         console.note(line)
     if not report.files:
-        console.note("no model was found there")
+        console.note("there is no model in this folder")
     here = [file for file in report.files if file.action == "kept"]
     if here:
         console.note(f"here already: {_amount(here)}")
@@ -94,7 +94,7 @@ def _summary(came: list[ImportedFile], report: ImportReport, count: int) -> str:
     summary = f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}"
     to_copy = sum(file.size for file in came if file.way == "copy")
     if to_copy:
-        summary += f", {human_bytes(to_copy)} of it by copying"
+        summary += f", {human_bytes(to_copy)} of it copied"
     known = {file.model for file in report.files if file.of_catalog}
     if known:
         summary += f"; {len(known)} of {counted(count, 'model')} known to the catalog"
@@ -115,7 +115,7 @@ def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
             ways.add("failed")
             continue
         ways.add("keep" if file.action == "kept" else file.way or "in place")
-        verified.add("as found" if file.verified in ("none", "size") else file.verified)
+        verified.add("unverified" if file.verified in ("none", "size") else file.verified)
     known = ",".join(sorted(verified))
     if is_plan:
         known = "the catalog's, by its size" if files[0].of_catalog else ""

@@ -51,7 +51,7 @@ class Row:
         if self.finished_by:
             return f"{self.finished_by} finished it"
         if self.job.status == "dead":
-            return "its process is gone"
+            return "its process ended"
         parts = []
         if self.job.status == "failed":
             name, *_ = EXIT_CODES.get(self.job.exit_code or 0, ("",))

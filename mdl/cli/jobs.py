@@ -18,7 +18,17 @@ from mdl.disk.process import ProcessId, python_command, users_core_limit
 from mdl.errors import Cancelled, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
-from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, readable_item, resume_command, shown_facts, what_was_typed
+from mdl.jobs.job import (
+    ENDED,
+    JOB_VARIABLE,
+    Job,
+    fails_again,
+    finishers,
+    readable_item,
+    resume_command,
+    shown_facts,
+    what_was_typed,
+)
 from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, log_lines, problem_of
@@ -43,18 +53,18 @@ def _records(session: Session) -> Records:
     "jobs",
     "mdl jobs  # what runs, and what ran",
     "mdl jobs watch k7f3  # follow one to its end",
-    "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 goes on",
-    group_help="Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean.",
+    "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 continues it",
+    group_help="List, show, watch, log, pause, resume, cancel or clean downloads that run or ran.",
 )
 @command(
     "jobs list",
-    "mdl jobs list  # all that can go on, and the last that are over",
+    "mdl jobs list  # all that can continue, and the last ones that ended",
     "mdl jobs list --status failed --all  # every one that failed",
 )
 def list_jobs(
     session: Session,
     status: Annotated[list[str] | None, flag(f"--status {'|'.join(_STATUSES)}", "Only these; repeatable.")] = None,
-    everything: Annotated[bool, flag("-a --all", "Also the old ones that are over.")] = False,
+    everything: Annotated[bool, flag("-a --all", "Also old ones that have ended.")] = False,
 ) -> int:
     """List the jobs, the newest first.
 
@@ -148,13 +158,13 @@ def _status(job: Job) -> str:
     if job.status == "running":
         return f"running, process {ProcessId(job.owner).pid} on {job.host}"
     if job.status == "dead":
-        return "dead: its process is gone, and did not say why"
+        return "dead: its process ended without saying why"
     return job.status
 
 
 def _next(job: Job) -> str:
     """Say what continues the job."""
-    if job.status in ("done", "running"):
+    if job.status in ("done", "running") or fails_again(job):
         return ""
     if job.again.withheld:
         return "the command again, with the secret that it held: mdl does not keep it"
@@ -196,7 +206,7 @@ def watch(session: Session, name: IdOrLast = None) -> int:
     """Follow a job until it ends, and end with its exit code. Ctrl-C ends only the watching."""
     records = _records(session)
     job = _job(records, name)
-    left = f"the job goes on; 'mdl jobs cancel {job.id}' would end it"
+    left = f"the job continues; 'mdl jobs cancel {job.id}' ends it"
     with session.console.watch(job.id, job.method) as tell, all_or_nothing(left):
         try:
             job = follow(job, records, tell, session.cancel.wait)
@@ -294,9 +304,9 @@ def _check_resumable(job: Job) -> None:
         why = f"it is running, as process {ProcessId(job.owner).pid}"
         raise Busy(why, item=job.id, hint=f"mdl jobs log -f {job.id}")
     if job.status == "done":
-        raise UsageError("it is done: there is nothing to resume", item=job.id)
+        raise UsageError("there is nothing to resume: its status is done", item=job.id)
     if job.again.withheld:
-        hint = "run the whole command again with it; what was fetched is kept"
+        hint = "run the complete command again with it; what was fetched is kept"
         raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
     if not job.again.words:
         raise StateError("its record does not say how it was called", item=job.id, hint="run the command again")
@@ -315,8 +325,8 @@ def _common_flags(common: Common) -> list[str]:
 
 @command(
     "jobs clean",
-    "mdl jobs clean  # those that were over 30 days ago",
-    "mdl jobs clean --older-than 0s  # all that are over",
+    "mdl jobs clean  # those that ended more than 30 days ago",
+    "mdl jobs clean --older-than 0s  # all that have ended",
 )
 def clean(
     session: Session,
@@ -330,7 +340,7 @@ def clean(
     removed = records.clean(parse_duration(older_than, "--older-than", least=0))
     if session.common.json:
         return _document(session, removed)
-    text = f"no job that is over is older than {older_than}"
+    text = f"no job ended more than {older_than} ago"
     if removed:
         text = f"removed {counted(len(removed), 'job')}"
     left = records.all()

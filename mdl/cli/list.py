@@ -42,20 +42,18 @@ def list_models(
     patterns: Annotated[list[str] | None, argument("PATTERN|GROUP", "Part of a name, a glob, or a group.")] = None,
     kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
-    local: Annotated[
-        bool, flag("--local", "All that is on this disk, in the catalog or not, in both layouts.")
-    ] = False,
+    local: Annotated[bool, flag("--local", "Everything on this disk, in the catalog or not, in both layouts.")] = False,
     present: Annotated[bool, flag("--present", "Only what is complete on this disk.")] = False,
     partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
     missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
     sort: Annotated[
-        str | None, flag("--sort COLUMN", "In the order of this column; numbers: largest first.", panel="Output")
+        str | None, flag("--sort COLUMN", "Sort by this column; numbers: largest first.", panel="Output")
     ] = None,
     columns: Annotated[
         str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
     ] = None,
 ) -> int:
-    """Every model of the catalog, with what is on this disk; --local: all that is on this disk."""
+    """List the models of the catalog and what of them is on this disk; --local lists everything on this disk."""
     statuses: list[str] = []
     if present:
         statuses += ["present", "unverified"]
@@ -78,9 +76,12 @@ def list_models(
     is_all = not (patterns or kind or tag or statuses)
 
     def show_table() -> None:
-        if rows or local:
+        if rows:
             session.console.table(**table_of(rows, shown_columns, keeps_all=bool(columns)))
         if inventory is not None:
+            if is_all and not rows:
+                folder = shown(str(client.stores.open().root))
+                session.console.note(f"no models are here; the models folder is {folder}")
             _show_total_here(session, rows, inventory, is_all=is_all)
         elif rows:
             _show_total_listed(session, client, rows, is_all=is_all)
@@ -92,18 +93,21 @@ def list_models(
 
 
 def _why_none(client: Client, *, is_all: bool) -> str:
-    if is_all and client.catalog.models:
+    if not is_all:
+        return "no model of the catalog matches; 'mdl list --local' shows everything on this disk"
+    if client.catalog.models:
         return "your catalog has no model of its own; 'mdl list PATTERN' finds those that it extends too"
-    return "the catalog has no such model; 'mdl list --local' shows all that is on this disk"
+    return "your catalog has no model yet; 'mdl add NAME SOURCE' adds one"
 
 
 def _show_total_here(session: Session, rows: Sequence[Row], inventory: Inventory, *, is_all: bool) -> None:
     """Sum up what is on this disk, and what unfinished downloads take beside."""
     is_whole = len(rows) == len(inventory.models)  # else bytes that models share count for each
-    session.console.note(_summary(rows, inventory.bytes if is_whole else None))
+    if rows or not is_all:
+        session.console.note(_summary(rows, inventory.bytes if is_whole else None))
     if is_all and inventory.unfinished:
         size = human_bytes(inventory.unfinished)
-        session.console.note(f"{size} more of unfinished downloads: the same 'mdl get' goes on")
+        session.console.note(f"{size} more of unfinished downloads: the same 'mdl get' continues them")
 
 
 def _show_total_listed(session: Session, client: Client, rows: Sequence[Row], *, is_all: bool) -> None:
@@ -178,7 +182,7 @@ def show(
         bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.")
     ] = False,
 ) -> int:
-    """One model: files, sources, sizes, licence, status. Of a group: its members."""
+    """Show one model: files, sources, sizes, licence, status. Of a group, show its members."""
     client = session.client(settings)
     is_reference = ":" in name
     if not is_reference and name in client.catalog.groups and name not in client.catalog.models:

@@ -28,11 +28,11 @@ _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
 _ANSWERABLE = "complete_fish"
 """How the scripts of `mdl.cli.shells` ask. What Typer says to its own scripts, bash and zsh would run (ADR 62)."""
-_HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
+_HELP = "Download machine-learning models and verify every byte. Pack, release and upload trained ones."
 EXAMPLES = (
-    "mdl demo  # try all of it on this machine, without a network",
-    "mdl list  # which models there are, and what is here",
-    "mdl get bert-fa  # download one; the last line is its folder",
+    "mdl demo  # try everything on this machine, without a network",
+    "mdl list  # the models of the catalog, and which are on this disk",
+    "mdl get openai/whisper-tiny  # download one; the last line is its folder",
 )
 _LEARN_MORE = """\
 Learn more:

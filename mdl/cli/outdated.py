@@ -41,7 +41,7 @@ def outdated(
     with session.console.watch() as on_event:
         report = client.outdated(names or None, on_event=on_event)
         on_event.end_with(report.error)
-    outdated_models = [model for model in report.models if model.state == "outdated"]
+    outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]
     to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
     error = report.error
     count = sum(model.has_moved for model in report.models)
@@ -58,11 +58,18 @@ def outdated(
             session.console.note("nothing is here, and nothing is locked")
             return
         _show_outdated(session, report, labels, is_all=not names)
+        known = sum(model.state != "unknown" for model in report.models)
+        if known < total:
+            verb = "was" if total - known == 1 else "were"
+            imported = f"{counted(total - known, 'model')} {verb} imported or trained"
+            session.console.note(f"{imported}: nothing says where to look for news")
+        if not known:
+            return
         if not outdated_models:
-            session.console.note(f"nothing to update among {counted(total, 'model')}")
+            session.console.note(f"nothing to update among {counted(known, 'model')}")
             return
         updatable = " ".join(labels.get(model.name, model.name) for model in outdated_models)
-        can = f"{len(outdated_models)} of {total} can be updated, {human_bytes(to_fetch)} to fetch"
+        can = f"{len(outdated_models)} of {known} can be updated, {human_bytes(to_fetch)} to fetch"
         session.console.note(f"{can}: mdl update {updatable}")
 
     return session.show({"models": report.models, "bytes_to_fetch": to_fetch}, show_table, error=error)
@@ -72,18 +79,13 @@ def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str
     """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
     to look."""
     rows = []
-    left_out = 0
     for model in report.models:
         if is_all and model.state == "unknown":
-            left_out += 1
             continue
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
-    if left_out:
-        verb = "was" if left_out == 1 else "were"
-        session.console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
 
 
 def _short(commits: tuple[str, ...]) -> str:
@@ -101,6 +103,8 @@ def _update_of(model: ModelVersion) -> str:
         return f"not known: {shown(model.error.message)}"
     if model.state == "missing":
         return f"not here: {changed}"
+    if model.is_only_edited:
+        return f"up to date, {counted(len(model.changes), 'file')} edited here"
     if model.state in _STATES:
         return _STATES[model.state]
     if not model.changes:
@@ -142,7 +146,7 @@ def update(
     folders = begin(session, client, models, where.into)
     method = method_of(client, models)
     if dry_run:
-        return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
+        return show_plan(session, models, partial(client.plan_update, models, **where.files, force=force), method)
     work = partial(client.update, models, **where.files, force=force)
     report = run_job(session, models, folders, job, method, work)
     if report is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mdl.jobs.log import OperationLog
 
 _STDOUT = 1
-RunFolder = Annotated[str, argument("RUN", "A training's folder.")]
+RunFolder = Annotated[str, argument("RUN", "The folder of a training.")]
 
 
 @value_class
@@ -58,12 +58,12 @@ class SelectionFlags:
 class OutputFlags:
     """Where an archive goes, and how it is written."""
 
-    output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.", panel="Where")] = None
+    output: Annotated[str | None, flag("-o --output FILE", "The archive; - is standard output.", panel="Where")] = None
     dry_run: Annotated[bool, flag("-n --dry-run", "Show what would be packed, and stop.")] = False
     compress: Annotated[
         Literal["auto", "store", "deflate"], flag("--compress", "auto: deflate if that makes a sample smaller.")
     ] = "auto"
-    allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint that lacks bytes.")] = False
+    allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Also pack an incomplete checkpoint.")] = False
     force: Annotated[bool, bare_flag("--force", "Replace a file that is no archive of this run.", panel="Where")] = (
         False
     )
@@ -78,7 +78,7 @@ class OutputFlags:
     "mdl checkpoints runs/tts --json  # for a script",
 )
 def checkpoints(session: Session, run: RunFolder) -> int:
-    """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
+    """List the checkpoints of a training: which is the latest, which the best, and whether each is complete."""
     session.empty = {"run": run}
     found = mdl.checkpoints(place_of(run, "RUN"))
     rows: list[dict[str, Any]] = []
@@ -149,7 +149,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
     "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
 )
 def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
-    """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
+    """Pack a trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     request = _request(session, run, what, how)
     if how.dry_run:
         return _show_plan(session, mdl.plan_pack(request))
@@ -206,7 +206,7 @@ def _request(session: Session, run: str, what: SelectionFlags, how: OutputFlags)
 def _write(session: Session, request: PackRequest, log: OperationLog) -> PackResult:
     plan = mdl.plan_pack(request)
     _show_left_out(session, plan)
-    left = "nothing was written" if plan.path else "what was written so far is no whole archive"
+    left = "nothing was written" if plan.path else "what was written so far is no complete archive"
     with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(left):
         return mdl.write_pack(
             plan,
@@ -222,7 +222,7 @@ def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> N
         hint = "leave out --checkpoint and --inference-only"
         raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
     if what.everything and (what.checkpoint is not None or what.inference_only or what.logs):
-        raise UsageError("--all packs the whole folder", hint="leave it out, or name no part of the run")
+        raise UsageError("--all packs the complete folder", hint="leave it out, or name no part of the run")
     if to_stdout and session.common.json:
         raise UsageError(
             "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"

@@ -37,7 +37,7 @@ def prefetch(
     job: JobFlags,
     names: Annotated[
         list[str] | None,
-        argument("NAME|GROUP", "Models and groups to download; --all without one: your whole own catalog."),
+        argument("NAME|GROUP", "Models and groups to download; --all without a name: all of your own catalog."),
     ] = None,
     dry_run: DryRun = False,
     force: Force = False,
@@ -48,7 +48,7 @@ def prefetch(
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
     if not names and not choice.everything:
-        raise UsageError("nothing is named", hint="name models or groups, or write --all for the whole catalog")
+        raise UsageError("no model is named", hint="name models or groups, or write --all for all of your own catalog")
     if not names:
         choice = replace(choice, everything=False)  # all models, and of each one set of weights
     request = Request(names or [], choice, settings, job, force)

@@ -28,10 +28,10 @@ def push(
     session: Session,
     source: Annotated[str, argument("ARCHIVE|FOLDER", "A folder of a training or a model, or what 'mdl pack' wrote.")],
     repository: Annotated[
-        str, argument("REF", "hf:org/repo or hf:org/repo@branch; it is made if it is missing.", autocompletion=None)
+        str, argument("REF", "hf:org/repo or hf:org/repo@branch; mdl creates what does not exist.", autocompletion=None)
     ],
     settings: Annotated[Settings, ("stall", "offline")],
-    public: Annotated[bool, bare_flag("--public", "Let everybody read the repository; else it is private.")] = False,
+    public: Annotated[bool, bare_flag("--public", "Let everyone read the repository; else it is private.")] = False,
     dry_run: DryRun = False,
 ) -> int:
     """Upload a trained model to the hub with huggingface_hub; the last line is the commit.

@@ -41,7 +41,7 @@ bucket   = "store\""""
     "mdl remote  # list the remotes of config.toml",
     "mdl remote check gpu  # does it work?",
     "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB downloads the results",
-    group_help="Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' downloads them.",
+    group_help="Ask buckets, RunPod endpoints and training servers about jobs; 'mdl fetch' downloads results.",
 )
 @command(
     "remote list",
@@ -95,7 +95,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
 def jobs(session: Session, name: Name) -> int:
     """List the jobs of a remote, the newest first.
 
-    An endpoint without a bucket has a worker answer, which RunPod bills.
+    If an endpoint has no bucket, one of its workers answers, and RunPod bills that.
     """
     with session.client().remote(name) as remote:
         found = remote.jobs()
@@ -122,7 +122,7 @@ def jobs(session: Session, name: Name) -> int:
     "mdl remote status gpu p-17 --json  # for a script",
 )
 def status(session: Session, name: Name, job_id: JobId) -> int:
-    """Show the status of one job. An endpoint without a bucket has a worker answer, which RunPod bills."""
+    """Show the status of one job. If an endpoint has no bucket, one of its workers answers, and RunPod bills that."""
     with session.client().remote(name) as remote:
         job = remote.status(job_id)
     lines = {
@@ -142,7 +142,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
     "mdl remote cancel gpu p-17 --json  # for a script",
 )
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
-    """Cancel a job of a remote. mdl asks once. What the job has written stays."""
+    """Cancel a job of a remote. What the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
     return session.show({"jobs": [job]}, lambda: session.console.note(f"{job.id}: {job.status}"))
@@ -182,7 +182,7 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table, below="WHY")
 
-    with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
+    with all_or_nothing("only the jobs listed as deleted are deleted; run it again to continue"):
         for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
             rows.append({**vars(one.job), "action": one.action, "why": one.why})
             if one.error:

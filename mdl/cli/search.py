@@ -47,7 +47,7 @@ def search(
         ]
         heads = ("REPOSITORY", "SIZE", "DOWNLOADS", "LICENSE", "ACCESS", "MODIFIED")
         session.console.table(heads, rows, cut=(), drop=("LICENSE", "MODIFIED", "DOWNLOADS", "ACCESS"))
-        note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' puts it into your catalog"
+        note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' adds it to your catalog"
         session.console.note(note if found else "the hub has no such repository")
 
     return session.show({"repos": found}, show)

@@ -399,7 +399,7 @@ def _no_markup(text: str) -> str:
 def _for_help(command: Any, ctx: Any, literal: Callable[[str], str]) -> Any:
     """A copy of a command for its help: texts by ``literal``, no type where a flag or a word says enough."""
     shown = copy.copy(command)
-    shown.help = literal(command.help or "")
+    shown.help = literal(_in_paragraphs(command.help or ""))
     shown.epilog = literal(command.epilog or "")
     shown.params = [_param_for_help(param, literal) for param in command.params]
     help_option = shown.get_help_option(ctx)
@@ -411,6 +411,12 @@ def _for_help(command: Any, ctx: Any, literal: Callable[[str], str]) -> Any:
         for below in shown.commands.values():
             below.help = literal(_first_sentence(below.help or ""))
     return shown
+
+
+def _in_paragraphs(text: str) -> str:
+    """A help text, each paragraph on one line: Typer keeps the line breaks of all but the first."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _param_for_help(param: Any, literal: Callable[[str], str]) -> Any:

@@ -82,8 +82,8 @@ def unpack(
     target: Annotated[
         str | None, flag("--to DIR", "A new or empty folder. [default: the archive's name]", panel="Where")
     ] = None,
-    listing: Annotated[bool, flag("--list", "Show what it holds, write nothing.")] = False,
-    testing: Annotated[bool, flag("--test", "Read and check every byte of it, write nothing.")] = False,
+    listing: Annotated[bool, flag("--list", "List what is in it, and write nothing.")] = False,
+    testing: Annotated[bool, flag("--test", "Read and check every byte, and write nothing.")] = False,
     log_file: LogFile = None,
 ) -> int:
     """Unpack an archive into a new folder, all or nothing; everything is checked before the first byte is written."""
@@ -234,7 +234,7 @@ def rollback(
     to: Annotated[str | None, bare_flag("--to VERSION", "This release: its name, or any unique part of it.")] = None,
     log_file: LogFile = None,
 ) -> int:
-    """Serve the release that was served before, or another one; no network, one atomic switch."""
+    """Serve the previous release again, or another one: one atomic switch, without a network."""
     if to == "":
         raise UsageError("the version is empty", item="--to", hint="is a variable unset?")
     wait = session.config_of(settings)["lock_wait"]

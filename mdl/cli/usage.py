@@ -9,15 +9,21 @@ from typing import Any, Final
 import typer
 
 from mdl.errors import UsageError
+from mdl.paths import shown
 from mdl.plugin import plugins
 
 _ROWS: Final = (
     ("pull install clone", "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
     ("upgrade", "mdl update NAME downloads the newest version; mdl outdated shows what has moved"),
     ("upload", "mdl push FOLDER hf:ORG/REPO uploads a trained model"),
+    ("sync", "mdl get NAME downloads what is missing, mdl update NAME the newest version"),
+    ("find", "mdl search TEXT finds repositories of the hub"),
+    ("check repair fix", "mdl verify --repair downloads what is wrong on this disk; mdl doctor checks this machine"),
+    ("pin freeze", "mdl lock pins commits, sizes and digests in mdl.lock"),
+    ("create new", "mdl init creates a catalog, mdl add NAME SOURCE adds a model to it"),
     ("move cp", "mdl mv NAME --to DIR moves a model to another models folder"),
     ("delete uninstall prune", "mdl rm NAME deletes a model, mdl clean what nothing needs"),
-    ("cache models du", "mdl list --local shows what is on this disk, and how much it takes"),
+    ("cache models du scan", "mdl list --local shows what is on this disk, and how much it takes"),
     ("status diff", "mdl list shows what is here; mdl verify compares it with its digests"),
     (
         "ps top stop kill cancel pause resume log",
@@ -30,24 +36,49 @@ _ROWS: Final = (
     ("zip archive", "mdl pack RUN"),
     ("schema schemas", "mdl help schema COMMAND prints the JSON Schema of its output"),
     ("unzip extract deploy", "mdl unpack ARCHIVE; with --release it is put into service"),
-    ("--local-dir", "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder"),
-    ("--cache-dir", "--layout hf-cache uses the cache of Hugging Face; --to DIR says where it is"),
     (
-        "--token --header",
+        "--local-dir --local-dir-use-symlinks --dir -d -P --directory-prefix --output-dir --outdir --dest --target "
+        "--path --folder --home",
+        "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder",
+    ),
+    ("--cache-dir --cache", "--layout hf-cache uses the cache of Hugging Face; --to DIR says where it is"),
+    (
+        "--token --hf-token --header -H",
         'a token is never a flag: set HF_TOKEN; for other hosts write [hosts."HOST"] into config.toml',
     ),
     ("--repo-type", "write the type before the name: hf:datasets/org/name, hf:spaces/org/name"),
-    ("--allow-patterns --ignore-patterns", "--include GLOB and --exclude GLOB choose the files"),
-    ("--max-workers --split -x -j -s --transfers", "--connections N is how many at once, in all"),
-    ("--continue --resume -c -C", "the same command continues where it was; --force begins again"),
-    ("--timeout --max-time", "--stall TIME for silence, --max-duration TIME for the whole"),
-    ("--branch --ref --commit", "--revision REV"),
+    ("--quant --quantization --quantisation", "write it after the repository: org/repo:Q8_0"),
+    ("--file --files", "write the files after the repository, org/repo FILE, or use --include GLOB"),
+    ("--filename --name -O --output-document", "--output NAME is for one URL; of a repository: org/repo FILE"),
+    ("--allow-patterns --ignore-patterns --pattern", "--include GLOB and --exclude GLOB choose the files"),
+    (
+        "--max-workers --workers --threads --jobs --concurrent --parallel --split -x -j -s --transfers",
+        "--connections N is how many at once, in all",
+    ),
+    ("--rate-limit --speed-limit --bwlimit", "--limit-rate 20M is in bytes per second"),
+    (
+        "--continue --resume --resume-download -c -C",
+        "the same command continues where it was; --force begins again",
+    ),
+    ("--overwrite --force-download", "--force"),
+    ("--local-files-only", "--offline contacts nothing"),
+    ("--timeout --max-time", "--stall TIME limits a silence, --max-duration TIME the complete run"),
+    ("--branch --ref --commit --tag", "--revision REV"),
+    ("--checksum --hash", "--sha256 HEX is the digest of one URL's file"),
     ("--type --dataset --datasets", "--kind dataset"),
+    ("--silent --no-progress", "--quiet shows only failures, --progress none no progress"),
+    ("--endpoint", "set HF_ENDPOINT to the address of the hub"),
+    ("--proxy", "set HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"),
+    ("--insecure -k --no-check-certificate", "every certificate is checked; SSL_CERT_FILE says which are trusted"),
     ("-n --dry-run", "without --yes nothing is deleted: it only shows what would be"),
 )
 """Commands and options that people of ``git``, ``hf``, ``ollama``, ``docker``, ``curl`` and ``aria2`` type, or that
 other commands of mdl have, and what mdl has for it. The hint of an option is given for commands that have the options
 that it names."""
+
+
+_OF_ONE: Final = {"mdl jobs": "mdl jobs show", "mdl remote": "mdl remote check", "mdl config": "mdl config get"}
+"""What is meant by a name right after a group of commands: ``mdl jobs k7f3``."""
 
 
 def foreign_words() -> dict[str, str]:
@@ -69,6 +100,8 @@ def usage_error(error: typer.TyperException, called: str = "mdl") -> UsageError:
     if alike:
         commands = [f"{path} {name}" for name in re.findall("'([^']+)'", alike)]
         hint = f"did you mean {' or '.join(commands)}?"
+    elif path in _OF_ONE and (word := re.fullmatch(r"No such command '(.+)'\.?", message)):
+        hint = f"for one of that name: {_OF_ONE[path]} {shown(word[1])}; more: {hint}"
     if context and getattr(error, "option_name", None):
         hint = _instead_of(error, context) or hint
     if context and getattr(error, "param", None):
@@ -92,6 +125,7 @@ def _of_value(error: Any, context: Any) -> str:
     """Say what is wrong with a value, and where it came from; what is meant if it is missing."""
     param = error.param
     reason = error.message.removeprefix("Value error, ")  # pydantic's word for what Typer refuses itself
+    reason = re.sub(r"^Input should be\b", "it must be", reason)
     source = context.get_parameter_source(param.name)
     if source is not None and source.name == "ENVIRONMENT":
         return f"invalid value of {param.envvar}: {reason}"

@@ -60,7 +60,7 @@ def verify(
     models = client.verifiable(names, into=choice.into, revision=choice.revision)
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
-        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+        raise UsageError("only a repair can run in the background", item="--detach", hint="add --repair")
     run = session.job(models, client.folders(models, into=choice.into), job) if is_job else None
     if run and session.is_detached(job):
         return session.start_in_background(run)
@@ -132,4 +132,4 @@ def _show_verified(session: Session, report: VerifyReport) -> None:
     elif ok or counts:
         console.note(summary)
     elif not report.errors:
-        console.note("nothing of mdl's is here to verify; 'mdl list --local' shows what other programs put here")
+        console.note("mdl has no files here to verify; 'mdl list --local' shows what other programs put here")

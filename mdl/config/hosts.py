@@ -89,7 +89,7 @@ def read_hosts(tables: Table) -> dict[str, HostSettings]:
         if not _is_place(place):
             table.wrong("must be a host, such as civitai.com, or host:port; without https:// and without a path")
         elif place in hosts:
-            table.wrong("the host is there twice")
+            table.wrong("the host occurs twice")
         hosts[place] = _read_host(place, table)
     return hosts
 

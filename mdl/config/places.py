@@ -154,7 +154,7 @@ def expanded(path: str | os.PathLike[str], what: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         name = Path(path).parts[0]
-        hint = "write the whole path, or ./~… for a name that begins with ~"
+        hint = "write the full path, or ./~… for a name that begins with ~"
         raise UsageError(f"there is no home folder for {name}", item=what, hint=hint) from error
 
 

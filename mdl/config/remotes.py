@@ -143,7 +143,7 @@ def _bucket(table: Table, key: str) -> None:
 def _endpoint(table: Table, key: str) -> None:
     endpoint = table.string(key)
     if endpoint and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", endpoint):
-        table.wrong("must be the endpoint's id, such as abc123; a whole URL is a base_url", key)
+        table.wrong("must be the endpoint's id, such as abc123; for a complete URL, use base_url", key)
 
 
 def _variable(table: Table, key: str) -> None:
@@ -172,7 +172,7 @@ def _check_bucket(url: str) -> str:
     """Raises `UsageError`, and `Unsafe` for a prefix that is no path."""
     place = _BUCKET_URL.fullmatch(url)
     if not place:
-        raise UsageError("must be s3://bucket or s3://bucket/prefix")
+        raise UsageError("must be s3://bucket or s3://bucket/prefix; a bucket's name has 2 characters or more")
     folder = place["prefix"].strip("/")
     if folder:
         RelPath.parse(unquote(folder))
@@ -191,5 +191,8 @@ def remote_named(name: str, remotes: Mapping[str, RemoteSettings]) -> RemoteSett
     """The remote of that name. Raises `UsageError`, with what is near."""
     if name in remotes:
         return remotes[name]
-    hint = near_hint(name, remotes, "'mdl remote list' shows what there is; config.toml has them")
+    otherwise = "'mdl remote list' shows what there is; config.toml has them"
+    if "/" in name:
+        otherwise = f"to download a model: mdl get {shown(name)[:100]}"
+    hint = near_hint(name, remotes, otherwise)
     raise UsageError("no such remote", item=shown(name)[:100], hint=hint)

@@ -201,7 +201,7 @@ class Settings(TypedDict, total=False):
         Setting(
             "5m",
             _as_text(parse_duration),
-            "How long to go on without progress once a host has answered; 1h in the background.",
+            "How long to keep trying without progress once a host has answered; 1h in the background.",
             "TIME",
         ),
     ]
@@ -307,7 +307,7 @@ _OF_COMMANDS = {
     "hooks.on_complete": Setting(
         None,
         _of_text(_command),
-        "Run this when all is there, without a shell; facts in MDL_HOOK_*.",
+        "Run this when everything is downloaded, without a shell; facts in MDL_HOOK_*.",
         "CMD",
         "--on-complete",
         "MDL_ON_COMPLETE",
@@ -471,7 +471,7 @@ class Config:
         return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
 
 
-_MEND = "fix that file, or rename it to go on without it"
+_MEND = "fix that file, or rename it to continue without it"
 
 
 def read_config() -> dict[str, Any]:

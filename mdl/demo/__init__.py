@@ -103,10 +103,10 @@ class Demo:
     def _download(self, hub: HubServer) -> None:
         """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
         get = f"get {_MODEL} --to models"
-        self._step("1. What is there?", "list --to models")
+        self._step("1. Which models are there?", "list --to models")
         self._step("2. Get it: a connection breaks, then mdl is killed (kill -9).")
         self._kill_on_the_way(hub, get)
-        self._step("3. Run the same command again: it goes on where it was.", get)
+        self._step("3. Run the same command again: it continues where it was.", get)
         self._say(f"   Served in all: {hub.bytes_sent / _WEIGHTS:.2f} times the file's size.")
         self._step("4. Read it all again and compare it with its digests.", f"verify {_MODEL} --to models")
         before = hub.requests

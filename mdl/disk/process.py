@@ -272,7 +272,7 @@ def run_program(
                 )
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error
+            raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that exists") from error
         try:
             while True:
                 _check(cancel)

@@ -95,7 +95,7 @@ def proxy(url: str) -> str:
     problem = settings.problem_of(url)
     chosen = _chosen(url, settings)
     if problem:
-        raise UsageError(problem, hint=f"fix the variable, or unset it; mdl goes on without it: {chosen}")
+        raise UsageError(problem, hint=f"fix the variable, or unset it; mdl works without it: {chosen}")
     return "; ".join((chosen, *settings.problems.values()))
 
 

@@ -239,8 +239,9 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
     verified bytes are published. Raises `Cancelled`."""
     reused: list[Item] = []
     left: list[Item] = []
+    told: set[tuple[str, str]] = set()
     for item in items:
-        way = _reuse_one(item, copies, tell)
+        way = _reuse_one(item, copies, tell, told)
         if way:
             reused.append(replace(item, way=way))
         else:
@@ -248,9 +249,10 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
     return reused, left
 
 
-def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
+def _reuse_one(item: Item, copies: LocalCopies, tell: Listener, told: set[tuple[str, str]]) -> Way | None:
     """Take one file from the first candidate that has its bytes; returns how. Each candidate that is of no use is told
-    of, and so is what this disk does not take: neither is the other's fault."""
+    of, and so is what this disk does not take: neither is the other's fault. The latter is told once for a model and
+    reason, which ``told`` remembers."""
     model = item.wanted.model
     remote = item.remote
     name = item.remote.path.text
@@ -263,7 +265,9 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
             tell(Noticed(model, name, f"{source} cannot be used: {unusable}"))
         except (OSError, MdlError) as error:
             why = explain_oserror(error, name, copies.store.root) if isinstance(error, OSError) else error
-            tell(Noticed(model, name, f"its bytes are in {source}, but they cannot be stored: {why.message}"))
+            if (model, why.message) not in told:
+                told.add((model, why.message))
+                tell(Noticed(model, name, f"its bytes are in {source}, but they cannot be stored: {why.message}"))
         else:
             _discard_partials(item, copies.store, tell)
             tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way, str(source)))

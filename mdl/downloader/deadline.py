@@ -57,7 +57,7 @@ def time_limit(limit: TimeLimit, cancel: CancelToken) -> Iterator[None]:
     def look() -> None:
         while not is_done.wait(min(limit.next_look(), threading.TIMEOUT_MAX)):
             if limit.is_over():
-                cancel.set(DeadlineReached("its time is over"))
+                cancel.set(DeadlineReached("its time limit or window is over"))
                 return
 
     watchers = start_threads("mdl-deadline", [look])

@@ -191,7 +191,7 @@ class Fetcher:
         with self._shared.locked() as (schedule, _):
             is_taken = schedule.takes_whole(download, is_range_ignored=is_range_ignored)
         if not is_taken:
-            why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
+            why = f"{host_of(opened.url)} sent the complete file in answer to a request for a part of it"
             raise NetworkError(why, final=True, is_answer=True)
         if file.part.total or download.length_discovered:
             why = "the server does not serve ranges"
@@ -316,7 +316,7 @@ class Fetcher:
                 raise ProtocolError(f"the response ended early: {segment.at} of {segment.stop} bytes")
             return
         if download.remote.digest is None and accept.ends_with_connection:
-            raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
+            raise ProtocolError("without a length or a digest, mdl cannot see whether the file is complete")
         with self._shared.locked():
             download.ended_at(segment.at)
 

@@ -181,7 +181,7 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
         nonlocal is_abandoned
         if time.monotonic() - moved_at >= stall:
             is_abandoned = True
-            hint = "run the same command again without --via hub: then it goes on where it stopped"
+            hint = "run the same command again without --via hub: then it continues where it stopped"
             raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s", hint=hint)
 
     return in_thread(partial(download, count), look)

@@ -242,7 +242,7 @@ class OpenFile:
         error = self.why_wrong(print_, os.pread(self.part.fd, LOOKED_AT, 0))
         if self.is_borrowed_from_final and isinstance(error, DigestMismatch):
             hint = "use --force to replace it, or --to for another folder"
-            why = "another file is there, which is no part of this one"
+            why = "another file has this name, and is no part of this one"
             return Occupied(why, item=self.download.name, hint=hint)
         return error
 

@@ -31,7 +31,7 @@ from mdl.net.ranges import ByteRange, RangeSet
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
-_LOCAL = "take a folder on a local disk with --to, and copy what is there to the mount afterwards"
+_LOCAL = "download to a local disk with --to, and copy the folder to the mount afterwards"
 """The hint for a mount that does not even take writes in order."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 LEAST_CLAIM = 64 * 1024
@@ -306,7 +306,7 @@ class Partial:
                 raise _taken_over()
             if not is_mine:
                 hint = "another program removed or moved it during the download; run the same command again"
-                raise StorageError(f"{self.folder} is gone", hint=hint)
+                raise StorageError(f"{self.folder} does not exist any more", hint=hint)
             copied = publish.publish(data, entry)
             self.close()
             self.discard()
@@ -458,7 +458,7 @@ def _why_not(record: Record, new: Identity) -> str:
     if old.digest != new.digest:
         return "the server's file has another digest now"
     if new.digest is None and (old.validator is None or new.validator is None):
-        return "neither a digest nor a strong validator tells whether it is still the same file"
+        return "without a digest or a strong validator, mdl cannot see whether it is still the same file"
     return "the server's file has changed"
 
 

@@ -23,6 +23,11 @@ class Wanted:
     local: LocalFile
     error: MdlError | None = None
 
+    @property
+    def item(self) -> str:
+        """The file as messages name it."""
+        return f"{self.model}/{self.remote.path}"
+
 
 class Reason(StrEnum):
     """Why a file is kept, fetched or refused, as messages say it."""
@@ -32,7 +37,7 @@ class Reason(StrEnum):
     MISSING = "missing"
     PARTIAL = "partly here"
     UNFINISHED = "another program has left a part of it"
-    OUTDATED = "a newer one is there"
+    OUTDATED = "the source has a newer one"
     DAMAGED = "damaged here"
     FORCED = "forced"
     UNSAFE = "unsafe"
@@ -207,7 +212,7 @@ def decide_on(wanted: Wanted, *, force: bool = False) -> Item:
     if receipt is None:
         return _decide_without_receipt(wanted)
     if local.is_edited:
-        return Item(wanted, Reason.EDITED, refused=_edited(local.stamp, remote))
+        return Item(wanted, Reason.EDITED, refused=_edited(local.stamp, wanted))
     if local.is_unmodified:
         if remote.digest is None and receipt.matches(remote):
             return Item(wanted, Reason.ADOPTED)
@@ -222,14 +227,14 @@ def _decide_without_receipt(wanted: Wanted) -> Item:
     if _is_unfinished(wanted.local, wanted.remote):
         return Item(wanted, Reason.UNFINISHED)
     hint = "use --force to replace it, or --to for another folder"
-    refused = Occupied("another file is there", item=wanted.remote.path.text, hint=hint)
+    refused = Occupied("another file has this name", item=wanted.item, hint=hint)
     return Item(wanted, Reason.OCCUPIED, refused=refused)
 
 
 def _decide_without_file(wanted: Wanted) -> Item:
     """Return the decision where nothing is under the name of the file, or no file."""
     local = wanted.local
-    name = wanted.remote.path.text
+    name = wanted.item
     if local.kind == "folder":
         return Item(wanted, Reason.OCCUPIED, refused=Occupied(local.why, item=name))
     if local.kind != "absent":
@@ -253,9 +258,9 @@ def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
     return local.size < remote.size
 
 
-def _edited(stamp: Stamp, remote: RemoteFile) -> Occupied:
+def _edited(stamp: Stamp, wanted: Wanted) -> Occupied:
     why = "it was changed after mdl wrote it"
     with contextlib.suppress(OverflowError, ValueError, OSError):
         why += f", last on {datetime.fromtimestamp(stamp.mtime_ns // 10**9, UTC):%Y-%m-%d at %H:%M:%S} UTC"
     hint = "keep your copy under another name, then --force or 'mdl verify --repair --force' replaces it"
-    return Occupied(why, item=remote.path.text, hint=hint)
+    return Occupied(why, item=wanted.item, hint=hint)

@@ -434,7 +434,7 @@ class Schedule:
                 download.discard(decision.why)
             case AskPlainly():
                 download.come_plainly(is_for_good=decision.is_for_good)
-                self._say(download, f"{decision.why}; asking for the whole file on one connection")
+                self._say(download, f"{decision.why}; asking for the complete file on one connection")
             case NextMirror():
                 download.switch_server(decision.error)
                 self._tell_of_switch(download, origin, decision.error)

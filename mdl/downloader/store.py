@@ -403,7 +403,7 @@ class Store:
         if Stamp.of(now) != item.seen.stamp:
             self._check_meanwhile(item)
         elif item.seen.receipt is None and not _holds(item.source, entry, item.seen):
-            raise _occupied("another file is there, which is no part of this one", item)
+            raise _occupied("another file has this name, and is no part of this one", item)
         return entry, now
 
     def _check_meanwhile(self, item: Ready) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import field, fields
 from typing import Any
 
-from mdl.errors import STOPPED
+from mdl.errors import STOPPED, AuthError, NotFound, Unsafe, UsageError
 from mdl.events import FileProgress
 from mdl.formatting import spelled
 from mdl.jobs.lines import is_well_typed, progress_in
@@ -177,9 +177,19 @@ def readable_item(job: Job, item: str) -> str:
     return item
 
 
+_LASTING = frozenset((UsageError.exit_code, NotFound.exit_code, AuthError.exit_code, Unsafe.exit_code))
+"""The exit codes after which the same command fails again."""
+
+
+def fails_again(job: Job) -> bool:
+    """Whether the same words would fail for the same reason, as for a wrong name or a missing token."""
+    return job.status == "failed" and job.exit_code in _LASTING
+
+
 def resume_command(job: Job) -> str | None:
-    """The command that resumes it; None if it is over or running, or if its record does not say enough to resume it."""
-    if job.status in ("done", "running") or job.request is None:
+    """The command that resumes it; None if it is over or running, if it would fail again, or if its record does not say
+    enough to resume it."""
+    if job.status in ("done", "running") or job.request is None or fails_again(job):
         return None
     return f"mdl jobs resume {job.id}"
 

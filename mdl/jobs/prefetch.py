@@ -63,7 +63,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
     success = last_success(path) if exit_code else ended
     gauges = [
         Gauge("last_run_timestamp_seconds", "When the last run ended.", {"": ended}),
-        Gauge("last_success_timestamp_seconds", "When a run last ended well; 0: never.", {"": success}),
+        Gauge("last_success_timestamp_seconds", "When a run last succeeded; 0: never.", {"": success}),
         Gauge("exit_code", "Exit code of the last run; 75: stopped by its window or limit.", {"": exit_code}),
         Gauge("duration_seconds", "How long the last run took.", {"": round(seconds, 3)}),
         Gauge("fetched_bytes", "Bytes from the network in the last run.", {"": report.bytes_fetched}),

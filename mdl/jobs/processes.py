@@ -108,7 +108,8 @@ def pause(job: Job, records: Records) -> Job:
     while job.status == "running":
         job = _stopped(job, signal.SIGUSR1, records)
     if job.status != "paused":
-        raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=resume_command(job))
+        why = f"there is nothing to pause: its status is {job.status}"
+        raise UsageError(why, item=job.id, hint=resume_command(job))
     return job
 
 
@@ -122,7 +123,7 @@ def cancel(job: Job, records: Records) -> Job:
         job = ended if records.replace(ended, job.stamp) else records.find(job.id)
     if job.status != "cancelled":
         hint = "'mdl jobs --status running' shows what can be cancelled"
-        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=hint)
+        raise UsageError(f"there is nothing to cancel: its status is {job.status}", item=job.id, hint=hint)
     return job
 
 

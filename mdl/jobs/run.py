@@ -149,7 +149,7 @@ class JobRun:
         Raises `Busy` if another one works on these models, and others if it could not begin.
         """
         if self._records is None or self._file is None:
-            raise UsageError("a job needs a record to go on in the background", item="--detach")
+            raise UsageError("a job needs a record to continue in the background", item="--detach")
         is_new = not self._stamp
         if is_new:
             job = replace(self._job, status="paused")

@@ -48,7 +48,7 @@ def problem_of(job: Job) -> Problem | None:
     if job.status == "done":
         return None
     if job.status == "dead":
-        reason = "dead: its process is gone, and did not say why"
+        reason = "dead: its process ended without saying why"
         hint = resume_command(job) or "run its command again; what was fetched is kept"
         return MdlError(reason, item=job.id, hint=hint)
     problem: Problem = Cancelled(job.status, terminated=True)

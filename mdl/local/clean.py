@@ -32,7 +32,7 @@ from mdl.values import value_class
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
 
-_LEFT = "left by a process that is gone"
+_LEFT = "left by a process that has ended"
 
 
 @value_class
@@ -125,7 +125,7 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
 
 
 def _why_kept(job: str) -> str:
-    return f"job {job} may go on with it" if job else ""
+    return f"job {job} may continue it" if job else ""
 
 
 def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
@@ -246,9 +246,9 @@ def _useless_receipts(store: Store, model: str, receipts: Sequence[Receipt]) -> 
     record, unreadable, lost = store.receipts.useless(model, gone)
     reasons: list[str] = []
     if len(gone) == 1:
-        reasons.append(f"{gone[0]} is gone")
+        reasons.append(f"{gone[0]} does not exist any more")
     elif gone:
-        reasons.append(f"{len(gone)} files are gone")
+        reasons.append(f"{len(gone)} files do not exist any more")
     if unreadable:
         reasons.append("some are unreadable; the files they were for are hashed at the next get")
     if reasons:

@@ -197,7 +197,7 @@ def _refuse_closed(store: Store, name: str) -> None:
             owner = records.lstat().st_uid
             if owner != os.geteuid() and not is_own_folder(records):
                 who = user_name(owner)
-                reason = f"{who} downloads into this folder, and only {who} can tell which files are mdl's"
+                reason = f"{who} downloads into this folder, and only {who} can see which files are mdl's"
                 raise StorageError(reason, hint=f"have it deleted by {who}")
 
 

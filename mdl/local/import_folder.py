@@ -340,7 +340,7 @@ class _Import:
             beginning = os.pread(fd, LOOKED_AT, 0)
         message = check_message(target.remote.path.text, beginning, hashed.file.size)
         if message is not None:
-            hint = "fetch it again: what it says tells why the download failed"
+            hint = "download it again: its text says why the download failed"
             raise ProtocolError(f"it is no model file: {message.message}", hint=hint)
         return target
 
@@ -372,8 +372,8 @@ class _Import:
                 adopt_kept(plan, store)
                 return self._told(replace(row, action="kept", verified=verified_by(item)))
             if item.local.kind != "absent":
-                hint = "--as NAME imports it under another name; 'mdl rm' removes what is there"
-                raise item.refused or Occupied("other bytes are there", hint=hint)
+                hint = "--as NAME imports it under another name; 'mdl rm' deletes the model of this name"
+                raise item.refused or Occupied("another file has this name", hint=hint)
             ready = Ready(model, remote, hashed.path, print_, target.verified, item.seen, hashed.stamp)
             return self._told(replace(row, way=self._publish(ready, hashed)))
 

@@ -14,7 +14,7 @@ from mdl.values import value_class
 class ImportedFile:
     """The result of one file. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed``
     or ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in
-    their place already. ``verified`` is as in a `FileReport`: ``none`` if nobody published a digest of it. In a plan
+    their place already. ``verified`` is as in a `FileReport`: ``none`` if no digest is published of it. In a plan
     nothing is hashed: ``model`` and ``path`` are then those of a catalog's file of the same size, if there is one."""
 
     source: str

@@ -13,6 +13,7 @@ from mdl.disk.safe_open import names_below
 from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
+from mdl.formatting import html_table, human_bytes
 from mdl.local.from_receipts import model_of
 from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
 from mdl.local.status import FileStatus, ModelStatus, Status, status_by_receipts, status_of
@@ -31,6 +32,13 @@ class Inventory:
     models: tuple[tuple[Model, ModelStatus], ...]
     bytes: int
     unfinished: int
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each model, and what all of them take."""
+        rows = []
+        for model, status in self.models:
+            rows.append((model.label, status.status, human_bytes(status.bytes_present), str(status.path)))
+        return html_table(("Model", "Status", "Size", "Folder"), rows, f"{human_bytes(self.bytes)} in all")
 
 
 @value_class

@@ -264,7 +264,7 @@ def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> 
         if old == new:
             return True
     hint = "remove it, or choose another folder with --to"
-    raise Occupied("something else is there already", item=str(final), hint=hint)
+    raise Occupied("something else has this name already", item=str(final), hint=hint)
 
 
 @value_class

@@ -28,7 +28,7 @@ from mdl.errors import (
 )
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import listed
+from mdl.formatting import html_table, listed
 from mdl.local.from_receipts import model_of
 from mdl.local.on_disk import cached_files
 from mdl.local.status import Judgement, as_vouched_for, can_run_code, expected_file, judge
@@ -123,6 +123,11 @@ class VerifyReport(BaseReport):
         """The one error that stands for all; None if all is well."""
         return joint_error(self.errors)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each file, and the error if there is one."""
+        rows = [(file.status, f"{name}/{file.path}") for name, file in self.files]
+        return html_table(("Status", "File"), rows, str(self.error) if self.error else "")
+
     @property
     def changed(self) -> list[tuple[str, VerifiedFile]]:
         """Files that were changed after mdl wrote them, with the names of their models."""
@@ -135,10 +140,10 @@ class VerifyReport(BaseReport):
         if not changed:
             return ""
         paths = listed([f"{name}/{file.path}" for name, file in changed], most=_NAMED)
-        was = "was" if len(changed) == 1 else "were"
+        was_changed = "was changed after mdl wrote it" if len(changed) == 1 else "were changed after mdl wrote them"
         left = "" if self.bytes_fetched is None else ", and not repaired"
         remedy = Remedy("replace", tuple(dict.fromkeys(name for name, _ in changed)))
-        return f"{paths} {was} changed after mdl wrote it{left}: {remedy.hint(command)}"
+        return f"{paths} {was_changed}{left}: {remedy.hint(command)}"
 
 
 @small_value_class
@@ -210,8 +215,10 @@ def verify(
         http = connect(_urls(rows))
         if http is None:
             hint = online_hint(context.offline_by)
-            for name in sorted(names):
-                errors[name] = LockError("wrong or missing here, and offline", item=name, hint=hint)
+            for model in models:
+                if model.name in names:
+                    why = "wrong or missing here; mdl is offline"
+                    errors[model.name] = LockError(why, item=model.label, hint=hint)
         else:
             with http, model_locks(models, context):
                 bytes_fetched = repair(rows, context, http, force=request.force, errors=errors).bytes_fetched
@@ -352,7 +359,7 @@ def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) ->
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
     """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
     if not receipts:
-        raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
+        raise NotFound("not on this disk", item=model.label, hint=f"mdl get {model.target}")
     files = [as_vouched_for(receipt) for receipt in receipts]
     missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
     if missing:

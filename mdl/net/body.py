@@ -29,7 +29,7 @@ _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _TLS_BUFFER = 512 * 1024
 """Bytes of it that are used under TLS, which needs memory of its own beside it."""
-_TOO_SLOW = "the connection is too slow to go on"
+_TOO_SLOW = "the connection is too slow to continue"
 _SLOWEST = 1000.0
 """Bytes a second that a body must bring, on average while it is waited for."""
 

@@ -99,21 +99,21 @@ def tls_error(
     if is_alert:
         hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
         return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)
-    hint = "check the URL and the proxy; mdl doctor tells more"
+    hint = "check the URL and the proxy; mdl doctor shows more"
     if reason.endswith(_NO_TLS):
-        hint = f"what answers at {place} speaks no TLS: check the port; write http:// only if that is what you mean"
+        hint = f"the server speaks plain http: try http://{place}, or check the port"
     return TlsError(f"{host}: {cause}", hint=hint)
 
 
 def _advice(code: int, place: str, unread: Sequence[str]) -> str:
     """Return what to do about a certificate that is refused for the reason with this number."""
     if code not in _UNKNOWN_MAKER:
-        return _REFUSED_CERTIFICATES.get(code, "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
+        return _REFUSED_CERTIFICATES.get(code, "check the clock, SSL_CERT_FILE and the proxy; mdl doctor shows more")
     if unread:
         return f"mdl does not read {' and '.join(unread)}: set SSL_CERT_FILE to that file"
     return (
         "if a company's proxy or its own authority signs here, set SSL_CERT_FILE to the certificate of that "
-        f'authority, or ca of [hosts."{place}"] in config.toml; mdl doctor tells more'
+        f'authority, or ca of [hosts."{place}"] in config.toml; mdl doctor shows more'
     )
 
 

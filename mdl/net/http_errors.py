@@ -202,7 +202,7 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
     if asker.is_open_without:
         return f"{sent} is not accepted; without it this repository is open: unset it, or make a new one"
     if _LACKS_RIGHT.search(words):
-        return f"{sent} lacks a right for this: change it in the token's settings, or use another token"
+        return f"{sent} may not do this: change its rights in the token's settings, or use another token"
     if is_gated:
         return f"gated: accept the licence at {page_of(url)} with the token's account"
     if _IS_REFUSED.search(words):

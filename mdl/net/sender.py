@@ -109,7 +109,7 @@ class Sender:
         """Return what ends the reading of a response's head after twice the longest silence, or ``patience``
         seconds."""
         seconds = max(2 * self._stall, patience)
-        words = f"the server did not send its whole response headers within {seconds:.0f} s"
+        words = f"the server did not send its complete response headers within {seconds:.0f} s"
         return deadline.within(seconds, NetworkError(words, hint=SILENCE, is_silence=True))
 
 

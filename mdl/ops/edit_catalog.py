@@ -14,7 +14,7 @@ import tomlkit
 
 from mdl.catalog.extends import Fetch
 from mdl.catalog.model import Catalog
-from mdl.catalog.parser import SCHEMA
+from mdl.catalog.parser import SCHEMA, check_name
 from mdl.catalog.reader import no_web, parse_catalog, read_text
 from mdl.config.places import is_shipped
 from mdl.disk import publish
@@ -36,7 +36,7 @@ BEGINNING = f"""\
 # Your catalog: the models that mdl knows by name. 'mdl add' and 'mdl remove' edit it, and your comments stay.
 schema = {SCHEMA}
 
-# With the next line the models of other catalogs can be named here as well: "shipped" comes with mdl; others are
+# Remove the '#' of the next line to use the models of other catalogs too: "shipped" comes with mdl; others are
 # "../team.toml", or "https://host/team.toml". A command without a name means only what is in this file.
 # extends = ["shipped"]
 
@@ -56,7 +56,8 @@ def begin_catalog(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(path.parent):
         if os.path.lexists(path):
-            raise Occupied("it is there already", item=str(path), hint="'mdl add NAME SOURCE' puts a model into it")
+            hint = "'mdl add NAME SOURCE' adds a model to it"
+            raise Occupied("this file exists already", item=str(path), hint=hint)
         publish.write_file(path, BEGINNING.encode(), mode=0o666 & ~publish.umask(), sweep_first=True)
 
 
@@ -130,11 +131,16 @@ def with_model(
 
     Raises `UsageError` if the name is taken, `CatalogError` if the result would not be a catalog.
     """
+    try:
+        check_name(name)
+    except CatalogError as error:
+        raise UsageError(error.message, item=name, hint="choose another name") from None
     catalog = parse_catalog(text, path, fetch)
     member_of = list(groups)
     if name in _own(catalog, path):
         if not replace:
-            raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
+            hint = f"choose another name, or remove that model first: mdl remove {name}"
+            raise UsageError("the catalog has a model of that name", item=name, hint=hint)
         for place, _, _ in spans(text):
             if _is_group(place) and name in catalog.groups[str(place[1])]:
                 member_of.append(str(place[1]))

@@ -261,7 +261,7 @@ def without_network(plan: Plan, context: Context) -> Plan:
     hint = online_hint(context.offline_by)
     absent = []
     for item in (*plan.fetch, *plan.repeated):
-        absent.append(replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)))
+        absent.append(replace(item, refused=LockError(f"{item.reason}; mdl is offline", hint=hint)))
     return replace(plan, fetch=(), repeated=(), refuse=(*plan.refuse, *absent))
 
 

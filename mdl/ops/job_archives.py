@@ -181,7 +181,7 @@ class ArchiveFetch:
             return
         after = [file.url for file in source.resolve(origin)]
         if after != [file.url for file in archives]:
-            hint = "run the same command again; --allow-running takes what is there"
+            hint = "run the same command again; --allow-running takes what there is"
             raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
 
     def _publish(self, job: JobFiles, here: Kept, came: ModelReport, archives: Store) -> list[FileReport]:

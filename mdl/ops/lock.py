@@ -124,7 +124,7 @@ def _compare(path: Path, written: Lock | None, models: Collection[Model], presen
     current = written or Lock()
     misfits = current.misfits(models, present)
     error = None
-    if written is None:
+    if written is None and models:
         error = LockError("there is no lock", hint="'mdl lock' writes it")
     elif misfits:
         reason = f"out of date: {counted(len(misfits), 'change')}"

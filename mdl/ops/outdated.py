@@ -61,13 +61,21 @@ class ModelVersion:
 
     @property
     def has_moved(self) -> bool:
-        """Whether its source has something else than what is here, or than what is locked."""
-        return self.state == "outdated" or self.is_lock_behind
+        """Whether its source has something else than what is here, or than what is locked. What was removed or edited
+        here is no move of the source."""
+        if self.newest:
+            return self.is_lock_behind or (self.state == "outdated" and self.here != self.newest)
+        return any(change.change in ("new", "changed") for change in self.changes) and self.state == "outdated"
 
     @property
     def is_lock_behind(self) -> bool:
         """Whether the lock has other commits than its source."""
         return () not in (self.locked, self.newest) and self.locked != self.newest
+
+    @property
+    def is_only_edited(self) -> bool:
+        """Whether it has what its source has, but for files that were edited here."""
+        return bool(self.changes) and not self.has_moved and all(change.change == "edited" for change in self.changes)
 
     @property
     def bytes_to_fetch(self) -> int:

@@ -27,7 +27,7 @@ from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.run import Run
 from mdl.runs.tree import Tree
 from mdl.units import texts
-from mdl.values import value_class
+from mdl.values import shows_keywords, value_class
 from mdl.weights.junk import is_log
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
@@ -82,7 +82,7 @@ def _request_of(run: PackRequest | StrPath, output: Output, options: PackOptions
     if request.logs and is_part:
         raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
     if request.whole_run and (is_part or request.logs):
-        raise UsageError("the whole run is packed, or a part of it", hint="leave out whole_run, or name no part")
+        raise UsageError("whole_run packs the complete run", hint="leave out whole_run, or the part")
     return replace(request, include=texts(request.include), exclude=texts(request.exclude))
 
 
@@ -131,6 +131,7 @@ class PackResult:
     manifest: Manifest = field(repr=False)
 
 
+@shows_keywords(PackOptions)
 def pack(
     run: PackRequest | StrPath,
     output: Output = None,
@@ -141,8 +142,19 @@ def pack(
 ) -> PackResult:
     """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.
 
-    The arguments, and what is raised, are those of the two. Returns where the archive is, its size in bytes, its
-    SHA-256 and what was left out.
+    ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
+    number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
+    finished model. ``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out
+    what only a resumed training reads; ``logs`` packs the logs alone; ``whole_run`` packs everything. ``force``
+    replaces a file that is no archive of this run.
+
+    ``allow_incomplete`` also packs a checkpoint that lacks bytes, ``allow_secrets`` a file that holds a secret if
+    ``include`` has its name, ``allow_changing`` a file that changes while it is read. ``compress`` is ``auto``,
+    ``store`` or ``deflate``; ``digest`` also makes the archive's own SHA-256. ``cancel`` stops the work from another
+    thread; ``on_event`` is called with every event.
+
+    Returns where the archive is, its size in bytes, its SHA-256 and what was left out. Raises as `plan_pack` and
+    `write_pack`.
     """
     request = _request_of(run, output, options)
     return write_pack(
@@ -155,11 +167,11 @@ def pack(
     )
 
 
+@shows_keywords(PackOptions)
 def plan_pack(run: PackRequest | StrPath, output: Output = None, **options: Unpack[PackOptions]) -> PackPlan:
     """Decide what of a run is packed, and where to, before the first byte is written.
 
-    ``run`` is a `PackRequest`, or the folder of a training; then ``output`` and the ``options`` are the fields of the
-    request.
+    ``run`` is a `PackRequest`, or the folder of a training; then the other arguments are as for `pack`.
 
     Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
@@ -233,7 +245,7 @@ def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
             members.append(Member(RelPath.parse(entry.path), entry))
             size += entry.stamp.size
     if not members:
-        raise NotFound("nothing but logs, or nothing at all, is there to be packed", item=str(folder))
+        raise NotFound("there is nothing to pack, or only logs", item=str(folder))
     selection = Selection(tree, tuple(members), Manifest((), run=folder.name), bytes=size)
     return PackPlan(Run(folder.name, tree, "plain", ()), selection, output, output.name)
 
@@ -304,7 +316,7 @@ def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
     before = _manifest_of(path)
     is_of_this_run = before is not None and before.run == run.name
     if not is_of_this_run and not force:
-        message = f"this file is there already, and is not an archive that mdl made of {run.name}"
+        message = f"this file exists already, and is not an archive that mdl made of {run.name}"
         raise Occupied(message, item=str(path), hint=f"{hint}, or replace it with --force")
     return before
 

@@ -251,7 +251,7 @@ def _as_own_error(error: Exception, origin: HubOrigin, endpoint: Endpoint) -> Md
         return AuthError(message, item=origin.repository, hint=_advice_on_token(endpoint))
     if status in (404, 410):
         return NotFound(message, item=origin.repository, hint="check the name of the repository and its owner")
-    return NetworkError(message, item=origin.repository, hint="run the same command again: it goes on")
+    return NetworkError(message, item=origin.repository, hint="run the same command again: it continues")
 
 
 def _advice_on_token(endpoint: Endpoint) -> str:

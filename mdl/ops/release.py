@@ -60,7 +60,7 @@ class ReleaseRequest:
         if not words:
             raise UsageError("it is empty", item="check")
         if not _is_of_release(words) and not shutil.which(words[0]):
-            raise _no_program(words[0], "can be executed", "name a program that is there and that you may execute")
+            raise _no_program(words[0], "can be executed", "name a program that exists and that you may execute")
         return words
 
 

@@ -115,10 +115,10 @@ def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     if not job.is_over:
         why = f"it is still {job.standing}"
         if job.error and not has_time:
-            why = f"nothing tells how it stands: {job.error}"
+            why = f"its status is not known: {job.error}"
         return CleanedJob(job, "kept", why)
     if not has_time:
-        return CleanedJob(job, "kept", "its record tells no time")
+        return CleanedJob(job, "kept", "its record has no time")
     return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")
 
 
@@ -177,7 +177,7 @@ def delete(remote: BucketRemote, judged: Sequence[CleanedJob]) -> Iterator[Clean
                 continue
             remote.delete(row.job.id)
         except NotFound:
-            yield replace(row, action="kept", why="somebody else deleted it meanwhile", is_changed=True)
+            yield replace(row, action="kept", why="it was deleted by another process", is_changed=True)
         except MdlError as error:
             yield replace(row, action="kept", why=f"it could not be deleted: {error.message}", error=error)
         else:

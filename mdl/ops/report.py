@@ -42,7 +42,8 @@ def report_of(
     rows: defaultdict[str, list[FileReport]] = defaultdict(list)
     for item, row in kept_and_refused(plan):
         rows[item.wanted.model].append(row)
-    for item in plan.linked:
+    linked = plan.linked + plan.repeated if is_planned else plan.linked
+    for item in linked:
         row = _row(item.remote, "linked", item.remote.hash_algorithm)
         if is_planned:
             row = replace(_planned(item), elsewhere=True)

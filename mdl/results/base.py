@@ -159,7 +159,7 @@ class RemoteJob:
                 reason = f": {self.error}"
             raise NotFound(messages[self.status] + reason, item=self.id, hint=hint)
         if not self.is_over and not allow_running:
-            hint = "--wait waits for it; --allow-running takes what is there"
+            hint = "--wait waits for it; --allow-running takes what there is"
             raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)
 
 
@@ -299,7 +299,7 @@ def _first(facts: Mapping[str, Any], *keys: str) -> Any:
 
 def _unknown(word: object, error: str) -> str:
     """Return what is told of a job with this word for how it stands, which mdl does not know."""
-    message = "its remote does not say how it stands"
+    message = "its remote does not say its status"
     if word:
         message = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
     return f"{message}: {error}" if error else message

@@ -68,7 +68,7 @@ def _furthest(checkpoints: Sequence[Checkpoint]) -> Chosen:
         return _only(newest, f"several have the same {axes[-1]}")
     counted = [checkpoint for checkpoint in checkpoints if checkpoint.is_counted]
     if not counted:
-        return _only(checkpoints, "no name and no record tells")
+        return _only(checkpoints, "no name and no record says which")
     if len(counted) < len(checkpoints):
         return _only(checkpoints, "only some have a step or an epoch")
     return _only(checkpoints, "steps and epochs do not compare")
@@ -81,7 +81,7 @@ def best_of(checkpoints: Sequence[Checkpoint], recorded: str) -> Chosen:
     missing = UNRECORDED
     if recorded:
         called_best = [checkpoint for checkpoint in checkpoints if checkpoint.name == recorded]
-        missing = f"{recorded} is recorded as best and is gone"
+        missing = f"{recorded} is recorded as best and does not exist any more"
     if not called_best:
         return None, missing
     whole = [checkpoint for checkpoint in called_best if checkpoint.complete]

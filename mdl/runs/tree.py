@@ -330,7 +330,7 @@ def _identity(facts: os.stat_result) -> tuple[int, int]:
 
 def gone_error(entry: Entry) -> ProtocolError:
     """The error for a file that was deleted since it was scanned, as trainers delete old checkpoints."""
-    hint = "run the same command again, which takes what is there now"
+    hint = "run the same command again, which packs the files as they are now"
     return ProtocolError("it was deleted while it was read", item=entry.path, hint=hint)
 
 

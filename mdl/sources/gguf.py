@@ -49,7 +49,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
     shards = models[chosen[0]]
     if len(shards) != chosen[0].shards:
-        reason = f"{len(shards)} of {chosen[0].shards} parts are there"
+        reason = f"{len(shards)} of {chosen[0].shards} parts exist"
         raise NotFound(reason, item=item, hint="name the files that you want")
     return shards
 

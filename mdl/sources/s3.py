@@ -61,7 +61,8 @@ def parse(text: str, page_hosts: Collection[str]) -> S3Origin:
     """The origin that ``s3://bucket/key`` means, the key percent-decoded. Raises `UsageError`, `Unsafe`."""
     bucket, _, key = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not _BUCKET.fullmatch(bucket) or "?" in text or "#" in text:
-        raise UsageError("not a bucket", item=shown(text)[:200], hint="write s3://bucket/prefix or s3://bucket/key")
+        hint = "write s3://bucket/prefix or s3://bucket/key; a bucket's name has 2 characters or more"
+        raise UsageError("not a bucket", item=shown(text)[:200], hint=hint)
     key = unquote(key)
     if key:
         RelPath.parse(key.rstrip("/"))

@@ -387,7 +387,7 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
 
 
 def _in_other_region(told: str, item: str) -> UsageError:
-    hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' tells it"
+    hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' shows it"
     return UsageError(f"the bucket is in another region: {told}", item=item, hint=hint)
 
 

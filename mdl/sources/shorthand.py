@@ -25,6 +25,7 @@ _HOST = r"(?i)localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\](?::\d+)?"
 _DOMAIN = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
 _REPOSITORY = r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>(?:@[^:\s]+)?(?::[^/@:\s]+)?)"
 _FILE_OF_REPOSITORY = r"(?P<id>[^/]+/[^/]+)/(?P<path>[^/]+(?:/[^/]+)*)"
+_PATH_OF_PAGE = r"(?P<id>[^/]+/[^/]+)/(?:tree|blob|resolve|raw)/(?P<revision>[^/]+)(?P<path>(?:/[^/]+)+)?"
 _MANY_FILES = r"[*?\[]"
 _NAME_AND_TAG = r"([\w.-]+):[\w.-]+"
 
@@ -62,6 +63,10 @@ def _read_path(word: str) -> Origin | None:
     repository = re.fullmatch(_REPOSITORY, word)
     if repository and why_bad_id(repository["id"]) is None:
         return parse_reference(f"hf:{word}")
+    page = re.fullmatch(_PATH_OF_PAGE, word)
+    if page and why_bad_id(page["id"]) is None:
+        hint = f"write hf:{page['id']}@{page['revision']}{page['path'] or ''}"
+        raise UsageError("a part of an address of the hub", item=said, hint=hint)
     file = re.fullmatch(_FILE_OF_REPOSITORY, word)
     if file and why_bad_id(file["id"]) is None:
         hint = f"for a file of a repository of the hub: mdl get {file['id']} {file['path']}"
@@ -92,7 +97,9 @@ def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> boo
 def advice_on_name(name: str) -> str | None:
     """A hint at what a name may mean that no catalog has; None for none."""
     if name.startswith((".", "/", "~")):
-        return "what is on this disk already: mdl import DIR"
+        return "for what is on this disk already: mdl import DIR"
+    if name.endswith("/") and name.strip("/"):
+        return f"without the slash at its end: mdl get {name.rstrip('/')}"
     tagged = re.fullmatch(_NAME_AND_TAG, name)
     if tagged:
         return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{tagged[1]}-GGUF:Q4_K_M"

@@ -61,7 +61,7 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
     read = 0
     for entry in _entries(read_at(file, start, length)):
         if not entry.is_far and entry.data_end > start:
-            return "a zip with a member that goes on behind the directory"
+            return "a zip with a member that continues behind the directory"
         read += entry.length
     return None if read == length else "a zip whose directory cannot be read"
 

@@ -135,7 +135,7 @@ def test_what_was_only_touched_is_not_edited(shell: Shell, mdl: Inside) -> None:
 def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """Where there is nothing of mdl's, verify says that files of other programs are listed and were not read."""
     shell = Shell(tmp_path, hub.url)
-    assert done(mdl(shell, "verify")).err.startswith("nothing of mdl's is here to verify; ")
+    assert done(mdl(shell, "verify")).err.startswith("mdl has no files here to verify; ")
     place = shell.models / "theirs" / "model.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(WEIGHTS)

@@ -72,7 +72,7 @@ def test_a_best_that_is_gone_is_said(mdl: Inside, shell: Shell) -> None:
         path.unlink()
     (shell.home / "run" / "checkpoint-500").rmdir()
     assert not any(row["best"] for row in mdl(shell, "checkpoints", "run", "--json").document["checkpoints"])
-    assert "checkpoint-500 is recorded as best and is gone" in mdl(shell, "checkpoints", "run").err
+    assert "checkpoint-500 is recorded as best and does not exist any more" in mdl(shell, "checkpoints", "run").err
 
 
 def test_what_is_no_run(mdl: Inside, shell: Shell) -> None:

@@ -453,10 +453,12 @@ def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> N
     folder = written(tmp_path / "mine", {"big.bin": LORA, "small.txt": b"s"})
     ran: Ran = done(mdl(shell, "import", str(folder)))
     assert "mine" in ran.out
-    assert "as found" in ran.out
+    assert "unverified" in ran.out
     assert "imported from a plain folder: 2 files, 1.0 MB" in ran.err
     assert "here already: 2 files, 1.0 MB\n" in done(mdl(shell, "import", str(folder))).err
-    assert "1 more was imported or trained" in done(mdl(shell, "outdated")).err
+    assert "1 model was imported or trained" in done(mdl(shell, "outdated")).err
+    [listed] = done(mdl(shell, "list", "--local", "--json")).document["models"]
+    assert listed["source"] == f"file://{folder}"
     [row] = done(mdl(shell, "outdated", "mine", "--json")).document["models"]
     assert row["state"] == "unknown"
     done(mdl(shell, "update", "mine"), 3)
@@ -539,7 +541,7 @@ def test_what_a_server_said_is_no_model(
         assert (folder / name).read_bytes() == data
     assert not [path for path in shell.models.rglob("*") if path.name in ("dream.safetensors", "old.ckpt")]
     again = mdl(shell, "import", str(folder))
-    assert "fetch it again" in again.err
+    assert "download it again" in again.err
 
 
 def test_a_text_with_its_digest_belongs_there(shell: Shell, tmp_path: Path, rows: Rows) -> None:

@@ -50,7 +50,8 @@ def test_a_job_that_is_not_there(shell: Shell, run: Run, words: str) -> None:
 def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
     """It is listed, shown and has a log; pause, cancel and resume are 2 and change nothing; clean removes it."""
     for words in ("pause", "cancel", "resume", "resume --detach"):
-        assert f"{job.id}: it is done: there is nothing to " in run(f"jobs {words} {job.id}", 2).err
+        why = f"{job.id}: there is nothing to {words.split()[0]}: its status is done"
+        assert why in run(f"jobs {words} {job.id}", 2).err
     assert the_job(shell) == job
     shown = run(f"jobs show {job.id} --json").document["jobs"][0]
     assert (shown["id"], shown["models"], shown["log"]) == (job.id, ["one"], job.log)
@@ -60,7 +61,7 @@ def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
     assert [line.split()[2] for line in (raw[0], raw[-1])] == ["planned", "ended"]
     assert [line.split()[1] for line in (log[1], log[-1])] == ["planned", "ended"]
     assert not [line for line in log if re.search("job=|pid=|command=|repo=", line)]
-    assert "no job that is over is older than 30d; 1 stays" in run("jobs clean").err
+    assert "no job ended more than 30d ago; 1 stays" in run("jobs clean").err
     assert [one["id"] for one in run("jobs clean --older-than 0 --json").document["jobs"]] == [job.id]
     assert list((state_of(shell) / "jobs").iterdir()) == []
     assert arrived(shell, SMALL)

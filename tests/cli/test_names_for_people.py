@@ -42,3 +42,21 @@ def test_a_list_says_whose_catalog_it_is(tmp_path: Path, mdl: Inside, has_own: b
     listed = done(mdl(shell, "list"))
     assert ("this catalog comes with mdl; 'mdl init' begins one of your own" in listed.err) is not has_own
     assert "?" not in listed.out
+
+
+def test_a_plan_has_every_file(tmp_path: Path, mdl: Inside) -> None:
+    """Also one that gets the bytes of another file of the plan; and a refused one is named with its model."""
+    with LoopbackHub([Repo("org/m", {**FILES, "params": b"{}"})]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        planned = done(mdl(shell, "get", "-n", "org/m"))
+        document = done(mdl(shell, "get", "-n", "org/m", "--json")).document
+        done(mdl(shell, "get", "org/m"))
+        (shell.models / "org--m" / "params").write_text("edited")
+        refused = done(mdl(shell, "get", "-n", "org/m"), 7)
+    assert [line.split()[-1] for line in planned.out.splitlines()[1:]] == [
+        "org/m/config.json",
+        "org/m/model.safetensors",
+        "org/m/params",
+    ]
+    assert [file["path"] for file in document["models"][0]["files"]] == ["config.json", "model.safetensors", "params"]
+    assert "mdl: org/m/params: it was changed after mdl wrote it" in refused.err

@@ -54,6 +54,20 @@ def asked(hub: LoopbackHub) -> list[str]:
     return [one.path.split("/")[5] for one in hub.requests if one.path.startswith("/api/models/")]
 
 
+def test_what_changed_here_is_no_move(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows, mdl: Inside) -> None:
+    """A file that was edited or removed here is no move of the source: 0, also with --exit-code. An edited one is none
+    that an update would fetch."""
+    ok(shell, "get tiny")
+    (shell.models / "tiny" / "config.json").write_text('{"edited": 1}')
+    edited = done(mdl(shell, "outdated", "--exit-code"))
+    assert "up to date, 1 file edited here" in edited.out
+    assert edited.err == "nothing to update among 1 model\n"
+    (shell.models / "tiny" / "model.bin").unlink()
+    assert "1 of 1 can be updated, 5.0 kB to fetch: mdl update tiny" in done(mdl(shell, "outdated", "--exit-code")).err
+    hub.publish(MOVED)
+    assert "1 model moved at the source" in done(mdl(shell, "outdated", "--exit-code"), 8).err
+
+
 def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
     """What changed and what is new is counted; bytes that are here under another name are none to fetch. It takes two
     requests, and one if the branch is where it was."""

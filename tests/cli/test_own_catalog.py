@@ -68,7 +68,7 @@ def test_add_begins_a_catalog(shell: Shell, mdl: Inside) -> None:
     before = SHIPPED.read_bytes()
     assert "bert-fa" in names(shell, mdl)
     ran = done(mdl(shell, "add", "whisper", "hf:org/whisper-fa", "--tag", "asr"))
-    assert (ran.out, "your own catalog, just begun" in ran.err) == (f"{own_of(shell)}\n", True)
+    assert (ran.out, "this catalog is new, and yours" in ran.err) == (f"{own_of(shell)}\n", True)
     assert "just begun" not in done(mdl(shell, "add", "other", "hf:org/other")).err
     assert own_of(shell).read_text().startswith(BEGINNING.rstrip())
     assert (SHIPPED.read_bytes(), names(shell, mdl)) == (before, ["whisper", "other"])
@@ -118,7 +118,7 @@ def test_groups(shell: Shell, mdl: Inside) -> None:
     done(mdl(shell, "add", "y", "hf:o/y", "--group", "new"))
     assert 'new = ["x", "y"]\n' in own_of(shell).read_text()
     ran = done(mdl(shell, "remove", "x"))
-    assert "x was in new, persian-nlp, and was taken out there as well" in ran.err
+    assert "x was in new, persian-nlp, and was removed from there too" in ran.err
     assert 'new = ["y"]\n' in own_of(shell).read_text()
 
 

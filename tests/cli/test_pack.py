@@ -484,13 +484,13 @@ def test_a_data_set_is_named(mdl: Inside, trained: Shell) -> None:
     them out; that line's flags do."""
     write(trained.home / "own", "G_100.pth config.json wavs/{1,2}.wav wavs/list.txt img/a/1.png img/b.jpg results.csv")
     ran = mdl(trained, "pack", "own", "--all")
-    said = [line for line in ran.err.splitlines() if "packed as well" in line]
+    said = [line for line in ran.err.splitlines() if "packed too" in line]
     assert (ran.code, len(said)) == (0, 1), ran.err
     assert "2 pictures and 2 recordings" in said[0]
     flags = shlex.split(said[0].partition("; ")[2].removesuffix(" leaves them out"))
     ran = mdl(trained, "pack", "own", "--all", "--force", *flags)
     held = {*read_whole(trained.home / "model_own.zip")} - {MANIFEST}
-    assert (held, "packed as well" in ran.err) == ({"G_100.pth", "config.json", "wavs/list.txt", "results.csv"}, False)
+    assert (held, "packed too" in ran.err) == ({"G_100.pth", "config.json", "wavs/list.txt", "results.csv"}, False)
 
 
 @pytest.mark.parametrize("words", ["", "--checkpoint latest", "--checkpoint latest --inference-only", "--all", "-n"])

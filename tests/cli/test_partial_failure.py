@@ -182,13 +182,15 @@ def test_a_stated_size_is_a_promise(run: Run, shell: Shell, server: FaultyServer
 
 
 def test_a_file_where_the_models_folder_should_be(tmp_path: Path, mdl: Inside) -> None:
-    """Every file fails for one reason: it is said once, with a hint that names the cause."""
+    """It is named once, before anything is planned, by every command that works there: also a verification, which
+    would find nothing, and say that all is well."""
     with LoopbackHub([Repo("org/a", {"a.bin": SMALL, "b.json": b"[]", "c.json": b"{}"})]) as hub:
         shell = machine(tmp_path / "home", endpoint=hub.url)
-        (shell.home / "file").write_text("")
-        ran = mdl(shell, "get", "org/a", "--to", str(shell.home / "file"))
-    assert (ran.code, ran.out) == (7, "")
-    assert [line for line in ran.err.splitlines() if line.startswith(("mdl:", "  hint:"))] == [
-        "mdl: org/a: 3 of 3 files: Not a directory (a.bin, b.json, c.json)",
-        "  hint: a file is in the way: name a folder, not a file",
-    ]
+        file = shell.home / "file"
+        file.write_text("")
+        for words in (("get", "org/a", "--to"), ("get", "org/a", "--into"), ("verify", "--to"), ("list", "--to")):
+            ran = mdl(shell, *words, str(file))
+            hint = "a file is in the way: name a folder, not a file"
+            assert (ran.code, ran.out, ran.err) == (7, "", f"mdl: {file}: Not a directory\n  hint: {hint}\n"), words
+        below = mdl(shell, "get", "org/a", "--into", f"{file}/m")
+    assert (below.code, below.err.splitlines()[0]) == (7, f"mdl: {file}: Not a directory")

@@ -66,9 +66,7 @@ def test_it_shows_first(store: JobStore, clean: Clean) -> None:
     assert actions(clean("--json")) == KEPT | dict.fromkeys(OLD, "would delete")
     ran = clean()
     assert "old       1.0 kB  would delete  done 40 days ago\n" in ran.out
-    assert (
-        "torn           ?  kept          nothing tells how it stands: the record of this job is not JSON\n" in ran.out
-    )
+    assert "torn           ?  kept          its status is not known: the record of this job is not JSON\n" in ran.out
     assert ran.err == "would delete jobs: 2, 2.0 kB; --yes does\n"
     assert store.objects() == before
 
@@ -142,7 +140,7 @@ def test_an_interrupted_clean_is_repeated(store: JobStore, clean: Clean, monkeyp
     with monkeypatch.context() as patch:
         break_deleting(patch, "processes/old.json", Cancelled())
         ran = clean("--yes --json", 130)
-    assert "run it again to go on" in ran.document["error"]["hint"]
+    assert "run it again to continue" in ran.document["error"]["hint"]
     assert ("old" in store.jobs(), any("results/old/" in key for key in store.objects())) == (True, False)
     assert actions(clean("--yes --json"))["old"] == "deleted"
 
@@ -181,5 +179,5 @@ def test_two_machines_clean_at_once(store: JobStore, clean: Clean, monkeypatch: 
     monkeypatch.setattr(BucketRemote, "delete", delete)
     ran = clean("--yes --json")
     assert sorted(actions(ran)[name] for name in OLD) == ["deleted", "kept"]
-    assert "somebody else deleted it meanwhile" in {job["why"] for job in ran.document["jobs"]}
+    assert "it was deleted by another process" in {job["why"] for job in ran.document["jobs"]}
     assert store.objects() == kept

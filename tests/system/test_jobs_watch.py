@@ -100,7 +100,7 @@ def test_ctrl_c_ends_only_the_watcher(shell: Shell, gate: Gate) -> None:
         line_with(watcher, "plan: ")
         watcher.send_signal(signal.SIGINT)
         said = ended(watcher, 130).err
-    assert (f"the job goes on; 'mdl jobs cancel {name}'" in said, "cancelled" in said) == (True, False)
+    assert (f"the job continues; 'mdl jobs cancel {name}'" in said, "cancelled" in said) == (True, False)
     assert the_job(shell).status == "running"
     gate.opened.set()
     until(lambda: the_job(shell).status == "done")

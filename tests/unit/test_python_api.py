@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import signal
@@ -83,6 +84,22 @@ def test_every_public_name() -> None:
         assert not isinstance(found, type(mdl)), name
     with pytest.raises(AttributeError, match="no attribute 'gett'"):
         mdl.gett  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_a_notebook_sees_public_names_and_short_lines(hub: LoopbackHub) -> None:
+    """Tab offers public names alone; what a cell ends with is one short line, and a table of what it holds; ``help``
+    names and explains every argument."""
+    assert {name for name in dir(mdl) if not name.startswith("__")} <= {*mdl.__all__, "errors", "events", "reports"}
+    client = mdl.Client(home="m")
+    plan = client.plan(["hf:org/tiny", "hf:org/other"])
+    values = [plan, client.download("hf:org/tiny"), client.verify(), client.inventory(), client.outdated()]
+    assert max(len(repr(value)) for value in [client, *values]) < 250
+    for value in values[:-1]:
+        assert value._repr_html_().startswith("<table><tr><th>")
+    for function in (mdl.get, mdl.download, mdl.plan, mdl.verify, mdl.fetch, mdl.lock, mdl.pack):
+        for name in inspect.signature(function).parameters:
+            if name not in ("target", "targets", "names"):
+                assert f"{name}:" in str(function.__doc__) or f"``{name}``" in str(function.__doc__), (function, name)
 
 
 def test_type_checkers_know_every_public_name() -> None:

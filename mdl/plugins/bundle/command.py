@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from mdl.plugins.bundle.manifest import BundledFile, BundleExport, BundleImport
 
 _KEPT = "nothing was written; run the same command again"
-_IMPORTED = "what was imported is kept; run the same command again to go on"
+_IMPORTED = "what was imported is kept; run the same command again to continue"
 
 
 @command(
     "bundle",
-    "mdl bundle export bert-fa -o models.tar  # here",
+    "mdl bundle export bert-fa -o models.tar  # on this machine",
     "mdl bundle import models.tar  # on the machine without a network",
-    group_help="Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl.",
+    group_help="Carry models to machines without a network, as one plain tar that sha256sum -c can check.",
 )
 def bundle(session: Session) -> int:
     """Refused: it must be named whether to export or to import."""
@@ -73,7 +73,7 @@ def _show_export(session: Session, done: BundleExport) -> None:
 
 @command(
     "bundle import",
-    "mdl bundle import models.tar  # all that is in it",
+    "mdl bundle import models.tar  # everything in it",
     "mdl bundle import /media/stick/models.tar.000  # in parts: the first one",
 )
 def import_bundle(
@@ -124,7 +124,7 @@ def _warn_of_unverified(session: Session, done: BundleExport) -> None:
     for file in done.files:
         if file.verified == "none":
             where = shown(f"{file.model}/{file.path}")
-            session.console.note(f"unverified: {where}: nobody published a digest; it has that of what came first")
+            session.console.note(f"unverified: {where}: no digest is published; it has that of the first download")
 
 
 def _amount(files: list[BundledFile]) -> str:

@@ -121,7 +121,8 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
     target = model.target
     remotes = context.resolver.known(model)
     if remotes is None:
-        raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
+        hint = f"'mdl get {target}' asks its source"
+        raise LockError("which files it has is not known here", item=model.label, hint=hint)
     wanted = []
     for remote in remotes:
         local = store.check(name, remote, watch=watch_reading(name, remote, context.on_event))

@@ -168,14 +168,15 @@ def import_files(bundle: Bundle, context: Context, *, may_replace: bool) -> tupl
 
 def _why_not_replaced(model: str, local: LocalFile, remote: RemoteFile, store: Store) -> Occupied | None:
     """Why a file here does not give way to one for which only the bundle vouches; None if it does."""
-    hint = "--replace takes the bundle's; --to DIR imports beside it"
+    hint = "--replace takes the bundle's; --to DIR imports into another folder"
     pointer = store.layout.pointer(remote)
     if pointer is not None and os.path.lexists(pointer) and store.pointer_state(model, remote) != "right":
         return Occupied("the cache has another file of this name and commit", hint=hint)
     receipt = local.receipt
     if receipt is None or not local.untouched or not receipt.is_vouched_for or receipt.matches(remote):
         return None
-    why = f"another file is here, for which the {receipt.vouched_by} vouches; for this one only the bundle does"
+    by = receipt.vouched_by
+    why = f"another file is here, with a digest from the {by}; of this one only the bundle has a digest"
     return Occupied(why, hint=hint)
 
 
@@ -216,7 +217,7 @@ class _Import:
             for staged in self._staged:
                 staged.close()
         for place in items:
-            raise ProtocolError("the bundle lacks this file", item=place, hint=AGAIN)
+            raise ProtocolError("this file is missing from the bundle", item=place, hint=AGAIN)
         progress.finish(size, "imported", "sha256")
 
     def _stage(self, item: Item, member: TarMember) -> None:

@@ -97,7 +97,7 @@ def place_of(model: str, path: str) -> str:
 
 
 def verified_by(file: LockedFile) -> str:
-    """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
+    """What the bytes of a file are compared with: ``none`` if no digest is published of them."""
     is_published = file.digest is not None and not (file.tofu or file.bundled)
     return file.digest.algorithm if file.digest and is_published else "none"
 
@@ -165,7 +165,7 @@ def _about(model: Model, locked: LockedModel, files: Sequence[BundledFile]) -> s
     lines = [f"    {key + ':':<10}{value}" for key, value in rows.items() if value]
     doubtful = [file.path for file in files if file.verified == "none"]
     if doubtful:
-        lines.append(f"    unverified: nobody published a digest of {', '.join(doubtful)};")
+        lines.append(f"    unverified: no digest is published of {', '.join(doubtful)};")
         lines.append("              SHA256SUMS has that of the bytes that were downloaded first")
     return f"\n{model.name}\n" + "".join(f"{line}\n" for line in lines)
 

@@ -66,7 +66,7 @@ class BundleOutput:
             hint = "choose another name with -o"
             if is_file:
                 hint += ", or replace it with --force"
-            raise Occupied("it is there already, and is not a bundle of mdl", item=str(path), hint=hint)
+            raise Occupied("this file exists already, and is not a bundle of mdl", item=str(path), hint=hint)
 
     def stale(self) -> Iterator[Path]:
         """Parts of an earlier, longer bundle, which would be taken for the end of this one."""

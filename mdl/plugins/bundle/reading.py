@@ -242,7 +242,7 @@ def _read(tar: BundleTar) -> Bundle:
     for member in tar.members():
         path = member.path.text
         if path in sizes:
-            raise Unsafe("refused: it is there twice", item=path)
+            raise Unsafe("refused: it occurs twice", item=path)
         if len(sizes) == MOST_ITEMS:
             raise Unsafe(f"refused: there are more than {MOST_ITEMS:,} files", item=path)
         sizes[path] = member.size
@@ -252,7 +252,7 @@ def _read(tar: BundleTar) -> Bundle:
             texts[path] = tar.read(member)
     for name in HEAD:
         if name not in texts:
-            raise ProtocolError(f"it lacks {name}: it is not a bundle, or it is damaged", hint=AGAIN)
+            raise ProtocolError(f"{name} is missing: this is not a bundle, or it is damaged", hint=AGAIN)
     sums = read_sums(texts[SUMS])
     for name in (README, CATALOG, LOCK):
         if sha256(texts[name]).hexdigest() != sums.get(name):
@@ -310,7 +310,7 @@ def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
     for place in sorted(sizes.keys() - files.keys() - {*HEAD}):
         raise Unsafe("refused: no model in the bundle's lock has this file", item=place)
     for place in sorted(bundle.sums.keys() - sizes.keys()):
-        raise ProtocolError("the bundle lacks this file", item=place, hint=AGAIN)
+        raise ProtocolError("this file is missing from the bundle", item=place, hint=AGAIN)
     for place, (_, file) in files.items():
         if place not in bundle.sums:
             raise Unsafe("refused: SHA256SUMS does not list it", item=place)

@@ -106,7 +106,7 @@ def verify(
 
 @command(
     "fleet status",
-    "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
+    "mdl fleet status bert-fa --on ray  # exit code 3 if a node misses a file",
     "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
 )
 def status(session: Session, names: Names, where: FleetFlags, settings: LookSettings) -> int:

@@ -79,7 +79,7 @@ def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnN
                 on_node(node, done, engine.count)
     except Cancelled as stopped:
         for name in engine.waiting - found.keys():
-            why = Answer(name, None, err="cancelled before it answered", hint="run the same command again to go on")
+            why = Answer(name, None, err="cancelled before it answered", hint="run the same command again to continue")
             found[name] = node_report(why, sizes, work.names)
         hint = engine.goes_on or "it was cancelled on the nodes too; what they have fetched is kept"
         raise stopped.but(so_far=so_far(), hint=hint) from stopped.__cause__

@@ -89,7 +89,7 @@ class FleetReport(BaseReport):
             return errors[0]
         statuses = Counter(node.status for node in self.failed)
         counts = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
-        return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
+        return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not ok: {counts}", errors)
 
 
 def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeReport:

@@ -283,11 +283,11 @@ def _cancel(name: str, environ: Mapping[str, str]) -> str:
     try:
         asked = _call(["scancel", f"--name={name}"], environ, CancelToken())
     except UsageError as error:
-        return f"the job may go on: {error.message}"
+        return f"the job may continue: {error.message}"
     if not asked.code:
         return ""
     why = shown(asked.err.strip().removeprefix("scancel: error: "))[:LONGEST_QUOTE]
-    return f"the job may go on ({why}); cancel it: scancel --name={name}"
+    return f"the job may continue ({why}); cancel it: scancel --name={name}"
 
 
 def _call(words: Sequence[str], environ: Mapping[str, str], cancel: CancelToken) -> Said:

@@ -125,7 +125,7 @@ def _version(
         version = version.with_marker(looked.marker)
         if _tells_of(looked, locked):
             return version
-        why = "its marker tells of other files than the lock"
+        why = "its marker names other files than the lock"
         return replace(version, error=ProtocolError(why, item=locked.name, hint=_PUSH_AGAIN))
     why = "it is not complete in the mirror: it has no marker"
     if all(file.status == "missing" for file in files):

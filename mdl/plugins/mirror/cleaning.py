@@ -139,7 +139,7 @@ def judge(
 def _why_it_stays(held: Held, locked: LockedModel, marked: Mapping[Version, datetime]) -> str:
     """Why a version stays however old it is; '' if nothing speaks for it."""
     if locked.version == held.version:
-        return "the lock names it; a push goes on with it"
+        return "the lock names it; a push continues it"
     if held.marked is None:
         return ""
     successor = marked.get((held.name, locked.version))
@@ -165,7 +165,7 @@ def _judge_upload(
     if upload.begun_at:
         times.append(upload.begun_at)
     if not times:
-        return MirrorItem("upload", name, url, size, "the store does not tell when it was begun", "kept")
+        return MirrorItem("upload", name, url, size, "the store does not say when it was begun", "kept")
     age = now - max(times).timestamp()
     why = f"not ended; the last of it came {human_age(age)}"
     action: Literal["would delete", "kept"] = "kept" if age < older_than else "would delete"

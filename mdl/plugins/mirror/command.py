@@ -32,7 +32,7 @@ OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than 
 @command(
     "mirror",
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
-    "mdl mirror list s3://models/mirror  # what is there",
+    "mdl mirror list s3://models/mirror  # the versions in it",
     "mdl mirror pull s3://models/mirror bert-fa  # and back",
     group_help="Keep what the lock holds in your own object store: push, check, pull.",
 )
@@ -135,7 +135,7 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
 
     def show_table() -> None:
         if not found:
-            console.note("no model is there; 'mdl mirror push' puts what is locked there")
+            console.note("it has no model yet; 'mdl mirror push' uploads what is locked")
             return
         rows = []
         for version in found:

@@ -194,7 +194,7 @@ def push(
             in_thread(partial(sender.send, files), mirror.look)
         mirror.reporter.look(now=True)
     except Cancelled as stopped:
-        hint = "the parts that were sent are kept; run the same command again to go on"
+        hint = "the parts that were sent are kept; run the same command again to continue"
         raise stopped.but(hint=hint) from stopped.__cause__
     bytes_sent = sum(file.bytes_sent for file in files)
     bytes_kept = sum(file.bytes_kept for file in files)
@@ -274,7 +274,7 @@ def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
                 raise
             return None
         if there is None:  # S3 refuses the second of two that write at once, even if the first one fails then
-            raise NetworkError("somebody else is writing the marker", item=f"{mirror.bucket}/{key}")
+            raise NetworkError("another process is writing the marker", item=f"{mirror.bucket}/{key}")
         return there if there.files == marker.files else None
 
     written = mirror.bucket.http.retry(mirror.bucket.url, write, mirror.reporter.on_retry)

@@ -13,7 +13,7 @@ from mdl.plugins import render as renders
 from mdl.redact import Requested, has_secret
 
 To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
-Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
+Program = Annotated[str | None, bare_flag("--mdl CMD", "The command that runs mdl there.", panel="Where")]
 Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes per second.", panel="Speed and hours")]
 Window = Annotated[
     str | None, bare_flag("--window FROM-TO", "Only at these hours. [default: 22:00-06:00]", panel="Speed and hours")
@@ -25,7 +25,7 @@ Window = Annotated[
     "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
     "mdl render slurm bert-fa > get.sbatch  # a batch script",
     "mdl render cron nightly  # a line for your crontab",
-    group_help="Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes.",
+    group_help="Print a manifest for a scheduler. It runs mdl again only after trouble that passes.",
 )
 def render(session: Session) -> int:
     """Refused: the scheduler must be named."""
@@ -44,7 +44,7 @@ def k8s(
         Literal["job", "daemonset"],
         bare_flag("--shape", "job: into a volume claim; daemonset: on the disk of each node."),
     ] = "job",
-    image: Annotated[str | None, bare_flag("--image IMAGE", "The image of mdl. [default: mdl]")] = None,
+    image: Annotated[str | None, bare_flag("--image IMAGE", "The container image of mdl. [default: mdl]")] = None,
     claim: Annotated[
         str | None, bare_flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where")
     ] = None,
@@ -91,7 +91,7 @@ def systemd(
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, bare_flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours")
+        str | None, bare_flag("--schedule TIME", "When it runs, in the form of OnCalendar=.", panel="Speed and hours")
     ] = None,
 ) -> int:
     """Print a hardened service that downloads by night, and its timer."""
@@ -112,7 +112,7 @@ def cron(
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, bare_flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours")
+        str | None, bare_flag("--schedule TIME", "The five time fields of a crontab line.", panel="Speed and hours")
     ] = None,
     mail_to: Annotated[
         str | None, bare_flag("--mail-to ADDRESS", "The address to which cron mails what fails.", panel="Afterwards")

@@ -38,7 +38,7 @@ data:
 {lock}
 """
 _JOB = """\
-# Made by 'mdl render k8s'. A Job brings each model once, into the volume of the claim {claim}, which must be
+# Made by 'mdl render k8s'. A Job downloads each model once, into the volume of the claim {claim}, which must be
 # ReadWriteMany if pods on several nodes are to read it. To start it: kubectl apply --server-side -f FILE
 {config_map}---
 apiVersion: batch/v1
@@ -60,7 +60,7 @@ spec:
       # {stopped_meaning}: it goes on
       - action: Ignore
         onExitCodes: {{containerName: mdl, operator: In, values: {stopped}}}
-      # {final_meaning}: to try this model again would not help; the others go on
+      # {final_meaning}: trying this model again would not help; the others continue
       - action: FailIndex
         onExitCodes: {{containerName: mdl, operator: In, values: {final}}}
       # {counted_meaning}: again, a few times
@@ -87,7 +87,7 @@ _DAEMON_SET = """\
 # Made by 'mdl render k8s --shape daemonset'. Every node has the models on its own disk, in {folder}.
 # That folder must exist and belong to user 1000: install -d -o 1000 -g 1000 {folder_word}
 # To start it: kubectl apply --server-side -f FILE. There is one in a namespace: name all models of its nodes together.
-# Pods that read them wait for the file mdl.ready in it, which is there only while all is there.
+# Pods that read them wait for the file mdl.ready in it, which exists only while all files are there.
 {config_map}---
 apiVersion: apps/v1
 kind: DaemonSet

@@ -24,7 +24,7 @@ _OWN = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_TOKEN_PATH")
 _COPIED = "#   cp {} /etc/mdl/  # and what the catalog extends\n"
 _INSTALLED = f"#   {INSTALL_FOR_ALL}  # in a checkout of mdl\n"
 _SERVICE = """\
-# Made by 'mdl render systemd'. It brings models by night. To install:
+# Made by 'mdl render systemd'. It downloads models by night. To install:
 #
 {installed}#   useradd --system --home-dir /var/lib/mdl --shell /usr/sbin/nologin mdl
 #   install -d -o mdl -g mdl {home} && install -d /etc/mdl
@@ -43,7 +43,7 @@ After=network-online.target
 Type=oneshot
 User=mdl
 ExecStart={command}
-# Stopped, and the next run goes on: {stopped_meaning}
+# Stopped, and the next run continues: {stopped_meaning}
 SuccessExitStatus={stopped}
 # After trouble that passes it runs again, but not after {final_meaning}
 Restart=on-failure
@@ -91,7 +91,7 @@ SystemCallErrorNumber=EPERM
 UMask=0022
 """
 _TIMER = """\
-# Made by 'mdl render systemd'. What trouble stopped in one run goes on in the next; one that still runs is left alone.
+# Made by 'mdl render systemd'. If trouble stopped one run, the next continues; one that still runs is left alone.
 
 [Unit]
 Description=Download models by night (mdl prefetch)

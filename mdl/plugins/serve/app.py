@@ -110,7 +110,7 @@ class _Server:
         except WrongTokenError as error:
             address = request.client.host if request.client else "an unknown address"
             if self.traffic.count_wrong_token(address):
-                self.warn(f"{WARN_AT} wrong tokens came from {address}: perhaps somebody guesses; there is no lock-out")
+                self.warn(f"{WARN_AT} wrong tokens came from {address}: somebody may be guessing; mdl locks nobody out")
             raise error.refusal from None
         if request.scope[KEY].is_beyond and not self.access.has_token:
             raise Refusal(503, "", "too many connections are open", {"Retry-After": "5", "Connection": "close"})
@@ -140,7 +140,7 @@ class _Server:
         found = hub_api.file(repo, at, asked.path)
         opened = found.open()
         if opened is None:
-            raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
+            raise Refusal(404, "EntryNotFound", f"{asked.path} was changed or removed", {"X-Repo-Commit": at.commit})
         file, stamp = opened
         answer = answer_to(headers, found.size, etag(found))
         return SentFile(file, stamp, answer, hub_api.headers_of(at, found), self.traffic)

@@ -26,17 +26,17 @@ class ServeFlags:
     host: Annotated[
         str, bare_flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where")
     ] = "127.0.0.1"
-    port: Annotated[int, bare_flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535)] = 8400
+    port: Annotated[
+        int, bare_flag("--port PORT", "The port to listen at; 0 takes any free one.", panel="Where", min=0, max=65535)
+    ] = 8400
     token_env: Annotated[
         str | None, bare_flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]")
     ] = None
     gated: Annotated[
         bool,
-        bare_flag("--gated", "Serve gated and private repositories and those of unknown access too; needs a token."),
+        bare_flag("--gated", "Also serve repositories that are gated, private or of unknown access; needs a token."),
     ] = False
-    runs: Annotated[
-        list[str] | None, bare_flag("--runs DIR", "A folder whose folders are trained runs; repeatable.")
-    ] = None
+    runs: Annotated[list[str] | None, bare_flag("--runs DIR", "A folder that holds trained runs; repeatable.")] = None
     releases: Annotated[
         list[str] | None, bare_flag("--releases DIR", "A folder of releases that the page shows; repeatable.")
     ] = None
@@ -55,9 +55,9 @@ class ServeFlags:
     "mdl serve --runs runs --releases /srv/tts  # and trained runs, for mdl fetch",
 )
 def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
-    """Serve what is on this disk: in the hub's protocol, as a status page, trained runs as zips. Nothing is written.
+    """Serve what is on this disk: models in the hub's protocol, trained runs as zips, and a status page.
 
-    Verified files only.
+    Only verified files are served, and no model file is written.
     """
     from mdl.plugins.serve.server import check_installed, serving
 

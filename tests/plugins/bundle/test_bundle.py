@@ -253,7 +253,7 @@ def test_what_nobody_vouches_for_is_told(
     told = done(mdl(here, "bundle", "export", "direct", "-o", "d.tar", "--force", "--json"))
     assert (told.document["queries_left_out"], "geheim" in told.out + told.err) == (["direct/f.dat"], False)
     data = (here.home / "d.tar").read_bytes()
-    assert (b"nobody published a digest of f.dat" in data, b"geheim" in data) == (True, False)
+    assert (b"no digest is published of f.dat" in data, b"geheim" in data) == (True, False)
     ran = done(mdl(there, "bundle", "import", str(here.home / "d.tar")))
     assert "unverified: direct/f.dat" in ran.err
     found = done(mdl(there, "bundle", "import", str(here.home / "d.tar"), "--json")).document

@@ -184,7 +184,7 @@ def test_rows_for_people(told: Callable[..., str], head: Shell, answers: Path) -
     """One row a node, why the ones that are not well are not, and one closing sentence."""
     (answers / "n2").write_text(document(75))
     text = told(head, "fleet", "get", "one", "--on", "ssh", "--hosts", "n1,n2,lost")
-    for words in ("NODE", "its time is over", "No route to host", "1 of 3 nodes ok: ", "2 of 3 nodes are not well: "):
+    for words in ("NODE", "its time is over", "No route to host", "1 of 3 nodes ok: ", "2 of 3 nodes are not ok: "):
         assert words in text
 
 

@@ -159,8 +159,8 @@ BAD, GONE, STALE = DigestMismatch("bad"), NetworkError("gone"), LockError("stale
     [
         ([None, None], (0, "")),
         ([None, BAD], (6, "bad")),
-        ([BAD, BAD, None], (6, "2 of 3 nodes are not well: 2 failed")),
-        ([BAD, GONE], (10, "2 of 2 nodes are not well: 2 failed")),
+        ([BAD, BAD, None], (6, "2 of 3 nodes are not ok: 2 failed")),
+        ([BAD, GONE], (10, "2 of 2 nodes are not ok: 2 failed")),
     ],
 )
 def test_one_exit_code(errors: list[Any], expected: tuple[int, str]) -> None:

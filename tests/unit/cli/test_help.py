@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support.shell import Run, Shell, done, machine, with_environ
-from support.terminal import Told
+from support.terminal import Terminal, Told
 
 from mdl import errors
 from mdl.cli.command import REGISTERED
@@ -207,8 +207,8 @@ MISTAKES = {
     "get x --to": "mdl: mdl get: option '--to' requires an argument\n  hint: mdl get --help\n",
     "get x --json=3": "mdl: mdl get: option '--json' does not take a value",
     "jobs show a b": "mdl: mdl jobs show: got unexpected extra argument(s) (b)\n  hint: mdl jobs show --help\n",
-    "unpack a --keep 0": "mdl: mdl unpack: invalid value for '--keep': Input should be greater than or equal to 1",
-    "unpack a --max-ratio x": "mdl: mdl unpack: invalid value for '--max-ratio': Input should be a valid number",
+    "unpack a --keep 0": "mdl: mdl unpack: invalid value for '--keep': it must be greater than or equal to 1",
+    "unpack a --max-ratio x": "mdl: mdl unpack: invalid value for '--max-ratio': it must be a valid number",
     "--catalog": "mdl: option '--catalog' requires an argument\n  hint: mdl --help\n",
     "--json": "missing command\n  hint: mdl --help\n",
     "help jobs pasue": "hint: did you mean mdl jobs pause",
@@ -231,8 +231,22 @@ def test_a_mistake_is_a_document_too(run: Run) -> None:
 
 def test_a_mistake_in_a_variable_names_it(run: Run) -> None:
     """A wrong value is told on the variable that it came from."""
-    assert "invalid value of MDL_KEEP: Input should be a valid integer" in run("unpack a", 2, MDL_KEEP="x").err
-    assert "invalid value of MDL_FORCE: Input should be a valid boolean" in run("get x", 2, MDL_FORCE="maybe").err
+    assert "invalid value of MDL_KEEP: it must be a valid integer" in run("unpack a", 2, MDL_KEEP="x").err
+    assert "invalid value of MDL_FORCE: it must be a valid boolean" in run("get x", 2, MDL_FORCE="maybe").err
+
+
+@pytest.mark.parametrize("lines", [10, 1000])
+def test_a_long_help_is_paged(shell: Shell, run: Run, tmp_path: Path, lines: int) -> None:
+    """On a terminal the user's pager shows what does not fit on the screen; it is the text that a pipe gets."""
+    paged = tmp_path / "paged"
+    more = {"TERM": "xterm", "LINES": str(lines), "NO_COLOR": "1", "PAGER": f"dd 'of={paged}' status=none"}
+    terminal = Terminal(80)
+    streams = {"stdin": terminal.file, "stdout": terminal.file, "stderr": terminal.file}
+    command = shell.command("help", "jobs", "pause")
+    subprocess.run(command, env=shell.environ | more, cwd=shell.home, check=True, **streams)
+    shown = terminal.text().replace("\r\n", "\n")
+    assert (paged.read_text() if lines == 10 else shown) == run("help jobs pause").out
+    assert paged.exists() == (shown == "")
 
 
 def test_foreign_words_lead_to_commands_that_are_there() -> None:

@@ -51,7 +51,7 @@ def test_a_host_is_read(text: str) -> None:
         ('"*.civitai.com"]\ntoken_env = "T"', "must be a host"),
         ('"h:0"]\ntoken_env = "T"', "must be a host"),
         ('"h:99999"]\ntoken_env = "T"', "must be a host"),
-        ('h]\ntoken_env = "T"\n[hosts.H]\ntoken_env = "T"', "there twice"),
+        ('h]\ntoken_env = "T"\n[hosts.H]\ntoken_env = "T"', "occurs twice"),
         ("h]", "has no credential"),
         ("h]\nnetrc = false", "has no credential"),
         ('h]\ntokenenv = "T"', "did you mean token_env"),

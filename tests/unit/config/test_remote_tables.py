@@ -100,7 +100,7 @@ NO_KEY = "must be the name of a variable"
         (f"{GPU}bucket = 'store'", "4: remotes.gpu.bucket: there is no remote of kind bucket with this name"),
         (f"{GPU}bucket = 'gpu'", "4: remotes.gpu.bucket: there is no remote of kind bucket with this name"),
         (f"{GPU}bucket = 'stor'\n{STORE}url = 's3://bb'", "did you mean store?"),
-        ("[remotes.gpu]\nkind = 'runpod'\nendpoint = 'https://x'", "a whole URL is a base_url"),
+        ("[remotes.gpu]\nkind = 'runpod'\nendpoint = 'https://x'", "for a complete URL, use base_url"),
         ('[remotes."a/b"]\nkind = "trainer"\nurl = "http://h"', '1: remotes."a/b": the name of a remote has'),
         ('[remotes.con]\nkind = "trainer"\nurl = "http://h"', "1: remotes.con: path refused: a name that Windows"),
         (

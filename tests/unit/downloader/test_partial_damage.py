@@ -71,7 +71,7 @@ NAMELESS = replace(WHO, digest=None)
     ("old", "new", "why"),
     [
         (OTHER, WHO, "another digest"),
-        (NAMELESS, NAMELESS, "neither a digest nor a strong validator"),
+        (NAMELESS, NAMELESS, "without a digest or a strong validator"),
         (replace(WHO, size=None), replace(WHO, size=399), "has 399 bytes, and 400 had come"),
         (WHO, replace(WHO, size=2 * SIZE), f"has {2 * SIZE} bytes now; it had {SIZE}"),
         (replace(NAMELESS, validator='"a"'), replace(NAMELESS, validator='"b"'), "has changed"),

@@ -138,7 +138,7 @@ def test_what_is_no_file_is_refused_with_force_too(kind: Kind, force: bool) -> N
     plan = Plan.of([Wanted("model", remote(), LocalFile(kind, why="it is there"))], force=force)
     (item,) = plan.refuse
     assert isinstance(item.refused, Occupied if kind == "folder" else Unsafe)
-    assert (item.refused.exit_code, item.refused.item) == (7 if kind == "folder" else 11, PATH.text)
+    assert (item.refused.exit_code, item.refused.item) == (7 if kind == "folder" else 11, f"model/{PATH.text}")
     assert "it is there" in item.refused.message
 
 
@@ -150,14 +150,14 @@ def test_a_refusal_says_the_way_out() -> None:
     first, second = Plan.of([Wanted("m", remote(), there(WRONG)), Wanted("m", remote(), edited)]).refuse
     for item, words in ((first, ["--force"]), (second, ["--force", "verify --repair --force"])):
         assert item.refused is not None
-        assert (item.refused.exit_code, item.refused.item) == (7, PATH.text)
+        assert (item.refused.exit_code, item.refused.item) == (7, f"m/{PATH.text}")
         assert all(word in str(item.refused.hint) for word in words)
     assert "changed after mdl wrote it, last on 1970-01-02 at 00:00:00 UTC" in str(second.refused)
 
 
 def test_reasons_tell_cases_apart() -> None:
     """A newer file there, a damaged one here, one that is partly here and one that is missing are called so."""
-    assert decided(there(by=receipt(digest=OLD)))[1] == "a newer one is there"
+    assert decided(there(by=receipt(digest=OLD)))[1] == "the source has a newer one"
     assert decided(there(WRONG, by=receipt(suspect=True)))[1] == "damaged here"
     assert decided(there(WRONG, stamp=TOUCHED, by=receipt()))[1] == "edited"
     assert decided(LocalFile(partial=40))[1] == "partly here"

@@ -129,7 +129,7 @@ def test_a_server_that_speaks_something_else(begins: bytes, words: str) -> None:
     ("offline_by", "words"),
     [
         ("--offline", "run it again without --offline"),
-        ("HF_HUB_OFFLINE", "without HF_HUB_OFFLINE, which keeps mdl offline"),
+        ("HF_HUB_OFFLINE", "without HF_HUB_OFFLINE: it keeps mdl offline"),
         ("[defaults] offline", "write false for [defaults] offline into config.toml"),
         ("", "run it again online"),
     ],

@@ -40,8 +40,8 @@ def job(
         (job("running"), "kept", "it is still running"),
         (job("running", error="a warning"), "kept", "it is still running (a warning)"),
         (job("queued"), "kept", "it is still queued"),
-        (job(created=None), "kept", "its record tells no time"),
-        (job("running", created=None, error="no JSON"), "kept", "nothing tells how it stands: no JSON"),
+        (job(created=None), "kept", "its record has no time"),
+        (job("running", created=None, error="no JSON"), "kept", "its status is not known: no JSON"),
     ],
 )
 def test_which_jobs_are_old(found: RemoteJob, action: str, why: str) -> None:

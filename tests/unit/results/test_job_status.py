@@ -43,9 +43,9 @@ def test_words_that_are_known(word: str, status: str) -> None:
         ({"status": {"phase": 1}}, "mdl does not know"),
         ({"status": "https://b.example/x?X-Amz-Signature=CANARY"}, "mdl does not know"),
         ({"status": "x" * 10_000}, "x" * 60),
-        ({}, "its remote does not say how it stands"),
-        ({"status": None, "error": "disk full"}, "its remote does not say how it stands: disk full"),
-        ("a text", "its remote does not say how it stands"),
+        ({}, "its remote does not say its status"),
+        ({"status": None, "error": "disk full"}, "its remote does not say its status: disk full"),
+        ("a text", "its remote does not say its status"),
     ],
 )
 def test_words_that_are_unknown(record: Any, told: str) -> None:

@@ -275,7 +275,7 @@ CUT, WHOLE, BEST = row("a", complete=False), row("b", place=1), row("best", says
     ("rows", "recorded", "name", "words"),
     [
         ([CUT, WHOLE, BEST], "b", "b", ""),
-        ([WHOLE, BEST], "a", None, "a is recorded as best and is gone"),
+        ([WHOLE, BEST], "a", None, "a is recorded as best and does not exist any more"),
         ([CUT, BEST], "a", None, "is not complete"),
         ([WHOLE, BEST], "", "best", ""),
         ([CUT, WHOLE], "", None, UNRECORDED),
@@ -291,7 +291,7 @@ def test_the_record_goes_before_the_names(rows: list[Checkpoint], recorded: str,
 @each(
     ("rows", "words"),
     [
-        ([row("a"), row("b")], "no name and no record tells"),
+        ([row("a"), row("b")], "no name and no record says which"),
         ([row("a"), row("b", step=1)], "only some have a step or an epoch"),
         ([row("a", epoch=1), row("b", step=1)], "steps and epochs do not compare"),
     ],

@@ -587,7 +587,8 @@ def test_hostile_state_records_nothing(tmp_path: Path, state: object) -> None:
 def test_a_best_that_is_not_there(tmp_path: Path, record: object, name: str) -> None:
     """If the recorded best was deleted, or is no checkpoint of the run, none is the best, and the note says so."""
     seen = found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": record}))
-    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", f"{name} is recorded as best and is gone")
+    note = f"{name} is recorded as best and does not exist any more"
+    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", note)
 
 
 def test_each_row_has_its_own_files(tmp_path: Path) -> None:
@@ -770,7 +771,7 @@ def test_a_best_that_the_trainer_recorded_wins(tmp_path: Path) -> None:
     write(tmp_path, "", {f"checkpoint-5/{STATE}": {"best_global_step": 2}})
     run = find_run(tmp_path)
     assert not any(one.best for one in run.checkpoints)
-    with pytest.raises(NotFound, match="checkpoint-2 is recorded as best and is gone"):
+    with pytest.raises(NotFound, match="checkpoint-2 is recorded as best and does not exist any more"):
         run.checkpoint("best")
 
 

@@ -49,7 +49,7 @@ def refusal(folder: Path, name: str) -> NotFound:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_runs_side_by_side(tmp_path: Path, kind: str, one: str, other: str) -> None:
     """Under whatever names: neither is the latest or the best of both, a plain pack ends with 3 and names both, and
-    each is packed by itself; --all packs the whole folder."""
+    each is packed by itself; --all packs the complete folder."""
     if (kind, (one, other)) == VERSIONS:
         pytest.skip("these are versions of one model")
     for name in (one, other):
