@@ -47,6 +47,15 @@ _KINDS = {
     tarfile.FIFOTYPE: "a named pipe",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
+_AS_FILES = (
+    "nothing was written; pack it again with 'tar --dereference --hard-dereference', which stores the files themselves"
+)
+_WAYS_OUT = {
+    tarfile.LNKTYPE: _AS_FILES,
+    tarfile.SYMTYPE: _AS_FILES,
+    tarfile.GNUTYPE_SPARSE: "nothing was written; pack it again with tar without -S",
+}
+"""What those do who trust the archive."""
 
 
 class ByteSource(Protocol):
@@ -118,7 +127,8 @@ class TarReader:
                 name = f"{name.rstrip('/')}/"
             elif info.type not in _FILES:
                 what = _KINDS.get(info.type, "an unknown kind of member")
-                raise Unsafe(f"refused: it is {what}, and not a file or a folder", item=item)
+                hint = _WAYS_OUT.get(info.type)
+                raise Unsafe(f"refused: it is {what}, and not a file or a folder", item=item, hint=hint)
             member = TarMember(self._path_of(name), size, info.isdir(), bool(info.mode & stat.S_IXUSR))
             self._left = size
             yield member

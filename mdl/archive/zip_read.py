@@ -243,17 +243,20 @@ def _check_unicode_path(fields: dict[int, bytes], raw: bytes, item: str) -> None
         raise Unsafe("it has two different names", item=item)
 
 
+_AS_FILES = "nothing was written; zip it again without -y, which stores the files themselves"
+
+
 def _refuse_link_fields(fields: dict[int, bytes], item: str) -> None:
     """Extra fields by which other readers would make a link: PKWARE's Unix field and Info-ZIP's ASi field."""
     mode = int.from_bytes(fields.get(_ASI_UNIX, b"")[4:6], "little")
     if len(fields.get(_UNIX_LINK, b"")) > _UNIX_PLAIN or stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise Unsafe("a link is not unpacked", item=item)
+        raise Unsafe("a link is not unpacked", item=item, hint=_AS_FILES)
 
 
 def _refuse_kind(mode: int, is_folder: bool, content: int, item: str) -> None:
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
-        raise Unsafe("a link is not unpacked", item=item)
+        raise Unsafe("a link is not unpacked", item=item, hint=_AS_FILES)
     says_folder = {stat.S_IFDIR: True, stat.S_IFREG: False, 0: is_folder}
     if kind not in says_folder:
         raise Unsafe("neither a file nor a folder", item=item)

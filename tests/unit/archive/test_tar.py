@@ -175,6 +175,17 @@ def test_what_is_unsafe(tmp_path: Path, case: str, packing: str) -> None:
     assert (outcome.code, outcome.traces) == (11, frozenset()), outcome.error
 
 
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [("symbolic link", "--dereference"), ("hard link", "--hard-dereference"), ("sparse file", "without -S")],
+)
+def test_the_way_out_is_told(tmp_path: Path, case: str, way: str) -> None:
+    """Who packed a link or a sparse file is told how to pack it as mdl unpacks it."""
+    outcome = try_out(tmp_path, UNSAFE[case])
+    assert outcome.error is not None
+    assert way in (outcome.error.advice or "")
+
+
 @functools.cache
 def bomb() -> bytes:
     return gzip.compress(tar_of((info("zeros"), bytes(150 * MIB))))
