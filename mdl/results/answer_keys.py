@@ -35,6 +35,8 @@ BASE64_KEY = re.compile(r"(?i)(?:(?P<stem>.*?)[-_.]?)?(?:base64|b64)")
 SIZES = ("size", "size_bytes")
 DIGESTS = ("sha256", "checksum_sha256")
 MEDIA_TYPE = "content_type"
+INPUTS = frozenset({"input", "inputs"})
+"""Words of a key under which an answer repeats what the job was asked with: nothing there is a result."""
 REPEATS = {"zip_url": "download_items"}
 """Keys that repeat what another key has, each with the other one: they count only without it."""
 
@@ -181,11 +183,16 @@ def keys_meaning(keys: Sequence[str]) -> Meaning:
     return "output"
 
 
+def is_input(keys: Iterable[str]) -> bool:
+    """Tell whether what is under these keys is what the job was asked with."""
+    return any(not INPUTS.isdisjoint(_words_of(key)) for key in keys)
+
+
 def is_output(url: str, keys: Sequence[str]) -> bool:
-    """Tell whether a link under these keys is a file of the job. A link without a path never is; a link that ends in a
-    file name with a suffix always is."""
+    """Tell whether a link under these keys is a file of the job. A link without a path never is, nor is what the job
+    was asked with; any other link that ends in a file name with a suffix is."""
     path = path_of(url)
-    if not path.strip("/"):
+    if not path.strip("/") or is_input(keys):
         return False
     if keys and is_named_like_a_file(keys[-1]):
         return True

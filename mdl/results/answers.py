@@ -37,6 +37,7 @@ from mdl.results.answer_keys import (
     TEXTS,
     first_text,
     is_file_name,
+    is_input,
     is_output,
     is_said_to_be_base64,
     key_of_text,
@@ -67,15 +68,22 @@ _NAMED = 10
 _DEEPEST_NAMED = 2
 """How many levels of keys it names."""
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
+_IN_A_STORE = re.compile(r"(?:s3|gs|az|abfss?|oss|hdfs)://[^\s?#]+")
+"""The address of a file in an object store, which only those with a key of it can fetch."""
+_NO_FILE = "no file"
+_ASKED_WITH = "what the job was asked with"
+_NO_WEB_ADDRESS = "no web address"
 _UNNAMED = RelPath.parse("file")
 
 
 @value_class
 class Ignored:
-    """A link in an answer that is no file: its ``key``, and its ``place``, which is host and path without a query."""
+    """A link in an answer that is not fetched, and ``why``: its ``key``, and its ``place``, which is host and path
+    without a query."""
 
     key: str
     place: str
+    why: str = _NO_FILE
 
     def __str__(self) -> str:
         return f"{self.key or 'a text'} ({self.place})"
@@ -95,7 +103,10 @@ class Judged:
         """Raise `NotFound` if there is no file, in the worker's own words or with the keys that there are; the first
         file's error if none can be had."""
         if not self.outputs:
-            raise NotFound(self._why_nothing(secrets), item=job, hint="'mdl remote status' shows its status")
+            hint = "'mdl remote status' shows its status"
+            if any(link.place.startswith("s3://") for link in self.ignored):
+                hint = f"'mdl get s3://…' fetches from a bucket, with the keys of it; {hint}"
+            raise NotFound(self._why_nothing(secrets), item=job, hint=hint)
         errors = [output.error for output in self.outputs if output.error]
         if len(errors) == len(self.outputs):
             raise errors[0].on(job)
@@ -104,17 +115,21 @@ class Judged:
         words = error_in(self.words, secrets)
         if words:
             return f"its answer names no file; the worker says: {words}"
+        why = "its answer names no file"
+        stored = [str(link) for link in self.ignored if link.why == _NO_WEB_ADDRESS]
+        if stored:
+            why = f"{why} that has a web address, but {listed(stored, most=_NAMED)}"
         if not self.keys:
-            return "its answer names no file"
+            return why
         named = listed([shown(key)[:60] for key in self.keys], most=_NAMED)
-        return f"its answer names no file; its keys are {named}"
+        return f"{why}; its keys are {named}"
 
     def notes(self, secrets: Iterable[str] = ()) -> list[str]:
         """Return what a user should know though there are files."""
         notes = []
-        if self.ignored:
-            links = listed([str(link) for link in self.ignored], most=_NAMED)
-            notes.append(f"not fetched, no file: {links}")
+        for why in dict.fromkeys(link.why for link in self.ignored):
+            links = [str(link) for link in self.ignored if link.why == why]
+            notes.append(f"not fetched, {why}: {listed(links, most=_NAMED)}")
         words = error_in(self.words, secrets)
         if words:
             notes.append(f"the worker says: {words}")
@@ -187,7 +202,11 @@ class _Reader:
 
     def _read_text(self, text: str, keys: tuple[str, ...], depth: int) -> None:
         told = _Told(text.strip(), keys)
-        if not self._add(told) and may_hold_an_answer(told.key):
+        if self._add(told):
+            return
+        if _IN_A_STORE.fullmatch(told.text):
+            self._ignore(told, shown(told.text), _NO_WEB_ADDRESS)
+        elif may_hold_an_answer(told.key):
             self.read(json_in(told.text), (), depth + 1)
 
     def _read_object(self, facts: Mapping[str, Any], keys: tuple[str, ...], depth: int) -> None:
@@ -208,10 +227,12 @@ class _Reader:
             self.keys.update(dict.fromkeys(".".join((*around, key)) for key in facts))
 
     def _add(self, told: _Told) -> bool:
-        """Add the file that a text is or links to. False if it is none: a text that no object describes is a file only
-        if it says so itself, or its key does."""
+        """Add the file that a text is or links to, unless the job was asked with it. False if it is none: a text that
+        no object describes is a file only if it says so itself, or its key does."""
         if is_web_url(told.text):
             self._add_link(told)
+        elif is_input(told.keys):
+            return True
         elif _DATA_URL.match(told.text):
             self._add_base64(told)
         elif told.key in LINKS:
@@ -232,10 +253,10 @@ class _Reader:
             url = urljoin(self._base, url)
         place = shown(bare_url(url))
         is_url = is_web_url(url)
-        if not is_output(url, told.keys) and not is_file_name(told.name):
+        is_named = is_file_name(told.name) and not is_input(told.keys)
+        if not is_output(url, told.keys) and not is_named:
             if is_url:
-                key = ".".join(filter(None, told.keys))
-                self.ignored.append(Ignored(shown(key)[:60], place[:200]))
+                self._ignore(told, place, _ASKED_WITH if is_input(told.keys) else _NO_FILE)
             return
         if is_url:
             output = Output(_UNNAMED, url, content_type=told.kind)
@@ -244,6 +265,10 @@ class _Reader:
         why = f"{place[:80]!r} is not a URL, so it cannot be downloaded"
         error = NoDownload(why, item=self._job, hint=ASK_FOR_URL)
         self._put(told, told.name or path_of(url), Output(_UNNAMED, error=error))
+
+    def _ignore(self, told: _Told, place: str, why: str) -> None:
+        key = ".".join(filter(None, told.keys))
+        self.ignored.append(Ignored(shown(key)[:60], place[:200], why))
 
     def _add_base64(self, told: _Told) -> None:
         kind = told.kind

@@ -106,9 +106,13 @@ _STATUS: dict[str, JobStatus] = {
     **dict.fromkeys(("queued", "pending", "starting", "inqueue", "created", "waiting"), "queued"),
     **dict.fromkeys(("submitted", "scheduled", "accepted", "notstarted", "provisioning", "preparing"), "queued"),
     **dict.fromkeys(("running", "inprogress", "processing", "active", "started", "training", "executing"), "running"),
+    **dict.fromkeys(("initializing", "configuring", "validatingfiles"), "queued"),
+    **dict.fromkeys(("compressing", "saving", "cancelrequested"), "running"),
     **dict.fromkeys(("finalizing", "completing", "uploading", "stopping", "cancelling", "canceling"), "running"),
     **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
     **dict.fromkeys(("failed", "failure", "error", "crashed", "timedout", "timeout"), "failed"),
+    **dict.fromkeys(("errored", "usererror", "expired", "killed", "dead", "deadline"), "failed"),
+    **dict.fromkeys(("outofmemory", "oomkilled", "nodefail", "bootfail", "evicted", "rejected"), "failed"),
     **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
 }
 """What the words of remotes mean, in small letters and without anything between them."""

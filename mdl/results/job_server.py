@@ -16,7 +16,7 @@ import hashlib
 import json
 import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -80,11 +80,6 @@ class TrainerCheckpoint:
         """Tell whether a user may mean it by ``latest``, ``best``, its name or its step."""
         marks = {"latest": self.is_latest, "best": self.is_best}
         return marks.get(name, False) or name in (self.name, str(self.step))
-
-    @property
-    def order(self) -> int:
-        """Its step; -1 if the server does not tell it."""
-        return -1 if self.step is None else self.step
 
 
 class Trainer(HttpRemote):
@@ -173,18 +168,23 @@ class Trainer(HttpRemote):
         return Link(place, _PATIENCE, authorized=True)
 
     def _chosen(self, job: str, name: str) -> TrainerCheckpoint:
-        """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
+        """The checkpoint that is meant: ``latest``, ``best``, a name or a step. Which is the latest, the server says;
+        else the steps tell, if all but a finished model have one."""
         check_checkpoint(name)
         checkpoints = self.checkpoints(job)
         meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_called(name)]
-        if name == "latest" and not meant:
-            meant = sorted(checkpoints, key=lambda checkpoint: -checkpoint.order)
-        if meant:
-            check_checkpoint(meant[0].name)
-            return meant[0]
         message = f"the server has no checkpoint {name!r}"
         if name == "best":
             message = "the server does not say which checkpoint is the best"
+        if name == "latest" and not meant:
+            message = "the server does not say which checkpoint is the latest"
+            meant = _furthest(checkpoints)
+        if len(meant) > 1:
+            message = f"several checkpoints of the server are called {name!r}"
+            meant = [checkpoint for checkpoint in meant if checkpoint.name == name]
+        if meant:
+            check_checkpoint(meant[0].name)
+            return meant[0]
         names = names_for_a_hint(checkpoint.name for checkpoint in checkpoints) or "none yet"
         raise NotFound(message, item=job, hint=f"available: {names}")
 
@@ -230,10 +230,21 @@ def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
     return rows
 
 
+def _furthest(checkpoints: Iterable[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
+    """Return the checkpoints of the highest step; none if one beside the finished model has no step."""
+    steps: dict[int, list[TrainerCheckpoint]] = {}
+    for checkpoint in checkpoints:
+        if checkpoint.step is not None:
+            steps.setdefault(checkpoint.step, []).append(checkpoint)
+        elif checkpoint.name != "final":
+            return []
+    return steps[max(steps)] if steps else []
+
+
 def _checkpoint(row: Any, best: object) -> TrainerCheckpoint:
     """Return the checkpoint that a row of the server's list describes, which may have no name. ``best`` is what the
     server says of all: the name of the best."""
-    facts = object_of(row)
+    facts = object_of(row, "name")
     path = first_text(facts, ("name", "checkpoint", "path"))
     name = path.rstrip("/").rpartition("/")[2]
     step = facts.get("step")

@@ -37,6 +37,12 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ),
     ({"foo": {"href": f"{B}/x"}, "links": [f"{B}/y"], "bar": {"url": f"{B}/z"}}, [("z", f"{B}/z")]),
     ({"download_links": [f"{B}/y"], "link": f"{B}/z"}, [("z", f"{B}/z"), ("y", f"{B}/y")]),
+    # what the job was asked with is no result
+    (
+        {"input": {"images": f"{B}/data.zip", "name": "d.zip", "url": f"{B}/d"}, "output": {"url": f"{B}/w.bin"}},
+        [("w.bin", f"{B}/w.bin")],
+    ),
+    ({"input_image": f"data:image/png;base64,{coded(PNG)}", "model": f"{B}/w.bin"}, [("w.bin", f"{B}/w.bin")]),
     # a text is a text
     ({"files": [{"name": "note.txt", "content": "abcd"}]}, [("note.txt", b"abcd")]),
     ({"files": [{"name": "n.txt", "content": "YQ==", "encoding": "base64"}]}, [("n.txt", b"a")]),
@@ -174,6 +180,7 @@ def test_one_bad_file_hinders_no_other() -> None:
         ({"message": "saved nothing"}, "the worker says: saved nothing"),
         ({"out": {"error": {"message": f"no access to {B}/x?sig=CANARY with KEY-CANARY"}}}, r"x\?… with \*\*\*"),
         ({"loss": 0.1, "run": {"steps": 3}}, "its keys are loss, run, run.steps"),
+        ({"model": "s3://b/w.bin"}, r"web address, but model \(s3://b/w.bin\); its keys are model"),
         ({f"k{number}": 0 for number in range(12)}, "k9 and 2 more"),
     ],
 )
@@ -182,6 +189,18 @@ def test_words_of_an_answer_without_files(answer: Any, words: str) -> None:
     with pytest.raises(NotFound, match=words) as caught:
         judge(answer, "j1").raise_for_nothing("j1", ["KEY-CANARY"])
     assert "CANARY" not in str(caught.value)
+
+
+def test_why_a_link_is_not_fetched_is_told() -> None:
+    """The user is told which links are pages, inputs of the job, or in a store, without their queries."""
+    answer = {"input": {"images": f"{B}/data.zip?sig=CANARY"}, "page": "https://h.example/x", "copy": "gs://b/w.bin"}
+    judged = judge({**answer, "model": f"{B}/w.bin"}, "j1")
+    assert [output.path.text for output in judged.outputs] == ["w.bin"]
+    assert judged.notes() == [
+        f"not fetched, what the job was asked with: input.images ({B}/data.zip)",
+        "not fetched, no file: page (https://h.example/x)",
+        "not fetched, no web address: copy (gs://b/w.bin)",
+    ]
 
 
 def test_words_beside_files() -> None:

@@ -24,6 +24,10 @@ from mdl.results.base import job_of
         ("Completed", "done"),
         ("JOB_STATE_SUCCEEDED", "done"),
         ("timed-out", "failed"),
+        ("OUT_OF_MEMORY", "failed"),
+        ("JOB_STATE_EXPIRED", "failed"),
+        ("user_error", "failed"),
+        ("validating_files", "queued"),
         ("Canceled", "cancelled"),
     ],
 )

@@ -198,12 +198,28 @@ def test_which_checkpoint(scripted: World, script: Script, asked: str, best: Any
     assert (link.patience, link.authorized) == (900.0, True)
 
 
-def test_the_latest_without_a_mark(scripted: World, script: Script) -> None:
-    """If the server marks none as the latest, it is the one of the highest step."""
-    rows = [{"name": "c-9", "step": 9}, {"name": "c-10", "step": 10}]
-    script.answers = {"GET /api/training/jobs/j1": {}, "GET /api/training/jobs/j1/checkpoints": rows}
-    [file] = scripted.open("box").files(JobOrigin("box", "j1", "latest"))
-    assert file.path.text == "model_j1_c-10.zip"
+@pytest.mark.parametrize(
+    ("rows", "latest"),
+    [
+        ([{"name": "c-9", "step": 9}, {"name": "c-10", "step": 10}], "c-10"),
+        ([{"name": "c-9", "step": 9}, {"name": "final"}], "c-9"),
+        ([{"name": "c-9", "step": 9}, {"name": "c-10"}], None),
+        ([{"name": "a", "step": 9}, {"name": "b", "step": 9}], None),
+        (["first", "second"], None),
+        ([], None),
+    ],
+)
+def test_the_latest_without_a_mark(scripted: World, script: Script, rows: list[Any], latest: str | None) -> None:
+    """If the server marks none as the latest, the steps tell; what they cannot tell is not found, and never the first
+    of the list."""
+    script.answers = {"GET /api/training/jobs/j1": {}, "GET /api/training/jobs/j1/checkpoints": {"checkpoints": rows}}
+    remote = scripted.open("box")
+    if latest is None:
+        with pytest.raises(NotFound, match=r"which checkpoint is the latest|several checkpoints"):
+            remote.files(JobOrigin("box", "j1", "latest"))
+    else:
+        [file] = remote.files(JobOrigin("box", "j1", "latest"))
+        assert file.path.text == f"model_j1_{latest}.zip"
 
 
 @pytest.mark.parametrize(
