@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from functools import cache
@@ -32,9 +33,11 @@ from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.run import Run
 from mdl.values import value_class
+from mdl.weights.known_formats import is_weights
 
 _ONLY_TO_RESUME = tuple(f"*/{glob}" for glob in RESUME_GLOBS)
 """Globs of what only a resumed training reads, in whichever folder."""
+_MODEL_ARCHIVE = re.compile(r"model\.(zip|tar|tar\.gz|tgz)")
 _SOME = 1
 """Bytes of a file whose size is not known: it is not empty."""
 
@@ -170,9 +173,25 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
         names = {entry.path for entry in entries}
         return [file for file in files if file.path.text in names]
     is_default = not (origin.checkpoint or origin.logs or origin.everything)
-    if is_default and source.remote(origin.remote).is_synced(origin.job):
+    if not is_default or not source.remote(origin.remote).is_synced(origin.job):
+        return list(files)
+    archive = _archive_of_the_model(files)
+    if archive is None:
         return _what_pack_takes(model, files, context)
-    return list(files)
+    if len(files) > 1:
+        size = human_bytes(sum(file.size or 0 for file in files) - (archive.size or 0))
+        what = f"left out: {counted(len(files) - 1, 'file')}, {size}, beside the archive of the model"
+        context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
+    return [archive]
+
+
+def _archive_of_the_model(files: Sequence[RemoteFile]) -> RemoteFile | None:
+    """The one archive that is called ``model``, as managed training services call it; None if there is none, or if
+    weights lie beside it."""
+    archives = [file for file in files if _MODEL_ARCHIVE.fullmatch(file.path.name)]
+    if len(archives) != 1 or any(is_weights(file.path.name) for file in files):
+        return None
+    return archives[0]
 
 
 def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
@@ -214,7 +233,8 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
             size += file.size or 0
         else:
             chosen.append(file)
-    if not chosen:
+    has_weights = any(is_weights(file.path.name) for file in chosen)
+    if left and not has_weights:  # as of a model in shards, which only its trainer reads
         return list(files)
     if left:
         what = f"{counted(len(others), 'checkpoint')} and what" if others else "what"

@@ -290,6 +290,23 @@ def test_an_archive_in_a_bucket(mdl: Inside, s3_url: str, tmp_path: Path) -> Non
             assert names == {"out/w.safetensors", "out/config.json"}
 
 
+def test_the_archive_of_a_managed_training_service(mdl: Inside, s3_url: str, tmp_path: Path) -> None:
+    """Of what such a service keeps of a job, the archive called ``model`` is the model; the rest is left, and said."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
+    shell = Shell(tmp_path, extra=keys)
+    settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://services/pre"\n')
+    api = s3_api(s3_url)
+    api.create_bucket(Bucket="services")
+    archive = tarred(mode="w:gz")
+    others = {"source/sourcedir.tar.gz": archive, "output/output.tar.gz": archive, "debug-output/index/0.json": b"{}"}
+    for name, data in {"output/model.tar.gz": archive, **others}.items():
+        api.put_object(Bucket="services", Key=f"pre/job-1/{name}", Body=data)
+    ran = done(mdl(shell, "fetch", "store", "job-1"))
+    assert set(files_below(shell.models / "store" / "job-1")) == {"output/w.safetensors", "output/config.json"}
+    assert "left out: 3 files" in ran.err
+    assert done(mdl(shell, "fetch", "store", "job-1", "--json")).document["bytes_fetched"] == 0
+
+
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[tuple[Shell, Path]]:
     """A machine with the remote ``box``, a training server, and the folder of the runs there."""

@@ -76,6 +76,8 @@ def test_litter_is_not_fetched(mdl: Inside, shell: Shell, put: Put, tmp_path: Pa
     assert fetched(shell) == {"w.safetensors", "config.json", *LITTER}
 
 
+SHARDED = [f"step-100/{name}" for name in ("__0_0.distcp", "__1_0.distcp", ".metadata")]
+"""A model in shards that nothing but the trainer reads."""
 HF = [
     *(f"checkpoint-{step}/{name}" for step in (500, 1000) for name in ("model.safetensors", "config.json")),
     *(f"checkpoint-{step}/optimizer.pt" for step in (500, 1000)),
@@ -98,6 +100,12 @@ HF = [
         ),
         (["epoch_1.pt", "best.pt"], ("--checkpoint", "best"), {"best.pt"}),
         (["lora/a.safetensors", "optimizer.pt"], (), {"lora/a.safetensors"}),
+        (SHARDED, (), set(SHARDED)),
+        (
+            ["cat-000001.safetensors", "dog-000002.safetensors"],
+            (),
+            {"cat-000001.safetensors", "dog-000002.safetensors"},
+        ),
         (["one.safetensors", "two.safetensors"], (), {"one.safetensors", "two.safetensors"}),
     ],
 )
