@@ -185,6 +185,8 @@ def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Sco
     everything = _Scope(run.model_base, run.tree.below(run.model_base), with_logs=rules.whole_run)
     if rules.whole_run or rules.include:
         return everything
+    if run.model_base and run.finished_or_only:
+        return replace(everything, companions=companions_of(run.tree, run.finished_or_only))
     return _model_scope(run, everything)
 
 
@@ -201,14 +203,18 @@ def _inference_scope(run: Run, named: Checkpoint | None) -> _Scope:
     files = inference_files(run.tree, checkpoint)
     skipped = tuple((checkpoint.relative(entry), why) for entry, why in files.drop)
     notes = files.notes
-    unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
+    with_logs = checkpoint.name != FINAL
+    unknown = []
+    for entry in files.unknown:
+        if entry.kind == "file" and (with_logs or not is_log(entry.name)):
+            unknown.append(checkpoint.relative(entry))
     if unknown:
         notes = (*notes, f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
     return _Scope(
         checkpoint.base,
         [*files.keep, *files.unknown],
         companions_of(run.tree, checkpoint),
-        with_logs=checkpoint.name != FINAL,
+        with_logs=with_logs,
         skipped=skipped,
         notes=notes,
     )
@@ -234,10 +240,12 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
 
 def _note_without_model(run: Run) -> tuple[str, ...]:
     """Return the note that several checkpoints are packed because no finished model lies beside them."""
-    if run.latest is None or run.model_base or len(run.checkpoints) == 1:
+    if run.model_base or len(run.checkpoints) < 2:
         return ()
     count = counted(len(run.checkpoints), "checkpoint")
-    hint = f"--checkpoint {run.latest.name} packs the latest alone"
+    hint = "--checkpoint NAME packs one"
+    if run.latest:
+        hint = f"--checkpoint {run.latest.name} packs the latest alone"
     return (f"no finished model: all {count} are packed; {hint}",)
 
 

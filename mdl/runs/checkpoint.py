@@ -33,8 +33,9 @@ class Checkpoint:
     What tells which is the latest and the best: ``is_recorded``: the trainer's own record names it as the latest.
     ``last``: it is the trainer's last file, and of several the one with the highest number. ``says_best``: its name
     says that it is the best. ``is_derived``: it is the finished model, an average, or something else that is no step of
-    the training. ``others`` are counts of something else in its name, such as a seed. ``place`` counts the folders of
-    one run, the newest has the highest; ``order`` tells apart what has the same step.
+    the training. ``others`` are counts of something else in its name, such as a seed. ``run_name`` is what the name
+    calls the training; None if it does not call it anything. ``place`` counts the folders of one run, the newest has
+    the highest; ``order`` tells apart what has the same step.
 
     ``weights`` matches the names of files that hold weights though their suffix does not tell.
     """
@@ -55,6 +56,7 @@ class Checkpoint:
     says_best: bool = False
     is_derived: bool = False
     others: tuple[tuple[str, int], ...] = ()
+    run_name: str | None = None
     place: int = 0
     order: int = 0
     weights: str = r"(?!)"
@@ -159,7 +161,6 @@ def _holds_weights(tree: Tree, checkpoint: Checkpoint) -> bool:
         if is_model(checkpoint.relative(entry)) or re.fullmatch(checkpoint.weights, entry.name):
             return True
         folders.add(entry.folder)
-    folders.discard("")
     return any(folder_kind_of(tree.names(folder)) for folder in folders)
 
 

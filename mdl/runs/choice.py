@@ -5,7 +5,8 @@ Only equal axes are compared: steps with steps, epochs with epochs. A metric is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -17,6 +18,8 @@ from mdl.runs.tree import join
 from mdl.weights.known_formats import stem_of
 
 UNRECORDED = "none is recorded"
+_LATEST = re.compile(r"(^|[-_.=+])latest($|[-_.=+])", re.IGNORECASE)
+"""Of several last files the one that is called so is the latest."""
 _NAMED = 10
 """How many candidates a message names."""
 _AXES: tuple[tuple[Axis, ...], ...] = (("epoch", "step"), ("step",), ("epoch",))
@@ -34,6 +37,20 @@ def common_axes(checkpoints: Sequence[Checkpoint]) -> tuple[Axis, ...]:
     return ()
 
 
+def are_several_trainings(checkpoints: Iterable[Checkpoint]) -> bool:
+    """Tell whether the names of some checkpoints say that they are of several trainings."""
+    run_names = set()
+    others = set()
+    for checkpoint in checkpoints:
+        if checkpoint.is_aside:
+            continue
+        if checkpoint.run_name is not None:
+            run_names.add(checkpoint.run_name)
+        if checkpoint.is_counted and checkpoint.last is None:
+            others.add(checkpoint.others)
+    return len(run_names) > 1 or len(others) > 1
+
+
 def latest_of(checkpoints: Sequence[Checkpoint]) -> Chosen:
     """Return the latest of some checkpoints; None without a reason if there is none at all.
 
@@ -49,17 +66,20 @@ def latest_of(checkpoints: Sequence[Checkpoint]) -> Chosen:
     first = candidates[0]
     if first.is_recorded:
         return _only(candidates, "several are recorded as the latest")
+    if are_several_trainings(whole):
+        return _only(whole, "they may be of several trainings")
     if first.last is not None:
-        newest = _greatest(candidates, lambda checkpoint: (checkpoint.last, stem_of(checkpoint.name) == "latest"))
+        newest = _greatest(candidates, lambda checkpoint: (checkpoint.last, _is_called_latest(checkpoint)))
         return _only(newest, "several are called the last")
     return _furthest(candidates)
 
 
+def _is_called_latest(checkpoint: Checkpoint) -> bool:
+    return _LATEST.search(stem_of(checkpoint.name)) is not None
+
+
 def _furthest(checkpoints: Sequence[Checkpoint]) -> Chosen:
     """Return the checkpoint that is furthest on the axes that all have; of equal ones, one that is not called best."""
-    trainings = {checkpoint.others for checkpoint in checkpoints}
-    if len(trainings) > 1:
-        return _only(checkpoints, "they are of several trainings")
     axes = common_axes(checkpoints)
     if axes:
         newest = _greatest(

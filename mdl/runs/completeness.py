@@ -16,13 +16,18 @@ from mdl.weights.known_formats import is_weights, why_not_whole
 from mdl.weights.safetensors import SAFETENSORS, read_header
 
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
-_SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
+_SHARD = re.compile(r".+-[0-9]{5}-of-(?!00001)[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
+"""A part of several, whose tensors only the index tells."""
 _PART = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-(?P<total>[0-9]{5})(?P<suffix>\.gguf)?")
+_RANKED = re.compile(r"(?P<stem>.+_world_size_(?P<total>[0-9]{1,5})_rank_)[0-9]+\.pt")
+"""What each of so many processes writes."""
 _STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
 _ONLY_TRAINER_READS = ("*_model_states.pt", "pytorch_model_fsdp_*")
+_DISTRIBUTED_OPTIMIZER = ("optim*/*", "*/optim*/*")
 RESUME = (
     ("optimizer*.pt", "optimizer state"),
     ("optimizer*.bin", "optimizer state"),
+    ("optim.pt", "optimizer state"),
     ("optimizer_[0-9]*/*", "optimizer state"),
     ("scheduler*.pt", "scheduler state"),
     ("scheduler*.bin", "scheduler state"),
@@ -30,9 +35,13 @@ RESUME = (
     ("rng_state*.pth", "random number state"),
     ("random_states_*.pkl", "random number state"),
     ("sampler*.bin", "sampler state"),
+    ("*dataloader*.pt", "the state of the data"),
+    ("dl_state_dict*.bin", "the state of the data"),
     ("custom_checkpoint_*.pkl", "state of the script's own objects"),
     ("training_args.bin", "a pickle of the trainer's settings"),
     ("trainer_state.json", "the trainer's own record"),
+    ("train/rank[0-9]*.pt", "the trainer's own record"),
+    ("trainer/rank_[0-9]*.pt", "the trainer's own record"),
     ("global_step*/*", "DeepSpeed's training state"),
     ("*zero_pp_rank_*", "DeepSpeed's sharded training state"),
     ("latest", "names DeepSpeed's training state"),
@@ -50,6 +59,8 @@ def is_model(name: str) -> bool:
     """Tell whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
     if not is_weights(name):
         return False
+    if name.endswith(".distcp"):
+        return not matches(name, _DISTRIBUTED_OPTIMIZER)
     return matches(name, _ONLY_TRAINER_READS) or not matches(name, RESUME_GLOBS)
 
 
@@ -73,14 +84,15 @@ def missing_shards(tree: Tree, entries: Iterable[Entry]) -> str:
     return next(_faults_of_indexes(tree, entries), "")
 
 
-def why_cut(tree: Tree, entry: Entry) -> str:
+def why_cut(tree: Tree, entry: Entry, *, suffix: str = "") -> str:
     """Return what shows that a file of weights is not whole; "" if nothing does, if it is no such file, or if it cannot
-    be read now."""
-    if not entry.is_weights_file:
+    be read now. ``suffix`` is that of the format, if the name has none that tells."""
+    name = entry.name + suffix
+    if entry.kind != "file" or not is_weights(name):
         return ""
     with contextlib.suppress(OSError), tree.opened(entry) as file:
         if file:
-            return why_not_whole(file, entry.stamp.size, entry.name) or ""
+            return why_not_whole(file, entry.stamp.size, name) or ""
     return ""
 
 
@@ -115,6 +127,9 @@ def _missing_of_split_files(files: Collection[str]) -> Iterator[str]:
         part = _PART.fullmatch(path)
         if part:
             split_files[part.groups("")] = None
+        ranked = _RANKED.fullmatch(path)
+        if ranked:
+            split_files[(ranked["stem"], ranked["total"], ".pt")] = None
     for stem, total, suffix in split_files:
         for path in _parts_of(stem, total, suffix, most=len(files) + 1):
             if path not in files:
@@ -124,6 +139,8 @@ def _missing_of_split_files(files: Collection[str]) -> Iterator[str]:
 def _parts_of(stem: str, total: str, suffix: str, *, most: int) -> list[str]:
     """The paths of all parts of a split file, ``most`` if it claims more. None if it is of no format that tells."""
     count = min(int(total), most)
+    if suffix == ".pt":
+        return [f"{stem}{rank}.pt" for rank in range(count)]
     if suffix:
         return [f"{stem}-{number:05}-of-{total}{suffix}" for number in range(1, count + 1)]
     if stem.endswith(".data"):  # TensorFlow counts its parts from 0

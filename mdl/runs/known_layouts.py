@@ -17,11 +17,11 @@ from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, 
 from mdl.runs.choice import latest_of
 from mdl.runs.completeness import RESUME, header_metadata
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
-from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, what_name_says
+from mdl.runs.names import NameSays, holds_a_model, holds_model, named_folders, plain_name, run_in, what_name_says
 from mdl.runs.patterns import Pattern, finished_model, matching, named_in, no_record
 from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
-from mdl.weights.known_formats import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
+from mdl.weights.known_formats import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, set_name, stem_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -32,6 +32,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 _TRAINER_STATE = "trainer_state.json"
 _HF_STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
 DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
+_LAST_CHECKPOINT = ("last_checkpoint", r"\A\s*(?:[^\n]*[/\\])?([^/\\\n]+?)\s*\Z")
+"""The record of mmengine and detectron2."""
 
 
 def _recorded_epoch(tree: Tree, folder: str) -> NameSays:
@@ -222,7 +224,7 @@ LIGHTNING = Layout(
     "lightning",
     Pattern(
         r".+\.ckpt",
-        best=r"(.*[-_.])?best([-_](model|checkpoint))?\.ckpt",
+        best=r"(.*[-_.=+])?best([-_.=+].*)?\.ckpt",
         last=(r"last(-v[0-9]+)?\.ckpt",),
         kinds=_LIGHTNING_KINDS,
         order=_version_of_name,
@@ -295,9 +297,10 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
 
     def match_of(entry: Entry) -> re.Match[str] | None:
         match = re.fullmatch(pattern.saved, entry.name)
-        if match is not None and entry.is_file == bool(match["variant_suffix"]):
-            return match
-        return None
+        if match is None or entry.is_file != bool(match["variant_suffix"]):
+            return None
+        is_model = entry.kind == "folder" or holds_model(entry.name)
+        return match if is_model else None
 
     runs: set[str] = set()
     for child in tree.children(base):
@@ -315,7 +318,11 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
         match = match_of(entry)
         return match is not None and match["run"] in runs
 
-    return replace(pattern, is_saved=is_saved).find(tree, base)
+    def run_of(name: str) -> str | None:
+        match = re.fullmatch(pattern.saved, name)
+        return match["run"] if match and match["run"] not in (*_UNNAMED_RUNS, "last") else None
+
+    return replace(pattern, is_saved=is_saved, run_in=run_of).find(tree, base)
 
 
 def _lora_record(tree: Tree, path: str) -> NameSays:
@@ -429,10 +436,10 @@ VITS = Layout(
     Pattern(
         r"(G|D|DUR|WD|MPD|MSD)_(?P<name>(?P<step>[0-9]+))\.pth",
         requires=r"G_[0-9]+\.pth",
-        beside=("config*", "*.yaml", "*.yml", "*.json"),
+        beside=("config*", "*.yaml", "*.yml", "*.json", "added_*.index"),
     ).find,
     trainers="VITS and its family: so-vits-svc, Bert-VITS2, RVC, GPT-SoVITS",
-    keep=("G_*.pth", "config*", "*.json", "*.yaml", "*.yml"),
+    keep=("G_*.pth", "config*", "*.json", "*.yaml", "*.yml", "*.index"),
     drop=(
         ("D_*.pth", _DISCRIMINATOR),
         ("DUR_*.pth", _DISCRIMINATOR),
@@ -465,6 +472,46 @@ F5_TTS = Layout(
     trainers="F5-TTS",
     keep=("*.pt", "*.safetensors", "vocab.txt", "*.yaml", "config*"),
     notes=(("*.pt", OPTIMIZER_INSIDE),),
+)
+_STYLETTS2 = Pattern(
+    r"epoch_(1st|2nd)_(?P<epoch>[0-9]+)\.pth|first_stage\.pth",
+    derived=r"first_stage\.pth",
+    requires=r"epoch_(1st|2nd)_[0-9]+\.pth",
+    beside=("config*", "*.yml"),
+)
+
+
+def _find_styletts2(tree: Tree, base: str) -> Found | None:
+    """The checkpoints. The second stage begins with the model of the first one, and counts its epochs anew."""
+    pattern = _STYLETTS2
+    if tree.files_named(base, re.compile(r"epoch_2nd_[0-9]+\.pth").fullmatch):
+        pattern = replace(pattern, derived=r"first_stage\.pth|epoch_1st_.+")
+    return pattern.find(tree, base)
+
+
+STYLETTS2 = Layout(
+    "styletts2",
+    _find_styletts2,
+    trainers="StyleTTS 2",
+    keep=("*.pth", "config*", "*.yml"),
+    notes=(("*.pth", OPTIMIZER_INSIDE),),
+)
+_PARALLEL_WAVEGAN = r"checkpoint-(?P<step>[0-9]+)steps\.pkl"
+PARALLEL_WAVEGAN = Layout(
+    "parallel-wavegan",
+    Pattern(_PARALLEL_WAVEGAN, weights=r"checkpoint-[0-9]+steps\.pkl", beside=("config*", "stats.*")).find,
+    trainers="ParallelWaveGAN",
+    marks=r"checkpoint-[0-9]+steps\.pkl",
+    keep=("*.pkl", "config*", "stats.*"),
+    notes=(("*.pkl", OPTIMIZER_INSIDE),),
+)
+_WITHOUT_SUFFIX = r"(checkpoint|waveglow)_[0-9]+"
+WITHOUT_SUFFIX = Layout(
+    "without-suffix",
+    Pattern(r"(checkpoint|waveglow)_(?P<step>[0-9]+)", weights=_WITHOUT_SUFFIX, beside=("config*",)).find,
+    trainers="Tacotron 2, WaveGlow and Flax",
+    marks=_WITHOUT_SUFFIX,
+    keep=("checkpoint_*", "waveglow_*", "config*"),
 )
 
 
@@ -567,17 +614,68 @@ def _ultralytics_place(tree: Tree, base: str, is_saved: IsName) -> list[str]:
 ULTRALYTICS = Layout(
     "ultralytics",
     Pattern(
-        r"best\.pt|last\.pt|epoch(?P<epoch>[0-9]+)\.pt",
+        r"best(_[0-9]+)?\.pt|last\.pt|init\.pt|epoch_?(?P<epoch>[0-9]+)\.pt",
         best=r"best\.pt",
+        derived=r"best_[0-9]+\.pt|init\.pt",
         last=(r"last\.pt",),
         places=_ultralytics_place,
         members_in_base=True,
         beside=("args.yaml", "results.csv"),
     ).find,
-    trainers="Ultralytics and YOLOv5",
+    trainers="Ultralytics, YOLOv5 and YOLOv7",
     keep=("*.pt", "args.yaml", "results.csv"),
     drop=(),
     notes=(("*.pt", "contains optimizer state unless the training came to its end; stripping it needs torch"),),
+)
+MMENGINE = Layout(
+    "mmengine",
+    Pattern(
+        r"(best_.+_)?(epoch|iter)_[0-9]+\.pth|best_.+\.pth|latest\.pth",
+        best=r"best_.+",
+        last=(r"latest\.pth",),
+        requires="last_checkpoint",
+        newest_in=_LAST_CHECKPOINT,
+        beside=("*.py",),
+    ).find,
+    trainers="mmengine: MMDetection, MMSegmentation and others",
+    keep=("*.pth", "*.py"),
+    drop=(),
+    notes=(("*.pth", OPTIMIZER_INSIDE),),
+)
+"""The configuration is a Python file beside the checkpoints, called as the user called it."""
+
+RF_DETR = Layout(
+    "rf-detr",
+    Pattern(
+        r"checkpoint_?(?P<epoch>[0-9]+)?\.(pth|ckpt)|checkpoint_best_(ema|regular|total)\.pth|last(_ema)?\.(pth|ckpt)",
+        best=r"checkpoint_best_total\.pth",
+        derived=r".*_ema\.pth",
+        last=(r"checkpoint\.pth", r"last\.(pth|ckpt)"),
+        requires=r"checkpoint_best_(total|regular)\.pth",
+    ).find,
+    trainers="RF-DETR",
+    keep=("*.pth", "*.ckpt"),
+    notes=(("checkpoint[._0-9]*", OPTIMIZER_INSIDE),),
+)
+"""At the end the better one of the best and the best average is copied to ``…_total``."""
+
+
+def _torchvision_place(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
+    """The folder, if the last file is in it: without it, nobody knows what the numbers count."""
+    return [base] if tree.is_file(join(base, "checkpoint.pth")) else []
+
+
+TORCHVISION = Layout(
+    "torchvision",
+    Pattern(
+        r"model_(?P<epoch>[0-9]+)\.pth|checkpoint\.pth",
+        last=(r"checkpoint\.pth",),
+        requires=r"model_[0-9]+\.pth",
+        places=_torchvision_place,
+    ).find,
+    trainers="torchvision's reference scripts",
+    keep=("*.pth",),
+    notes=(("*.pth", OPTIMIZER_INSIDE),),
 )
 DARKNET = Layout(
     "darknet",
@@ -599,6 +697,13 @@ CYCLEGAN = Layout(
     ).find,
     trainers="CycleGAN and pix2pix",
     keep=("*.pth", "*.txt"),
+)
+DCGAN = Layout(
+    "dcgan",
+    Pattern(r"net(G|D)_epoch_(?P<name>(?P<epoch>[0-9]+))\.pth", requires=r"netG_epoch_[0-9]+\.pth").find,
+    trainers="DCGAN",
+    keep=("netG_*.pth",),
+    drop=(("netD_*.pth", _DISCRIMINATOR),),
 )
 BASICSR = Layout(
     "basicsr",
@@ -623,6 +728,23 @@ STYLEGAN = Layout(
     marks=_STYLEGAN,
     keep=("*.pkl", "training_options.json"),
 )
+GUIDED_DIFFUSION = Layout(
+    "guided-diffusion",
+    Pattern(
+        r"(model|opt|ema_[0-9.]+_)(?P<name>(?P<step>[0-9]{6,}))\.pt",
+        requires=r"model[0-9]{6,}\.pt",
+    ).find,
+    trainers="guided-diffusion and improved-diffusion",
+    keep=("model*.pt", "ema_*.pt"),
+    drop=(("opt*.pt", "optimizer state"),),
+)
+DIT = Layout(
+    "dit",
+    Pattern(r"(?P<step>[0-9]{7})\.pt").find,
+    trainers="DiT and SiT",
+    keep=("*.pt",),
+    notes=(("*.pt", OPTIMIZER_INSIDE),),
+)
 NNUNET = Layout(
     "nnunet",
     Pattern(
@@ -643,10 +765,35 @@ NNUNET = Layout(
 
 # Large models in shards
 
+_DIFFUSION_PIPE = Pattern(
+    r"epoch(?P<epoch>[0-9]+)|global_step(?P<step>[0-9]+)",
+    kinds=("folder",),
+    derived=r"global_step.+",
+)
+
+
+def _find_diffusion_pipe(tree: Tree, base: str) -> Found | None:
+    """The models of the epochs. DeepSpeed's folders beside them have the state of the training, though ``latest`` names
+    them."""
+    has_model = has_state = False
+    for folder in tree.subfolders(base):
+        if re.fullmatch(r"global_step[0-9]+", folder.name):
+            has_state = True
+        elif re.fullmatch(r"epoch[0-9]+", folder.name):
+            has_model = has_model or bool(tree.files_named(folder.path, re.compile(r".+\.safetensors").fullmatch))
+    return _DIFFUSION_PIPE.find(tree, base) if has_model and has_state else None
+
+
+DIFFUSION_PIPE = Layout(
+    "diffusion-pipe",
+    _find_diffusion_pipe,
+    trainers="diffusion-pipe",
+    keep=("*.safetensors", "*.safetensors.index.json", "*config.json", "*.toml"),
+)
 DEEPSPEED = Layout(
     "deepspeed",
     Pattern(
-        r".*?(?P<step>[0-9]+)|.+",
+        r".*?(?P<step>[0-9]+)(\.pth)?|.+",
         kinds=("folder",),
         holds=matching(r".*_(model|optim)_states\.pt"),
         final=r"(model|pytorch_model)\b.*\.(safetensors|bin)",
@@ -683,6 +830,113 @@ MEGATRON = Layout(
     keep=("mp_rank_*/*", "*.distcp", "common.pt", ".metadata", "metadata.json"),
     drop=(("*distrib_optim*", "optimizer state"),),
     notes=(("*.pt", OPTIMIZER_INSIDE),),
+)
+
+
+def _find_or_itself(pattern: Pattern, marks: tuple[str, ...], tree: Tree, base: str) -> Found | None:
+    """The checkpoints in a folder; or the folder itself, if one of the files ``marks`` in it shows that it is one."""
+    found = pattern.find(tree, base)
+    if found is None and any(tree.is_file(join(base, mark)) for mark in marks):
+        return Found((checked(tree, Checkpoint(FINAL, base, tree.below(base))),))
+    return found
+
+
+VERL = Layout(
+    "verl",
+    partial(
+        _find_or_itself,
+        Pattern(
+            r"global_step_(?P<step>[0-9]+)",
+            kinds=("folder",),
+            holds=matching(r"actor/|critic/|.*_world_size_[0-9]+_rank_[0-9]+\.pt"),
+            newest_in=("latest_checkpointed_iteration.txt", r"\A\s*([0-9]{1,18})\s*\Z"),
+        ),
+        ("fsdp_config.json", "actor/fsdp_config.json", "actor/huggingface/config.json"),
+    ),
+    trainers="verl",
+    keep=("*huggingface/*", "*.safetensors*", "*.json"),
+    drop=(
+        ("critic/*", "the critic, which only the training needs"),
+        ("*model_world_size_*", "weights sharded by FSDP"),
+        ("*optim_world_size_*", "optimizer state"),
+        ("*extra_state_world_size_*", "scheduler and random number state"),
+        ("data.pt", "the state of the data"),
+        *RESUME,
+    ),
+)
+NANOTRON = Layout(
+    "nanotron",
+    Pattern(
+        r"(?P<step>[0-9]+)",
+        kinds=("folder",),
+        holds=matching(r"checkpoint_metadata\.json"),
+        newest_in=("latest.txt", r"\A\s*([0-9]{1,18})\s*\Z"),
+    ).find,
+    trainers="nanotron",
+    keep=("model/*", "*.json", "*.yaml"),
+    drop=(
+        ("optimizer/*", "optimizer state"),
+        ("lr_scheduler/*", "scheduler state"),
+        ("random/*", "random number state"),
+    ),
+)
+
+
+# Robots
+
+LEROBOT = Layout(
+    "lerobot",
+    partial(
+        _find_or_itself,
+        Pattern(
+            r"(?P<step>[0-9]+)|last",
+            last=("last",),
+            kinds=("folder",),
+            holds=matching(r"pretrained_model/"),
+        ),
+        ("pretrained_model/train_config.json",),
+    ),
+    trainers="LeRobot",
+    keep=("pretrained_model/*",),
+    drop=(("training_state/*", "the state of the training"),),
+)
+
+
+def _rsl_rl_place(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
+    """The folder, if the records are in it that this trainer writes."""
+    return [base] if tree.is_folder(join(base, "params")) or tree.is_folder(join(base, "git")) else []
+
+
+RSL_RL = Layout(
+    "rsl-rl",
+    Pattern(r"model_(?P<step>[0-9]+)\.pt", places=_rsl_rl_place).find,
+    trainers="RSL-RL",
+    keep=("*.pt", "*.yaml"),
+    above=(*CONFIGS, "params/*.yaml"),
+    notes=(("*.pt", OPTIMIZER_INSIDE),),
+)
+RL_GAMES = Layout(
+    "rl-games",
+    Pattern(
+        r"last_.+_ep_(?P<epoch>[0-9]+)_rew_.*\.pth|.+\.pth",
+        requires=r"last_.+_ep_[0-9]+_rew_.*\.pth",
+        best=r"(?!last_.+_ep_).+",
+    ).find,
+    trainers="rl_games",
+    keep=("*.pth", "*.yaml"),
+    notes=(("*.pth", OPTIMIZER_INSIDE),),
+)
+"""The file that is called like the experiment alone has the best reward."""
+SKRL = Layout(
+    "skrl",
+    Pattern(
+        r"agent_(?P<step>[0-9]+)\.pt|best_agent\.pt",
+        best=r"best_agent\.pt",
+        requires=r"best_agent\.pt",
+    ).find,
+    trainers="skrl",
+    keep=("*.pt", "*.yaml"),
+    above=(*CONFIGS, "params/*.yaml"),
 )
 
 
@@ -805,7 +1059,7 @@ STABLE_BASELINES = Layout(
     Pattern(
         r"(.*_)?(?P<step>[0-9]+)_steps\.zip|.+\.zip",
         best=r"best_model\.zip",
-        last=(r".*(last|latest|final).*\.zip",),
+        last=(r"(?!.*_steps\.zip|best_model\.zip).+\.zip", r".*(last|latest|final).*\.zip"),
         is_saved=_is_policy,
         weights=r".+\.zip",
         beside=("*vecnormalize*.pkl", "vec_normalize*.pkl"),
@@ -850,6 +1104,29 @@ def _find_marked(tree: Tree, base: str) -> Found | None:
     return Found((replace(checkpoint, weights=r".+"),))  # what its program loads, that alone knows
 
 
+_ESTIMATOR = re.compile(
+    r".+\.(joblib|skops|cbm|ubj)|xgboost-model"
+    r"|(.*[-_.])?(model|pipeline|estimator|classifier|regressor|clf)([-_.].*)?\.(pkl|pickle)",
+    re.IGNORECASE,
+)
+_PREPARES = re.compile(r"(.*[-_.])?(scaler|encoder|vectorizer|imputer|preprocessor|features?)([-_.].*)?", re.IGNORECASE)
+"""What transforms the data before an estimator gets them: a part of the model."""
+
+
+def _find_estimator(tree: Tree, base: str) -> Found | None:
+    """A folder with one saved estimator, and no weights of any other kind."""
+    if tree.files_named(base, is_weights):
+        return None
+    saved = []
+    for entry in tree.files_named(base, _ESTIMATOR.fullmatch):
+        if not _PREPARES.fullmatch(entry.name.rpartition(".")[0]):
+            saved.append(entry)
+    if len(saved) != 1:
+        return None
+    weights = re.escape(saved[0].name)
+    return Found((checked(tree, Checkpoint(FINAL, base, tree.below(base), weights=weights)),))
+
+
 def find_weights(tree: Tree, base: str) -> Found:
     """All that is in a folder, as one model, if there are weights in it."""
     entries = tree.below(base)
@@ -885,40 +1162,61 @@ MARKED = Layout(
     keep=_ANY,
 )
 
+ESTIMATOR = Layout(
+    "estimator",
+    _find_estimator,
+    trainers="scikit-learn, XGBoost and CatBoost",
+    marks=r".+\.(joblib|skops|cbm|ubj)|xgboost-model",
+    keep=_ANY,
+    drop=(),
+)
 
-def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:
+
+def _says_checkpoint(tree: Tree, entry: Entry) -> bool:
     """Tell whether a name says that it is a checkpoint, and is no file of the training alone."""
-    is_model = entry.kind == "folder" or holds_model(entry.name)
-    return is_model and what_name_says(stem_of(entry.name)).is_checkpoint
+    says_checkpoint = what_name_says(stem_of(entry.name)).is_checkpoint
+    if entry.kind == "folder":
+        return says_checkpoint and holds_a_model(tree, entry)
+    return holds_model(entry.name) and (says_checkpoint or stem_of(entry.name) == "checkpoint")
 
 
 _NAMED = Pattern(
     rf".+?{_PIECE}\.[a-z.]+|.+",
     best=r"(?i)(.*[-_.=+])?best([-_.=+].*)?",
-    last=(r"(?i)(.*[-_.=+])?(last|latest|final)([-_.=+].*)?",),
+    last=(r"checkpoint(\.[a-z]+)+", r"(?i)(.*[-_.=+])?(last|latest|final)([-_.=+].*)?"),
     kinds=(*FILES, "folder"),
     is_saved=_says_checkpoint,
-    holds=holds_model,
-    newest_in=("last_checkpoint", r"\A\s*(?:[^\n]*[/\\])?([^/\\\n]+?)\s*\Z"),
+    run_in=run_in,
+    newest_in=_LAST_CHECKPOINT,
     beside=(
-        *("config*", "*config.json", "*.yaml", "*.yml", "vocab*", "tokenizer*", "special_tokens_map.json"),
-        *("merges.txt", "*.model", "*label*", "*speaker*", "README.md"),
+        *("config*", "*config.json", "*.yaml", "*.yml", "*vocab*", "tokenizer*", "special_tokens_map.json"),
+        *("merges.txt", "*.model", "*label*", "*speaker*", "spk*", "dictionary*", "README.md"),
     ),
 )
 
 
 def _find_named(tree: Tree, base: str) -> Found | None:
-    """The checkpoints by their names, and the other weights beside them as the finished model. One file without a
-    number, beside other weights, is a part of one model, however it is called."""
+    """The checkpoints by their names, and the other weights beside them: the finished model if they are one set, else
+    rows of their own. One file without a number, beside other weights, is a part of one model, however it is
+    called."""
     found = _NAMED.find(tree, base)
     if found is None:
         return None
-    checkpoints = found.checkpoints
+    checkpoints = list(found.checkpoints)
     of_checkpoints = paths_of(checkpoints)
-    if all(file.path in of_checkpoints for file in tree.files_named(base, holds_model)):
+    others: dict[str, list[Entry]] = {}
+    for file in tree.files_named(base, holds_model):
+        if file.path not in of_checkpoints:
+            others.setdefault(set_name(file.name), []).append(file)
+    if not others:
         return found
     if len(checkpoints) == 1 and not checkpoints[0].is_counted and checkpoints[0].base == base:
         return None
+    if len(others) > 1:
+        for files in others.values():
+            checkpoint = checked(tree, Checkpoint(files[0].name, base, tuple(files), is_derived=True))
+            checkpoints.append(checkpoint)
+        return replace(found, checkpoints=tuple(checkpoints))
     taken = {folder.path for folder in named_folders(tree, base)}
     for checkpoint in checkpoints:
         taken.add(checkpoint.base)
@@ -935,7 +1233,7 @@ def find_folders(tree: Tree, base: str, *, of_any_name: bool) -> tuple[Checkpoin
     """The folders in ``base`` that hold weights: those named like checkpoints, or all of them."""
     pattern = replace(_NAMED, kinds=("folder",))
     if of_any_name:
-        pattern = replace(pattern, is_saved=lambda _tree, _entry: True)
+        pattern = replace(pattern, is_saved=holds_a_model)
     return tuple(pattern.checkpoints(tree, base, base))
 
 
@@ -951,14 +1249,21 @@ LAYOUTS: tuple[Layout, ...] = (
     VITS,
     HIFIGAN,
     F5_TTS,
+    STYLETTS2,
+    PARALLEL_WAVEGAN,
     ESPNET,
     ESPNET1,
     FAIRSEQ,
     MLX,
     HF_MODEL,
     MEGATRON,
+    DIFFUSION_PIPE,
     DEEPSPEED,
     FSDP,
+    VERL,
+    NANOTRON,
+    LEROBOT,
+    STYLEGAN,
     ONE_TRAINER,
     AI_TOOLKIT,
     KOHYA,
@@ -969,14 +1274,24 @@ LAYOUTS: tuple[Layout, ...] = (
     KERAS,
     DARKNET,
     CYCLEGAN,
+    DCGAN,
     BASICSR,
-    STYLEGAN,
+    GUIDED_DIFFUSION,
+    DIT,
+    MMENGINE,
+    RF_DETR,
+    TORCHVISION,
+    RSL_RL,
+    RL_GAMES,
+    SKRL,
     STABLE_BASELINES,
     ALLENNLP,
     AUDIOCRAFT,
     WENET,
+    WITHOUT_SUFFIX,
     MARKED,
     NAMED_LAYOUT,
+    ESTIMATOR,
     PLAIN,
 )
 """The first layout that recognises a folder has it, so those with the most telling names come first."""

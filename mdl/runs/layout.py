@@ -18,18 +18,23 @@ from mdl.weights.known_formats import is_weights, stem_of
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
 _FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"
+_DISTRIBUTED = "only a distributed checkpoint of torch: nothing in it can be loaded until its shards are merged"
+_TO_TORCH = "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`"
+_TO_HUGGING_FACE = "`python -m verl.model_merger merge --backend fsdp --local_dir actor --target_dir merged`"
 _UNMERGED = (
     (("zero_pp_rank_*", "bf16_zero_pp_rank_*"), _DEEPSPEED, "`python zero_to_fp32.py . .` in the folder above it"),
     (("global_step*/*", "*zero_pp_rank_*"), _DEEPSPEED, "`python zero_to_fp32.py . .` in it"),
     (("meta.pt",), _FSDP, "`python -m lightning.pytorch.utilities.consolidate_checkpoint` on it"),
-    (("pytorch_model_fsdp_*", "__*.distcp"), _FSDP, "`accelerate merge-weights pytorch_model_fsdp_0 merged` in it"),
+    (("pytorch_model_fsdp_*",), _FSDP, "`accelerate merge-weights pytorch_model_fsdp_0 merged` in it"),
+    (("*.distcp",), _DISTRIBUTED, f"{_TO_TORCH} with its folder and the name of a new file"),
+    (("*model_world_size_*",), _FSDP, f"{_TO_HUGGING_FACE} in it"),
 )
 """If nothing that can be loaded is left: globs of dropped names, what they show, and what merges the shards."""
 ADAPTER = "adapter_"
 """How the files of an adapter begin, which no other model needs."""
 CONFIGS = (
     *("config.*", "*[_-]config.*", "hparams.*", "hyperparams.*", "hyper_parameters.*", "hyperparameters.*"),
-    *("args.*", "model_args.*", "params.*", "train_opt.*", "opt.*", ".hydra/config.yaml"),
+    *("args.*", "model_args.*", "params.*", "train_opt.*", "opt.*", ".hydra/config.yaml", "pipeline.config"),
 )
 """What trainers call the settings that a model is built from."""
 VOCABULARY = (

@@ -15,7 +15,7 @@ from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import small_value_class, value_class
-from mdl.weights.known_formats import is_weights
+from mdl.weights.known_formats import is_weights, stem_of
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
@@ -32,14 +32,15 @@ _TOKEN = re.compile(
 )
 _UNITS = {"k": 1_000, "m": 1_000_000}
 _SHARD = re.compile(r"[0-9]+-of-[0-9]+")
-_SHORT = re.compile(r"(?:^|[-_])e(?P<epoch>[0-9]+)(?:_s(?P<step>[0-9]+))?$")
+_SHORT = re.compile(r"(?:^|[-_])e(?P<epoch>[0-9]+)(?:[-_]s(?P<step>[0-9]+))?$")
 """How trainers of voices abbreviate both: ``name_e20_s4000``, ``name-e15``."""
 _COMPOSED = re.compile(r"(?:^|[-_])ep(?P<epoch>[0-9]+)-ba(?P<step>[0-9]+)(?:$|[-_])")
 _LONG_MODEL = re.compile(r"(?:^|[-_.])model[-_](?P<step>[0-9]{5,18})(?:$|[-_.])")
 """A count that is padded with zeros, or so high that it counts nothing else: ``model_0001999``."""
 _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
-_DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
+_DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|ema|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
+_NO_WORD = re.compile(r"[^a-z]+")
 _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 
 
@@ -47,7 +48,8 @@ _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 class NameSays:
     """What a name says. ``others`` are the words and numbers that count something else, such as ``seed``.
 
-    ``is_derived``: it is an average of others, or what the training began with.
+    ``is_derived``: it is an average of others, or what the training began with. ``before_count`` are the words before
+    its first count, joined by hyphens; None if it has none.
     """
 
     step: int | None = None
@@ -56,6 +58,7 @@ class NameSays:
     is_last: bool = False
     is_derived: bool = False
     others: tuple[tuple[str, int], ...] = ()
+    before_count: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -86,16 +89,22 @@ def what_name_says(stem: str) -> NameSays:
     """Return what a checkpoint's name, without its suffix, says."""
     text = _SHARD.sub(" ", plain_name(stem).lower())
     counted: list[tuple[str, int]] = []
+    start = len(text)
     tokens = _tokens_of(text)
     for at, token in enumerate(tokens):
         number = _count_of(token.match)
-        if number is not None:
-            counted.append((_what_is_counted(tokens, at), number))
+        if number is None:
+            continue
+        what = _what_is_counted(tokens, at)
+        counted.append((what, number))
+        if what in ("step", "epoch"):
+            start = min(start, tokens[at - 1].match.start() if at else 0)
     others = [(what, number) for what, number in counted if what not in ("step", "epoch", "")]
     counts = dict(reversed(counted))  # the first of each decides
     short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
     if short and "step" not in counts:
         counts = {axis: int(digits) for axis, digits in short.groupdict().items() if digits}
+        start = short.start()
     return NameSays(
         counts.get("step"),
         counts.get("epoch"),
@@ -103,6 +112,7 @@ def what_name_says(stem: str) -> NameSays:
         _LAST.fullmatch(text) is not None,
         _DERIVED.fullmatch(text) is not None,
         tuple(sorted(others)),
+        _NO_WORD.sub("-", text[:start]).strip("-") if {"step", "epoch"} & counts.keys() else None,
     )
 
 
@@ -175,12 +185,19 @@ def _axis_of(word: str) -> str:
     return ""
 
 
+def run_in(name: str) -> str | None:
+    """Return which of several trainings in one folder a checkpoint's name tells; None if it tells none."""
+    says = what_name_says(stem_of(name))
+    return None if says.is_best or says.is_last or says.is_derived else says.before_count
+
+
 # Folders and files that no layout knows
 
 
 _OF_TRAINING = re.compile(
     r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args"
-    r"|train(?:er|ing)?_state|recipe_state)[-_.0-9].*"  # the last one is torchtune's
+    r"|train(?:er|ing)?[-_]state|dataloader|recipe_state)[-_.0-9].*"  # the last one is torchtune's
+    r"|state_[0-9]{8}_[0-9]{5}\.bin"  # llm.c's
 )
 
 
@@ -203,6 +220,21 @@ def own_state(tree: Tree, base: str) -> str:
     return ""
 
 
+def holds_a_model(tree: Tree, folder: Entry) -> bool:
+    """Tell whether a folder holds a model: directly in it or, if its own name is a step or an epoch, in folders below
+    it that are no checkpoints themselves."""
+    if tree.files_named(folder.path, holds_model):
+        return True
+    if not what_name_says(folder.name).is_counted:
+        return False
+    has_model = False
+    for entry in tree.below(folder.path):
+        if entry.kind == "folder" and what_name_says(entry.name).is_checkpoint:
+            return False
+        has_model = has_model or (entry.is_file and holds_model(entry.name))
+    return has_model
+
+
 def named_folders(tree: Tree, base: str) -> list[Entry]:
     """The folders in ``base`` that are named like checkpoints and hold a model."""
     state = own_state(tree, base)
@@ -210,6 +242,6 @@ def named_folders(tree: Tree, base: str) -> list[Entry]:
     for folder in tree.subfolders(base):
         if folder.name == state or not what_name_says(folder.name).is_checkpoint:
             continue
-        if tree.files_named(folder.path, holds_model):
+        if holds_a_model(tree, folder):
             folders.append(folder)
     return folders

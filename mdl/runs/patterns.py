@@ -13,10 +13,11 @@ from mdl.paths import matches
 from mdl.paths import matching as matching_names
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
 from mdl.runs.choice import called, common_axes
+from mdl.runs.completeness import why_cut
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
-from mdl.weights.known_formats import stem_of
+from mdl.weights.known_formats import kind_of, stem_of
 
 NO_NAME = "(?!)"
 ANY_NAME = "(?s).*"
@@ -110,7 +111,8 @@ class Pattern:
     marks a checkpoint that is still being written. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short. ``newest_in`` gives a file that names the latest,
     and a pattern for the name, or the number, in it. ``record`` reads numbers from the trainer's own record in a
-    checkpoint's folder or file. ``order`` tells apart what has the same step or epoch.
+    checkpoint's folder or file. ``order`` tells apart what has the same step or epoch. ``run_in`` returns which of
+    several trainings in one folder a name tells.
     """
 
     saved: str
@@ -136,6 +138,7 @@ class Pattern:
     state: str = ""
     newest_in: tuple[str, str] = ("", NO_NAME)
     record: Callable[[Tree, str], NameSays] = no_record
+    run_in: Callable[[str], str | None] = lambda _name: None
     is_saved: Callable[[Tree, Entry], bool] = lambda _tree, _entry: True
 
     def find(self, tree: Tree, base: str) -> Found | None:
@@ -233,6 +236,10 @@ class Pattern:
             return f"{mark} says that it was still being written"
         if must_have_mark and not save.has(self.written_last):
             return f"{self.written_last}, which is written last, is missing"
+        for entry in save.entries:
+            why = why_cut(tree, entry, suffix=".ckpt") if kind_of(entry.name) is None else ""
+            if why:
+                return f"{entry.name}: {why}"
         missing = sorted(set(pieces) - save.pieces, key=natural_key)
         if save.pieces and missing and not re.fullmatch(self.partial, save.name):
             return f"the part of {missing[0].strip('-_.')} is missing"
@@ -262,6 +269,7 @@ class Pattern:
             says_best=re.fullmatch(self.best, save.name) is not None,
             is_derived=says.is_derived or re.fullmatch(self.derived, save.name) is not None,
             others=says.others,
+            run_name=self.run_in(save.name),
             order=order,
             weights=self.weights,
         )

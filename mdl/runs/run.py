@@ -6,7 +6,7 @@ from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checked
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, checked
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
@@ -42,13 +42,18 @@ class Run:
         return ""
 
     @property
+    def _finished(self) -> Checkpoint | None:
+        """The finished model; None if there is none."""
+        return next((row for row in reversed(self.checkpoints) if row.is_finished), None)
+
+    @property
     def model_beside_checkpoints(self) -> Checkpoint | None:
         """The finished model in the run's own folder, if other checkpoints lie beside it."""
         if self.model_base or len(self.checkpoints) < 2:
             return None
-        last = self.checkpoints[-1]
-        if last.is_finished and not last.base:
-            return last
+        model = self._finished
+        if model and model.base in ("", FINAL):
+            return model
         return None
 
     @property
@@ -57,10 +62,9 @@ class Run:
         can say what the model is."""
         if not self.checkpoints or not self.is_recognised:
             return None
-        last = self.checkpoints[-1]
-        if last.is_finished or len(self.checkpoints) == 1:
-            return last
-        return None
+        if len(self.checkpoints) == 1:
+            return self.checkpoints[0]
+        return self._finished
 
     def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
         """The checkpoints that have more than what is in a finished model."""

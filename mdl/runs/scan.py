@@ -12,18 +12,14 @@ from dataclasses import replace
 from mdl.formatting import counted, listed
 from mdl.paths import shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checked, paths_of
-from mdl.runs.choice import candidates_text, choose, named_apart
+from mdl.runs.choice import are_several_trainings, candidates_text, choose, named_apart
 from mdl.runs.completeness import is_model
 from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
-from mdl.weights.known_formats import is_weights, stem_of
+from mdl.weights.known_formats import is_weights, set_name
 
-_PART_NUMBER = re.compile(r"-[0-9]{5}-of-[0-9]{5}.*")
-"""What tells a part of a split file from the others."""
-_RANK = re.compile(r"rank_?[0-9]+")
-"""The number of a process that writes its own part of the model."""
 _MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
 _OF_TRAINERS = LAYOUTS[:-1]
 """All layouts but the plain one, which has whatever the others do not know."""
@@ -51,6 +47,7 @@ def find_in(tree: Tree, name: str) -> Run:
 
 def _one_run(tree: Tree, name: str, found: Found, runs_below: Iterable[tuple[str, int]] = ()) -> Run:
     chosen = choose(found)
+    is_told = any(checkpoint.latest for checkpoint in chosen.checkpoints)
     return Run(
         name,
         tree,
@@ -59,6 +56,7 @@ def _one_run(tree: Tree, name: str, found: Found, runs_below: Iterable[tuple[str
         best_note=chosen.best_note,
         runs_below=tuple(runs_below),
         latest_note=chosen.latest_note,
+        is_recognised=is_told or not are_several_trainings(chosen.checkpoints),
     )
 
 
@@ -259,10 +257,7 @@ def _is_model(entry: Entry) -> bool:
 
 
 def _set_of(entry: Entry) -> SetKey:
-    if entry.name.endswith(".distcp"):
-        return entry.folder, ""
-    whole = _PART_NUMBER.sub("", entry.name)
-    return entry.folder, _RANK.sub("rank", stem_of(whole))
+    return entry.folder, set_name(entry.name)
 
 
 def _is_in(entry: Entry, folder: str) -> bool:

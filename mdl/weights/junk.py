@@ -22,7 +22,9 @@ _JUNK = {
     "a leftover of fsck": r"lost\+found|FOUND\.[0-9]{3}|FILE[0-9]{4}\.CHK|FSCK[0-9]{4}\.REC",
     "an editor's own": r".+\.(swp|swo|swn|kate-swp)|\.#.+|#.+#|.+~|\.~lock\..+#|~\$.+|\.idea|\.vscode|\.vs|\.fleet"
     r"|.+\.code-workspace|.+\.sublime-(project|workspace)",
-    "half-written": r".+\.(incomplete|crdownload|aria2|!qB|filepart)|\..+\.mdl-tmp|\.~tmp~|\.rsync-(partial|tmp)"
+    "half-written": r".+\.(incomplete|crdownload|aria2|!qB|filepart|gstmp|lftp-pget-status)|\..+\.mdl-tmp|\.~tmp~"
+    r"|\.rsync-(partial|tmp)|.+\.[0-9a-f]{8}\.partial|\.azDownload-.+"
+    r"|.+\.(safetensors|bin|pt|pth|ckpt|gguf|zip)\.[0-9a-f]{8}"
     r"|\..+\.(safetensors|bin|pt|pth|ckpt|gguf|zip)\.[A-Za-z0-9]{6}",
     "a program's own": r".+\.(pyc|pyo|lock|pid)",
     "a cache": r"__pycache__",

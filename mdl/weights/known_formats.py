@@ -227,13 +227,16 @@ _KINDS = (
 )
 """One row a kind. The longest suffix that a name ends with decides."""
 TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")
+_ANY_SHARD = re.compile(r"(?P<stem>.+)-(?:[0-9]{5}-of-[0-9]{5}|shard[0-9]+of[0-9]+).*")
+_RANK = re.compile(r"rank_?[0-9]+")
+"""The number of a process that writes its own part of the model."""
 _SHARD = Kind("TensorFlow", (), "TensorFlow", optimizer="perhaps")
 _BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
 _MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
 WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)
 """All suffixes of files that hold weights, in the order of the table."""
-_NO_WEIGHTS = re.compile(r"training_args\.bin", re.IGNORECASE)
-"""Names that have a suffix of weights and hold none: what macOS keeps beside a file, and a pickle of settings."""
+_NO_WEIGHTS = re.compile(r"training_args\.bin|.+\.(spec|mel|bert|emo|soft|hubert|f0)\.pt", re.IGNORECASE)
+"""Names that have a suffix of weights and hold none: a pickle of settings, and features of recordings."""
 
 
 def kind_of(name: str) -> Kind | None:
@@ -280,6 +283,15 @@ def stem_of(name: str) -> str:
     """The name without its suffix: ``best`` of ``best.pth.tar``; the whole of it if the table has no such suffix."""
     suffix = _suffix_of(name)
     return name[: -len(suffix)] if suffix else name
+
+
+def set_name(name: str) -> str:
+    """The name that all files of one set of weights share: without a suffix, and without the number of a shard or of
+    the process that wrote it. All files of a distributed checkpoint are one set."""
+    if name.endswith(".distcp"):
+        return ""
+    shard = _ANY_SHARD.fullmatch(name) or TENSORFLOW_SHARD.fullmatch(name)
+    return _RANK.sub("rank", shard["stem"] if shard else stem_of(name))
 
 
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
@@ -348,6 +360,7 @@ _FOLDER_KINDS = (
         "orbax checkpoint", one_of=frozenset({"_CHECKPOINT_METADATA", "manifest.ocdbt"}), weights=r"d/.+|[0-9a-f]{32}"
     ),
     FolderKind("diffusers pipeline", frozenset({"model_index.json"})),
+    FolderKind("Core ML package", frozenset({"Manifest.json", "Data"}), weights=r"model\.mlmodel|weight\.bin"),
 )
 ORBAX_STAGING = re.compile(r".+\.orbax-checkpoint-tmp(-[0-9]+)?")
 """The name of a folder that orbax renames when it is complete."""

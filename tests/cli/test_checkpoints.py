@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.packing import make_run
+from support.packing import MANIFEST, make_run, read_whole
 from support.runs import write
 from support.shell import Inside, Shell
 
@@ -64,6 +64,51 @@ def test_checkpoints_one_folder_below(mdl: Inside, tmp_path: Path) -> None:
     also = [{"path": "ckpt", "checkpoints": 3}]
     assert mdl(shell, "checkpoints", "runs/keras", "--json").document["also"] == also
     assert "also: runs/keras/ckpt (3 checkpoints)\n" in mdl(shell, "checkpoints", "runs/keras").err
+
+
+@pytest.mark.parametrize(
+    ("files", "latest", "packed"),
+    [
+        (  # the numbers of the second stage begin anew
+            "epoch_1st_00050.pth epoch_2nd_00009.pth config.yml",
+            "epoch_2nd_00009.pth",
+            "config.yml epoch_1st_00050.pth epoch_2nd_00009.pth",
+        ),
+        ("checkpoint0099.pth checkpoint.pth", "checkpoint.pth", "checkpoint.pth checkpoint0099.pth"),
+        (
+            "model_00000100.bin state_00000100_00000.bin",
+            "model_00000100.bin",
+            "model_00000100.bin state_00000100_00000.bin",
+        ),
+        ("900.ckpt 1000.ckpt best.ckpt latest.ckpt", "latest.ckpt", "1000.ckpt 900.ckpt best.ckpt latest.ckpt"),
+        ("step_5/a.safetensors final/a.safetensors", "final", "final/a.safetensors"),
+        (
+            "checkpoint-5/model.safetensors checkpoint-5/trainer_state.json final/model.safetensors final/config.json",
+            "final",
+            "final/config.json final/model.safetensors",
+        ),
+        (
+            "training-state-000100.pt network-snapshot-000100.pkl",
+            "network-snapshot-000100.pkl",
+            "network-snapshot-000100.pkl training-state-000100.pt",
+        ),
+        ("MLmodel model.pkl", "final", "MLmodel model.pkl"),
+        ("a-000001.safetensors b-000002.safetensors", None, None),
+    ],
+)
+def test_the_latest_and_the_plain_pack(
+    mdl: Inside, tmp_path: Path, files: str, latest: str | None, packed: str | None
+) -> None:
+    """The latest is what the trainer saved last, and a pack holds the model: never the state of the training alone, nor
+    one of several trainings."""
+    write(tmp_path / "run", files)
+    shell = Shell(tmp_path)
+    rows = mdl(shell, "checkpoints", "run", "--json").document["checkpoints"]
+    assert [row["name"] for row in rows if row["latest"]] == ([latest] if latest else [])
+    ran = mdl(shell, "pack", "run", "-o", "x.zip")
+    assert ran.code == (0 if packed else 3), ran.err
+    if packed:
+        assert sorted(read_whole(tmp_path / "x.zip")) == sorted([*packed.split(), MANIFEST])
 
 
 def test_a_best_that_is_gone_is_said(mdl: Inside, shell: Shell) -> None:

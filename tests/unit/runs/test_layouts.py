@@ -513,6 +513,18 @@ REFUSED = {
         "accelerate merge-weights",
     ),
     "FSDP of Lightning": ("a-step=5.ckpt/{__0_0.distcp,.metadata,meta.pt}", {}, "FSDP", "consolidate_checkpoint"),
+    "torch's distributed checkpoint": (
+        "step_5/{weights,optimizer}/{__0_0.distcp,.metadata} step_5/train_dataloader.pt",
+        {},
+        "only a distributed checkpoint of torch",
+        "format_utils dcp_to_torch",
+    ),
+    "verl": (
+        "global_step_5/{actor/{model,optim}_world_size_1_rank_0.pt,actor/huggingface/config.json,data.pt}",
+        {},
+        "only weights sharded by FSDP",
+        "verl.model_merger",
+    ),
     "only the state": (HF_RUN, {"checkpoint-5/model.safetensors": None}, "nothing that can be loaded", "without"),
     "optimizers": ("{optimizer,scheduler}.pt", {}, "nothing that can be loaded", "pack it without --inference-only"),
 }

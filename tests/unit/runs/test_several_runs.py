@@ -126,6 +126,30 @@ def test_the_own_folders_of_a_run_are_not_named_beside_it(tmp_path: Path) -> Non
     assert run.latest.name == "last.ckpt"
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        "cat-00000{1,2}.safetensors dog-00000{1,2,3}.safetensors",
+        "cat-000001.safetensors cat.safetensors dog-000001.safetensors",
+        "anna_e100_s1000.pth bob_e50_s800.pth anna.pth bob.pth",
+        "alpha_epoch_{1,2}.pt beta_epoch_3.pt",
+        "seed1_epoch_5.pt seed2_epoch_3.pt",
+    ],
+)
+def test_files_of_several_trainings_in_one_folder(tmp_path: Path, files: str) -> None:
+    """Nobody can say which training is meant: 3 with the list, each can be named, and --all packs all of them."""
+    folder = write(tmp_path / "run", files)
+    run = find_run(folder)
+    assert not any(row.latest for row in run.checkpoints)
+    for checkpoint in ("latest", None):
+        with pytest.raises(NotFound, match="they may be of several trainings: ") as caught:
+            planned(folder, checkpoint)
+        assert all(row.name in caught.value.message for row in run.checkpoints)
+    for row in run.checkpoints:
+        assert names(planned(folder, row.name))
+    assert names(planned(folder, whole_run=True)) == {path.name for path in folder.iterdir()}
+
+
 # No model is recognised
 
 ONE_SET = {
@@ -137,6 +161,14 @@ ONE_SET = {
     "a spaCy pipeline": "meta.json config.cfg ner/model tok2vec/model vocab/strings.json",
     "weights and their optimizer": "{net,optimizer,scheduler}.pt rng_state.pth",
     "exports of one stem": "net.pt net.onnx net.onnx_data",
+    "an MLflow model without weights": "MLmodel model.pkl conda.yaml",
+    "a Core ML package": "m.mlpackage/{Manifest.json,Data/com.apple.CoreML/{model.mlmodel,weights/weight.bin}}",
+    "shards of TensorFlow.js": "model.json group1-shard{1,2}of2.bin",
+    "an estimator of scikit-learn": "model.joblib scaler.joblib notes.md",
+    "a pickled estimator": "final_model.pkl features.txt",
+    "one checkpoint of LeRobot": "pretrained_model/{model.safetensors,train_config.json} training_state/o.safetensors",
+    "one checkpoint of verl": "actor/{{model,optim}_world_size_1_rank_0.pt,fsdp_config.json} data.pt",
+    "features of recordings beside a model": "net.pt wavs/a.wav wavs/a.spec.pt wavs/b.bert.pt",
 }
 SEVERAL_SETS = {
     "two files": ("encoder.pt decoder.pt", "decoder.pt encoder.pt"),
@@ -155,6 +187,14 @@ def test_one_set_of_weights_is_the_model(tmp_path: Path, files: str) -> None:
     assert names(planned(tmp_path / "run")) == everything
 
 
+def test_the_settings_beside_the_folder_of_the_model(tmp_path: Path) -> None:
+    """What a model is loaded with goes along with the folder ``model``, if that has none."""
+    run = write(tmp_path / "run", "model/w.safetensors optim/o.pt config.yaml vocab.txt notes.md")
+    assert names(planned(run)) == {"w.safetensors", "config.yaml"}
+    write(run, "model/config.yaml")
+    assert names(planned(run)) == {"w.safetensors", "config.yaml"}
+
+
 @pytest.mark.parametrize(("files", "candidates"), SEVERAL_SETS.values(), ids=SEVERAL_SETS)
 def test_several_sets_of_weights_are_candidates(tmp_path: Path, files: str, candidates: str) -> None:
     """Nobody can say which is meant: 3 with the list, each can be named, and --all packs the folder as it is."""
@@ -171,6 +211,12 @@ def test_several_sets_of_weights_are_candidates(tmp_path: Path, files: str, cand
     count = len(plan.selection.members)
     weights = sum(1 for name in names(plan) if name.endswith(".pt"))
     assert f"no model is recognised: all {count} files are packed, {weights} of them weights" in plan.selection.notes
+
+
+def test_a_plain_pack_of_several_checkpoints_says_so(tmp_path: Path) -> None:
+    """Also if nobody can say which of them is the latest."""
+    plan = planned(write(tmp_path / "run", "epoch_3.pt step_900.pt"))
+    assert plan.selection.notes == ("no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one",)
 
 
 def test_many_candidates_are_counted(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ JUNK = """
     .Spotlight-V100 .Trashes .fseventsd __MACOSX .TemporaryItems .apdisk @eaDir #recycle @Recycle .@__thumb #snapshot
     .snapshot @tmp a.bin@SynoEAStream Thumbs.db desktop.ini $RECYCLE.BIN .directory .Trash-1000 .goutputstream-A1B2C3
     w.safetensors:Zone.Identifier lost+found FOUND.000 FILE0001.CHK .w.yaml.swp .#a.py #a.py# config.json~ .idea .vscode
-    .~lock.x.ods# model.safetensors.incomplete model.safetensors.crdownload .model.safetensors.Xy12Ab .~tmp~
-    __pycache__ a.pyc .x.zip.0-1-2.mdl-tmp run.pid .stfolder .dropbox .localized
+    .~lock.x.ods# optimizer.pt.1a2b3c4d.partial model.safetensors.6eF5b5dA w.pt_.gstmp
+    .azDownload-1f-w.pt w.pt.lftp-pget-status model.safetensors.incomplete model.safetensors.crdownload
+    .model.safetensors.Xy12Ab .~tmp~ __pycache__ a.pyc .x.zip.0-1-2.mdl-tmp run.pid .stfolder .dropbox .localized
 """
 LOGS = """
     train.log train.log.1 train.log.gz train.log.2024-05-01 log.txt train_log.txt logs.txt trainer_log.jsonl nohup.out
