@@ -271,8 +271,8 @@ def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -
         raise Unsafe(f"unknown flags {flags:#06x}", item=item)
     if method not in (STORED, DEFLATED):
         name = _METHODS.get(method, f"method {method}")
-        why = f"packed with {name}; mdl unpacks stored and deflated members"
-        raise Unsafe(why, item=item, hint="unpack it with 7z")
+        message = f"packed with {name}; mdl unpacks stored and deflated members"
+        raise Unsafe(message, item=item, hint="unpack it with 7z")
     if method == STORED and packed != size:
         raise ProtocolError("stored, but its two sizes differ", item=item)
 
@@ -375,8 +375,8 @@ def _find_end(archive: ReadAhead, length: int) -> _End:
         raise ProtocolError("the archive was cut in its end record")
     ends = [end.start() for end in re.finditer(re.escape(END), tail) if _end_of_record(tail, end.start()) == len(tail)]
     if ends != [at]:
-        why = "it has more than one end record" if ends else "data follows its end record"
-        raise ProtocolError(f"{why}; readers would disagree on what it holds")
+        message = "it has more than one end record" if ends else "data follows its end record"
+        raise ProtocolError(f"{message}; readers would disagree on what it holds")
     narrow = END_RECORD.unpack_from(tail, at)[1:7]
     wide = narrow
     stop = _end64_at(archive, first + at)
@@ -415,8 +415,7 @@ def _end64_at(archive: ReadAhead, end: int) -> int:
         raise Unsafe("an archive of several volumes is not unpacked", hint=_JOIN)
     if begin + END64_RECORD.size != at:
         raise ProtocolError("its 64-bit end record is not where it should be")
-    found: int = begin
-    return found
+    return int(begin)
 
 
 def _end64(archive: ReadAhead, at: int) -> tuple[int, ...]:

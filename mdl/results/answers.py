@@ -262,8 +262,8 @@ class _Reader:
             output = Output(_UNNAMED, url, content_type=told.kind)
             self._put(told, name_of_link(url, told.facts, told.keys), output)
             return
-        why = f"{place[:80]!r} is not a URL, so it cannot be downloaded"
-        error = NoDownload(why, item=self._job, hint=ASK_FOR_URL)
+        message = f"{place[:80]!r} is not a URL, so it cannot be downloaded"
+        error = NoDownload(message, item=self._job, hint=ASK_FOR_URL)
         self._put(told, told.name or path_of(url), Output(_UNNAMED, error=error))
 
     def _ignore(self, told: _Told, place: str, why: str) -> None:
@@ -366,8 +366,8 @@ def _size_of(output: Output, told: int | None) -> int | None:
         return told
     size = len(output.data)
     if told not in (None, size):
-        why = f"the answer has {size} bytes of the file, and says that it has {told}"
-        raise ProtocolError(why, hint=ASK_FOR_URL)
+        message = f"the answer has {size} bytes of the file, and says that it has {told}"
+        raise ProtocolError(message, hint=ASK_FOR_URL)
     return size
 
 

@@ -70,9 +70,9 @@ class BucketRemote:
             if match:
                 names.append(match[1])
         if len(names) > MOST_JOBS:
-            why = f"the bucket has {len(names):,} jobs, and mdl asks for {MOST_JOBS:,} of them at most"
+            message = f"the bucket has {len(names):,} jobs, and mdl asks for {MOST_JOBS:,} of them at most"
             hint = f"'mdl remote status {self.settings.name} JOB' asks for one"
-            raise ProtocolError(why, item=self.settings.name, hint=hint)
+            raise ProtocolError(message, item=self.settings.name, hint=hint)
         http = self._context.http
         assert http is not None
         calls = [partial(self._read, name, sizes[name]) for name in names]
@@ -110,8 +110,10 @@ class BucketRemote:
 
     def _unknown(self, job: str) -> NotFound:
         places = f"below {self._prefix}results/{job}/ or {self._prefix}{job}/"
-        why = f"the bucket knows no such job: there is neither {self._prefix}processes/{job}.json nor anything {places}"
-        return NotFound(why, item=job, hint=f"'mdl remote jobs {self.settings.name}' lists them")
+        message = (
+            f"the bucket knows no such job: there is neither {self._prefix}processes/{job}.json nor anything {places}"
+        )
+        return NotFound(message, item=job, hint=f"'mdl remote jobs {self.settings.name}' lists them")
 
     def cancel(self, job: str) -> RemoteJob:
         raise UsageError("a bucket cannot cancel a job", item=job, hint="ask the endpoint that runs it")

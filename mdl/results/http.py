@@ -77,9 +77,9 @@ class HttpRemote:
         if token:
             self._secrets.add(token.token)
             if not is_sendable(token.token):
-                why = "the key in it has a character that cannot be sent"
+                message = "the key in it has a character that cannot be sent"
                 hint = "set it again without blanks and line breaks"
-                raise UsageError(why, item=settings.key_variable, hint=hint)
+                raise UsageError(message, item=settings.key_variable, hint=hint)
 
     def metrics(self) -> Mapping[str, float]:
         return {}
@@ -177,8 +177,8 @@ class HttpRemote:
 
     def job(self, record: Any, name: str = "") -> RemoteJob:
         """As `job_of`, with an error without secrets."""
-        found = job_of(record, name)
-        return replace(found, error=self.words(found.error) or None)
+        job = job_of(record, name)
+        return replace(job, error=self.words(job.error) or None)
 
     def jobs_in(self, answer: Any, key: str, what: str) -> list[RemoteJob]:
         """The jobs that an answer lists, the newest first: a list, or an object that has them under ``key``, as a list
@@ -201,8 +201,8 @@ class HttpRemote:
         is_cancelled = _says_cancelled(facts)
         if is_cancelled or (is_cancelled is None and unless_told):
             return RemoteJob(job, "cancelled")
-        why = self.words(facts) or shown(_word_of(facts))[:40] or "it does not say why"
-        raise self.not_cancelled(job, why)
+        words = self.words(facts) or shown(_word_of(facts))[:40] or "it does not say why"
+        raise self.not_cancelled(job, words)
 
     def not_cancelled(self, job: str, words: str) -> UsageError:
         """The error for a job that goes on, or was over already."""
@@ -236,13 +236,13 @@ class HttpRemote:
     def files_in_bucket(self, origin: JobOrigin, missed: Missed) -> list[RemoteFile] | None:
         """The results that the bucket has; None as in `status_in_bucket`, and if it has a record of the job but no
         result. Raises `NotFinished` or `NotFound` for a job that has none yet, or never will."""
-        found = self.status_in_bucket(origin.job, missed)
-        if self.bucket is None or found is None:
+        recorded = self.status_in_bucket(origin.job, missed)
+        if self.bucket is None or recorded is None:
             return None
-        if found.bytes:
+        if recorded.bytes:
             self._in_bucket.add(origin.job)
             return self.bucket.files(origin)
-        found.check_is_done()
+        recorded.check_is_done()
         missed["the bucket (it has a record, but no result)"] += 1
         return None
 

@@ -335,8 +335,8 @@ class Runpod(HttpRemote):
         with contextlib.suppress(MdlError):
             self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
         hint = f"'mdl remote check {self.name}' shows its workers"
-        why = f"no worker answered within {POLL_SECONDS / 60:.0f} minutes"
-        return NetworkError(why, item=self.name, hint=hint, final=True)
+        message = f"no worker answered within {POLL_SECONDS / 60:.0f} minutes"
+        return NetworkError(message, item=self.name, hint=hint, final=True)
 
     def _output(self, answer: Mapping[str, Any], item: str) -> Any:
         """The worker's output in a final answer. Raises as `call`."""
@@ -397,8 +397,8 @@ def _error_of(output: Any) -> Any:
 
 
 def _no_result(item: str) -> NoResult:
-    why = "it is completed, but the endpoint has no result of it: it was larger than 20 MiB, or is lost"
-    return NoResult(why, item=item, hint=_LIMITS)
+    message = "it is completed, but the endpoint has no result of it: it was larger than 20 MiB, or is lost"
+    return NoResult(message, item=item, hint=_LIMITS)
 
 
 def _counts(value: Any) -> Counter[str]:

@@ -113,7 +113,7 @@ class Tree:
         identity = _identity(root.stat())
         walk = _Walk(str(root))
         walk.folder("", "", (identity,))
-        return cls._of(root, identity, walk.found)
+        return cls._of(root, identity, walk.entries)
 
     @classmethod
     def _of(
@@ -160,7 +160,7 @@ class Tree:
             except OSError as error:
                 return _unseen(path, outer.real, error)
             known = {}
-            for entry in walk.found:
+            for entry in walk.entries:
                 known[entry.path] = replace(entry, kind="excluded", why=outer.why) if entry.kind == "file" else entry
         return known[path]
 
@@ -205,11 +205,11 @@ class Tree:
 
     def all_but(self, base: str, taken: Collection[str]) -> tuple[Entry, ...]:
         """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for child in self.children(base):
             if child.path not in taken:
-                found += self.with_contents(child)
-        return tuple(found)
+                entries += self.with_contents(child)
+        return tuple(entries)
 
     def is_unchanged(self, entry: Entry) -> bool:
         """Tell whether the file is still the one that was scanned."""
@@ -290,10 +290,10 @@ class Tree:
     def json(self, path: str) -> dict[str, Any]:
         """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            found = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
+            value = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return value if isinstance(value, dict) else {}
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")
@@ -352,13 +352,13 @@ def _run_hint(folder: Path) -> str:
 class _Walk:
     """One scan: links are resolved against ``root``, and a folder that contains itself is not entered again.
 
-    ``found`` are the entries, each folder right before all that is below it.
+    ``entries`` are what was seen, each folder right before all that is below it.
     """
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._count = 0
-        self.found: list[Entry] = []
+        self.entries: list[Entry] = []
 
     def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
         """Find what is in the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of
@@ -366,7 +366,7 @@ class _Walk:
         with os.scandir(os.path.join(self._root, real)) as listing:
             names = sorted(listing, key=lambda name: name.name)
         if path:
-            self.found.append(Entry(path, "folder", real=real))
+            self.entries.append(Entry(path, "folder", real=real))
         for name in names:
             self._count += 1
             if self._count > MOST_ITEMS:
@@ -376,7 +376,7 @@ class _Walk:
             try:
                 self._entry(name, seen, really, above)
             except OSError as error:
-                self.found.append(_unseen(seen, really, error))
+                self.entries.append(_unseen(seen, really, error))
 
     def _entry(self, name: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
         """Add one entry, and all that is below it. Raises `OSError` if it cannot be looked at."""
@@ -384,7 +384,7 @@ class _Walk:
         if name.is_symlink():
             target = os.path.realpath(name.path, strict=True)
             if target != self._root and not target.startswith(self._root + os.sep):
-                self.found.append(Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run"))
+                self.entries.append(Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run"))
                 return
             real = os.path.relpath(target, self._root)
             why = why or _why_path_excluded(real, is_folder=name.is_dir())  # a link to a secret is one too
@@ -394,18 +394,18 @@ class _Walk:
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
             kind: Kind = "excluded" if why else "file"
-            self.found.append(Entry(path, kind, Stamp.of(facts), real, is_executable, why or ""))
+            self.entries.append(Entry(path, kind, Stamp.of(facts), real, is_executable, why or ""))
         elif why:
-            self.found.append(Entry(path, "excluded", real=real, why=why))
+            self.entries.append(Entry(path, "excluded", real=real, why=why))
         elif stat.S_ISDIR(facts.st_mode):
             self._subfolder(path, real, _identity(facts), above)
         else:
             what = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
-            self.found.append(Entry(path, "special", real=real, why=f"a {what}, not a file"))
+            self.entries.append(Entry(path, "special", real=real, why=f"a {what}, not a file"))
 
     def _subfolder(self, path: str, real: str, own: tuple[int, int], above: tuple[tuple[int, int], ...]) -> None:
         if own in above:
-            self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
+            self.entries.append(Entry(path, "special", real=real, why="a link that leads to itself"))
             return
         if len(above) > DEEPEST_PATH:
             raise Unsafe(f"folders more than {DEEPEST_PATH} deep", item=path, hint="name a folder inside it")
