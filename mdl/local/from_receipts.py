@@ -6,16 +6,18 @@ A model that no catalog names is made of its receipts here, and nowhere else.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mdl.catalog.choice_of_weights import choose
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.downloader.hub_cache import part_of
-from mdl.files import HubFile, Receipt
+from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.paths import RelPath
 from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.values import value_class
 
 _ASKABLE = ("http://", "https://", "s3://")
 
@@ -51,6 +53,48 @@ def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Recei
         else:
             meant.update(part_of(origin, _of_revision(origin.revision, paths, receipts)))
     return meant
+
+
+@value_class
+class MeantFiles:
+    """The files by which a model is judged, at their source. Of the ``optional`` ones, which are named by their paths,
+    those count of which something is here. Unless ``is_complete`` is set there may be further files."""
+
+    files: Sequence[RemoteFile]
+    optional: Collection[RelPath] = frozenset()
+    is_complete: bool = True
+
+
+def fetched_files(
+    receipts: Sequence[Receipt], listing: Sequence[RemoteFile], wanted: frozenset[str], *, is_exact: bool
+) -> MeantFiles:
+    """Return the files of the ``receipts``, each as it was when it came if its source has another one by now, and those
+    of the ``listing`` of the model at its source that have no receipt. Sorted by path. Pure.
+
+    If it ``is_exact``ly these files that are meant, none of them is optional. Else those are that the last download did
+    not want: ``wanted`` are the paths of those that it did.
+    """
+    listed = {remote.path: remote for remote in listing}
+    files: dict[RelPath, RemoteFile] = {}
+    for receipt in receipts:
+        remote = listed.pop(receipt.path, None)
+        if remote is None or remote.vouched_by == "first use" or not receipt.matches(remote):
+            remote = as_vouched_for(receipt)  # its source has another version, or only says what came first
+        files[receipt.path] = remote
+    optional: set[RelPath] = set()
+    for path in listed:
+        if not is_exact and path.text not in wanted:
+            optional.add(path)
+    files |= listed
+    is_complete = is_exact or wanted <= {path.text for path in files}
+    return MeantFiles([files[path] for path in sorted(files)], optional, is_complete)
+
+
+def as_vouched_for(receipt: Receipt) -> RemoteFile:
+    """The file of a receipt at its source, with the digest if somebody else than the folder that brought it said that
+    it is the right one."""
+    digest = receipt.digest if receipt.is_vouched_for else None
+    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
 def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:

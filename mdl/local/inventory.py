@@ -13,10 +13,9 @@ from mdl.disk.safe_open import names_below
 from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
-from mdl.formatting import html_table, human_bytes
-from mdl.local.from_receipts import model_of
+from mdl.local.from_receipts import fetched_files, model_of
 from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
-from mdl.local.status import FileStatus, ModelStatus, Status, status_by_receipts, status_of
+from mdl.local.status import FileStatus, ModelStatus, Status, status_of, status_of_files
 from mdl.sources import Origin
 from mdl.values import value_class
 
@@ -96,7 +95,9 @@ def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iter
     for name in sorted({*store.receipts.models(), *catalog}):
         receipts = store.receipts.in_order(name)
         model = catalog.get(name) or model_of(name, receipts)
-        status = status_by_receipts(name, receipts, known(store, model), store, is_exact=name in catalog)
+        wanted = store.receipts.wanted(name)
+        files = fetched_files(receipts, known(store, model), wanted, is_exact=name in catalog)
+        status = status_of_files(name, files, store)
         if receipts or status.is_here:
             names_here.append(name)
         sizes: _Sizes = {}

@@ -20,7 +20,7 @@ from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.hashing import Fingerprint
-from mdl.local.from_receipts import hub_origins, meant_paths
+from mdl.local.from_receipts import MeantFiles, fetched_files, hub_origins, meant_paths
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -106,18 +106,20 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if none is here,
     `UsageError` that lists them if there are several."""
     here = [row.remote.path.text for row in status.rows if row.is_here]
+    meant = set(here)
     origins = hub_origins(model)
-    meant = set() if origins else set(here)
-    for origin in origins:
-        meant.update(part_of(origin, here))
-    if len(meant) == 1:
-        return RelPath(meant.pop()).under(status.path)
+    if origins:
+        meant = set()
+        for origin in origins:
+            meant.update(part_of(origin, here))
     if not meant:
         raise NotFound("no file of it is on this disk", item=typed)
-    names = listed(sorted(meant), most=_NAMED)
+    if len(meant) == 1:
+        return RelPath(meant.pop()).under(status.path)
     hint = f"take the folder: mdl path {typed}"
     if origins:
         hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
+    names = listed(sorted(meant), most=_NAMED)
     raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
 
 
@@ -139,6 +141,11 @@ def judge(local: LocalFile, remote: RemoteFile) -> Judgement:
             return "changed"
     elif local.kind != "absent":
         return "corrupt"
+    return _absent(local)
+
+
+def _absent(local: LocalFile) -> Literal["partial", "missing"]:
+    """Judge a file that is not there: an unfinished download may be."""
     return "partial" if local.partial else "missing"
 
 
@@ -161,8 +168,9 @@ def _seems_right(local: LocalFile, remote: RemoteFile) -> bool:
         return True
     if not local.untouched:
         return False
-    is_comparable = remote.digest is None or remote.digest.algorithm == receipt.digest.algorithm
-    return receipt.matches(remote) if is_comparable else True
+    if remote.digest is not None and remote.digest.algorithm != receipt.digest.algorithm:
+        return True  # the two digests cannot be compared
+    return receipt.matches(remote)
 
 
 def _seems_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
@@ -170,7 +178,9 @@ def _seems_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
     receipt = local.receipt
     if receipt is None:
         return False
-    return receipt.is_vouched_for or (remote.is_vouched_for and remote.digest == receipt.digest)
+    if receipt.is_vouched_for:
+        return True
+    return remote.is_vouched_for and remote.digest == receipt.digest
 
 
 def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
@@ -178,23 +188,31 @@ def expected_file(remote: RemoteFile, receipt: Receipt | None) -> RemoteFile:
     the one in the receipt of what came from there. Pure."""
     if receipt is None or remote.digest is not None:
         return remote
-    if not receipt.matches(remote):
-        return replace(remote, digest=receipt.digest, vouched_by="folder")
-    vouched_by = receipt.vouched_by if receipt.is_vouched_for else "folder"
-    return replace(remote, digest=receipt.digest, size=receipt.stamp.size, vouched_by=vouched_by)
+    expected = replace(remote, digest=receipt.digest, vouched_by="folder")
+    if receipt.matches(remote):
+        expected = replace(expected, size=receipt.stamp.size)
+        if receipt.is_vouched_for:
+            expected = replace(expected, vouched_by=receipt.vouched_by)
+    return expected
+
+
+_STATUSES: dict[Judgement, Status] = {
+    "present": "present",
+    "unverified": "unverified",
+    "changed": "unverified",  # only reading tells what was changed
+}
+"""The status of a file that is here, by the judgement of it."""
 
 
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
-    judgement = judge(local, remote)
-    if local.stamp is None or judgement not in ("present", "unverified", "changed"):
-        status: Status = "partial" if local.partial else "missing"
-        return FileStatus(remote, status, local.partial, is_own=True)
-    status = "present" if judgement == "present" else "unverified"  # only reading tells what was changed
-    found = FileStatus(remote, status, local.stamp.size, since=local.stamp.mtime_ns / 1e9)
+    status = _STATUSES.get(judge(local, remote))
+    if status is None or local.stamp is None:
+        return FileStatus(remote, _absent(local), local.partial, is_own=True)
+    row = FileStatus(remote, status, local.stamp.size, since=local.stamp.mtime_ns / 1e9)
     if local.receipt is None:
-        return found
-    return replace(found, commit=local.receipt.commit, is_own=True)
+        return row
+    return replace(row, commit=local.receipt.commit, is_own=True)
 
 
 def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status:
@@ -202,7 +220,7 @@ def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status
     different = set(statuses)
     if different <= {"missing"}:
         return "missing"
-    if not is_complete or "missing" in different or "partial" in different:
+    if not is_complete or different & {"missing", "partial"}:
         return "partial"
     return "unverified" if "unverified" in different else "present"
 
@@ -213,21 +231,19 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
         known = resolver.known(model) or resolver.described(model)
-    if known is not None:
-        return status_of_files(model.name, known, store)
-    fetched = _fetched_status(model, store)
-    return fetched or status_of((), store, model.name, is_complete=False)
+    meant = _fetched(model, store) if known is None else MeantFiles(known)
+    return status_of_files(model.name, meant, store)
 
 
-def _fetched_status(model: Model, store: Store) -> ModelStatus | None:
-    """The status of what mdl was last asked to fetch of a model, by its receipts; None without any."""
+def _fetched(model: Model, store: Store) -> MeantFiles:
+    """The files that mdl was last asked to fetch of a model, by its receipts; none that are complete without any."""
     by_path = {receipt.path.text: receipt for receipt in store.receipts.of_model(model.name)}
     meant = meant_paths(model, list(by_path), by_path)
     receipts = [by_path[path] for path in by_path if path in meant]
     if not receipts:
-        return None
+        return MeantFiles((), is_complete=False)
     is_a_part = not all(origin.is_whole for origin in model.sources)
-    return status_by_receipts(model.name, receipts, (), store, is_exact=is_a_part)
+    return fetched_files(receipts, (), store.receipts.wanted(model.name), is_exact=is_a_part)
 
 
 def check_usable(model: Model, status: ModelStatus, store: Store, typed: str) -> None:
@@ -235,55 +251,29 @@ def check_usable(model: Model, status: ModelStatus, store: Store, typed: str) ->
     enough, and so is an older version than its source has by now (ADR 101). ``typed`` is what the user called it."""
     if not status.files_present:
         raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
-    asked_for = _fetched_status(model, store) or status
-    if asked_for.status == "partial":
+    fetched = _fetched(model, store)
+    if fetched.files:
+        status = status_of_files(model.name, fetched, store)
+    if status.status == "partial":
         count = ""
-        if asked_for.files is not None:
-            count = f": {asked_for.files_present} of {counted(asked_for.files, 'file')}"
+        if status.files is not None:
+            count = f": {status.files_present} of {counted(status.files, 'file')}"
         hint = f"'mdl get {typed}' downloads the rest"
         raise NotFound(f"only partly on this disk{count}", item=typed, hint=hint)
 
 
-def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:
-    """Look which of a model's files, which are these, are here. Raises as `model_status`."""
-    clashes = store.clashes(name, remotes)
+def status_of_files(name: str, meant: MeantFiles, store: Store) -> ModelStatus:
+    """Judge a model by its files: look which of those that are meant are here. (ADR 123) Raises `StateError`,
+    `StorageError`."""
+    clashes = store.clashes(name, meant.files)
     rows: list[FileStatus] = []
-    for number, remote in enumerate(remotes):
-        if number in clashes:
-            rows.append(FileStatus(remote, "missing", 0))
-        else:
-            rows.append(_look(name, remote, store))
-    return status_of(rows, store, name)
-
-
-def status_by_receipts(
-    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
-) -> ModelStatus:
-    """Judge a model by its receipts. ``known`` are its files as its source has them: those without a
-    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
-    wanted them. Raises as `model_status`."""
-    without_receipt = {remote.path: remote for remote in known}
-    rows: dict[RelPath, FileStatus] = {}
-    for receipt in receipts:
-        remote = without_receipt.pop(receipt.path, None)
-        if remote is None or remote.vouched_by == "first use" or not receipt.matches(remote):
-            remote = as_vouched_for(receipt)  # its source has another version, or only says what came first
-        rows[receipt.path] = _look(name, remote, store)
-    wanted = store.receipts.wanted(name)
-    for path, remote in without_receipt.items():
-        row = _look(name, remote, store)
-        is_wanted = is_exact or path.text in wanted
-        if is_wanted or row.bytes_present:
-            rows[path] = row
-    is_complete = is_exact or wanted <= {path.text for path in rows}
-    return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
-
-
-def as_vouched_for(receipt: Receipt) -> RemoteFile:
-    """The file of a receipt at its source, with the digest if somebody else than the folder that brought it said that
-    it is the right one."""
-    digest = receipt.digest if receipt.is_vouched_for else None
-    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
+    for number, remote in enumerate(meant.files):
+        row = FileStatus(remote, "missing", 0)
+        if number not in clashes:
+            row = _look(name, remote, store)
+        if row.bytes_present or remote.path not in meant.optional:
+            rows.append(row)
+    return status_of(rows, store, name, is_complete=meant.is_complete)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
@@ -292,15 +282,21 @@ def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complet
     bytes_present = 0
     size = 0
     is_size_known = is_complete
-    brought_by: BroughtBy | None = None
+    is_own = False
     for row in rows:
         bytes_present += row.bytes_present
-        files_present += row.is_here
-        size += row.remote.size or 0
-        is_size_known = is_size_known and row.remote.size is not None
+        if row.is_here:
+            files_present += 1
         if row.is_own and row.bytes_present:
-            brought_by = "mdl"
-    if brought_by is None and files_present:
+            is_own = True
+        if row.remote.size is None:
+            is_size_known = False
+        else:
+            size += row.remote.size
+    brought_by: BroughtBy | None = None
+    if is_own:
+        brought_by = "mdl"
+    elif files_present:
         brought_by = "other"
     return ModelStatus(
         path=store.folder(name),

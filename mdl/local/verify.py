@@ -28,10 +28,10 @@ from mdl.errors import (
 )
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import html_table, listed
-from mdl.local.from_receipts import model_of
+from mdl.formatting import listed
+from mdl.local.from_receipts import as_vouched_for, model_of
 from mdl.local.on_disk import cached_files
-from mdl.local.status import Judgement, as_vouched_for, can_run_code, expected_file, judge
+from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
 

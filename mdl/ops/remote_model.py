@@ -10,6 +10,7 @@ from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
+from mdl.local.from_receipts import MeantFiles
 from mdl.local.status import ModelStatus, status_of_files
 from mdl.reports import LeftOutFile
 from mdl.values import value_class
@@ -54,6 +55,6 @@ def ask(model: Model, context: Context) -> RemoteModel:
         files.append(file)
     hubs = [origin for origin in model.sources if origin.repository]
     facts = context.resolver.source(hubs[0]).facts(hubs[0]) if hubs else None
-    status = status_of_files(model.name, files, context.store)
+    status = status_of_files(model.name, MeantFiles(files), context.store)
     left_out = tuple(LeftOutFile(str(file.path), file.size) for file in resolved.left_out)
     return RemoteModel(status, facts, left_out)
