@@ -64,14 +64,19 @@ def as_targets(given: Targets) -> list[str | Model]:
 
 def needs_catalog(targets: Sequence[str | Model]) -> bool:
     """Whether one of the targets may be a name of the catalog."""
-    words = [target for target in targets if isinstance(target, str)]
-    return any("/" not in word and not is_reference(word) for word in words)
+    for target in targets:
+        if isinstance(target, Model):
+            continue
+        if "/" not in target and not is_reference(target):
+            return True
+    return False
 
 
 def _read_targets(targets: Sequence[str | Model], catalog: Catalog, page_hosts: Collection[str]) -> list[Model]:
     """The models of each target. Files that are named behind a repository are all that is meant of it."""
     models: list[Model] = []
     repository: HubOrigin | None = None
+    """The repository that was named last, if nothing but files of it was named since."""
     for target in targets:
         if isinstance(target, Model):
             models.append(target)
@@ -97,19 +102,24 @@ def _read_targets(targets: Sequence[str | Model], catalog: Catalog, page_hosts: 
 
 
 def _with_file(model: Model, repository: HubOrigin, path: str) -> Model:
-    """A model of files of a repository, with one more of them; the repository itself is then not meant."""
+    """A model of files of a repository, with one more of them; the repository itself is then not meant, unless one of
+    its quantisations was named."""
     subpath = RelPath.of_repository(path.removeprefix("./").rstrip("/")).text
     file = replace(repository, subpath=subpath, quant="")
-    others = [source for source in model.sources if source != repository or repository.quant]
-    return replace(model, sources=tuple(dict.fromkeys([*others, file])))
+    sources = dict.fromkeys(model.sources)
+    if not repository.quant:
+        sources.pop(repository, None)
+    sources[file] = None
+    return replace(model, sources=tuple(sources))
 
 
 def _of_word(word: str, origin: Origin) -> Model:
-    """The model of a reference; the page of a file of the hub may have its digest behind it."""
+    """The model of a word that means ``origin``. A page of a file of the hub may have the digest of it in its fragment;
+    in a reference a ``#`` is a letter of the path."""
     model = _of_origin(origin)
-    if not isinstance(origin, HubOrigin) or word.lower().startswith("hf:"):
-        return model
-    digest = digest_in(word)
+    digest = None
+    if isinstance(origin, HubOrigin) and not word.lower().startswith("hf:"):
+        digest = digest_in(word)
     if digest is None:
         return model
     return _pinned(model, None, digest)
@@ -146,10 +156,14 @@ def _at_revision(model: Model, revision: str) -> Model:
 def _one_file(models: Sequence[Model], output: str | None, sha256: str | None) -> Model:
     """The one model with the name and the digest that were given for its file. Raises `UsageError`, `Unsafe`."""
     if len(models) != 1 or models[0].is_of_catalog:
-        flag = "--output" if output is not None else "--sha256"
+        flag = "--sha256" if output is None else "--output"
         raise UsageError(f"{flag} takes the URL of one file", hint="for files of the hub: --include and --into")
-    path = _checked_output(output) if output is not None else None
-    digest = sha256_of(sha256, "--sha256") if sha256 is not None else None
+    path: RelPath | None = None
+    digest: Digest | None = None
+    if output is not None:
+        path = _checked_output(output)
+    if sha256 is not None:
+        digest = sha256_of(sha256, "--sha256")
     return _pinned(models[0], path, digest)
 
 
@@ -164,10 +178,11 @@ def _checked_output(output: str) -> RelPath:
 def _pinned(model: Model, path: RelPath | None, digest: Digest | None) -> Model:
     """The model of one file, which has this path and this digest, if they are given. Raises `UsageError`."""
     file = _single_file(model)
-    if digest and file.digest and digest != file.digest:
+    if digest is None:
+        digest = file.digest
+    elif file.digest is not None and file.digest != digest:
         reason = f"its URL has the sha256 {file.digest.hex[:12]}…, and --sha256 is {digest.hex[:12]}…"
         raise UsageError(reason, item=model.title, hint="give the one that is right")
-    digest = digest or file.digest
     if path is None and file.path == _OF_ITS_SERVER:
         return replace(model, sources=(UrlOrigin(file.url, digest),))
     file = replace(file, path=path or file.path, digest=digest)
@@ -176,9 +191,9 @@ def _pinned(model: Model, path: RelPath | None, digest: Digest | None) -> Model:
 
 def _single_file(model: Model) -> CatalogFile:
     """The file of a model that the command line named. Raises `UsageError` if it may have several."""
-    if len(model.files) == 1 and not model.sources:
-        return model.files[0]
-    if len(model.sources) == 1 and not model.files:
+    if len(model.files) + len(model.sources) == 1:
+        if model.files:
+            return model.files[0]
         [origin] = model.sources
         if isinstance(origin, UrlOrigin):
             return CatalogFile(_OF_ITS_SERVER, origin.url, digest=origin.digest)
@@ -194,8 +209,9 @@ def _joined(first: Model, second: Model) -> Model:
     sources = tuple(dict.fromkeys(first.sources + second.sources))
     files = tuple(dict.fromkeys(first.files + second.files))
     revisions = {(source.repository, source.revision) for source in sources}
-    has_twins = len({file.path for file in files}) < len(files)
-    if len(revisions) > 1 or has_twins or (sources and files):
+    paths = {file.path for file in files}
+    is_of_two_kinds = bool(sources and files)
+    if is_of_two_kinds or len(revisions) > 1 or len(paths) < len(files):
         raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
     whole = tuple(source for source in sources if source.is_whole)
     return replace(first, sources=whole or sources, files=files)
