@@ -76,12 +76,19 @@ def choose(listing: Iterable[File]) -> Chosen[File]:
     complete if all the shards are there that the numbers in their names promise. Where none is complete, nothing is
     left out.
     """
-    files = tuple(listing)
-    redundant = _redundant_files(_folders(files))
-    chosen = tuple(file for file in files if str(file.path) not in redundant)
-    left_out = tuple(file for file in files if str(file.path) in redundant)
+    files = list(listing)
+    redundant = _redundant_paths([str(file.path) for file in files])
+    chosen: list[File] = []
+    left_out: list[File] = []
+    for file in files:
+        if str(file.path) in redundant:
+            left_out.append(file)
+        else:
+            chosen.append(file)
     quantisations = quantisations_of(chosen)
-    return Chosen(chosen, left_out, tuple(quantisations) if len(quantisations) > 1 else ())
+    if len(quantisations) == 1:
+        quantisations = []  # nothing is to be asked
+    return Chosen(tuple(chosen), tuple(left_out), tuple(quantisations))
 
 
 def several(quantisations: Sequence[Quantisation], origin: HubOrigin, *, is_of_catalog: bool) -> SeveralQuantisations:
@@ -111,9 +118,14 @@ class _Name:
     shards: int = 0
 
     @property
+    def is_consolidated(self) -> bool:
+        """Whether it is the name of the same weights in the layout of whoever trained them."""
+        return re.fullmatch(_CONSOLIDATED, self.stem) is not None
+
+    @property
     def is_of_model(self) -> bool:
         """Whether a framework gives this name to the weights of a folder's model."""
-        return self.stem in _STEMS_OF_FRAMEWORKS or re.fullmatch(_CONSOLIDATED, self.stem) is not None
+        return self.stem in _STEMS_OF_FRAMEWORKS or self.is_consolidated
 
     @property
     def is_exported(self) -> bool:
@@ -149,126 +161,109 @@ def _cut_out(pattern: str, stem: str) -> tuple[str, str]:
     return re.sub(pattern, "", stem), part[1]
 
 
-class _Folder(Generic[File]):
-    """The files directly in one folder: all of them, and those of weights with what their names say."""
+class _Folder:
+    """The paths of the files directly in one folder: of all of them, and of those with weights, with what their names
+    say."""
 
     def __init__(self) -> None:
-        self.files: list[File] = []
-        self.weights: list[tuple[File, _Name]] = []
+        self.paths: list[str] = []
+        self.weights: dict[str, _Name] = {}
 
     @cached_property
     def complete(self) -> set[tuple[str, str]]:
         """Stem and precision of each complete set of safetensors. Shards are counted from 1, by some from 0 on."""
+        numbers: dict[tuple[str, str, int], set[int]] = {}
+        for name in self.weights.values():
+            if name.kind == _SAFETENSORS and not name.is_index:
+                numbers.setdefault((name.stem, name.precision, name.shards), set()).add(name.shard)
         complete: set[tuple[str, str]] = set()
-        shards: dict[tuple[str, str, int], set[int]] = {}
-        for _, name in self.weights:
-            if name.kind != _SAFETENSORS or name.is_index:
-                continue
-            if name.shards == 0:
-                complete.add((name.stem, name.precision))
-                continue
-            present = shards.setdefault((name.stem, name.precision, name.shards), set())
-            present.add(name.shard)
-            if len(present) >= name.shards and present.issuperset(range(1, name.shards + 1)):
-                complete.add((name.stem, name.precision))
+        for (stem, precision, shards), present in numbers.items():
+            if sum(1 <= number <= shards for number in present) == shards:
+                complete.add((stem, precision))
         return complete
 
-    @property
-    def precisions_of_model(self) -> set[str]:
-        """The precisions in which the safetensors of the folder's model are complete; '' is the usual one."""
-        return {precision for stem, precision in self.complete if stem in _MAIN_STEMS}
+    def has_model(self, precision: str = "") -> bool:
+        """Whether the safetensors of the folder's model are complete in this precision; '' is the usual one."""
+        return any((stem, precision) in self.complete for stem in _MAIN_STEMS)
 
-    @property
-    def has_model(self) -> bool:
-        """Whether the safetensors of the folder's model are complete in the usual precision."""
-        return "" in self.precisions_of_model
+    def holds(self, name: _Name) -> bool:
+        """Whether a complete set of safetensors in it holds the weights of the file of this name."""
+        has_usual = (name.stem, "") in self.complete
+        if name.kind == _SAFETENSORS and not name.is_consolidated:
+            return has_usual and name.precision != ""
+        if name.is_of_model:
+            return self.has_model() or self.has_model(name.precision)
+        if name.is_exported or name.kind == _GGUF:
+            return self.has_model()
+        return has_usual or (name.stem, name.precision) in self.complete
 
-
-def _folders(files: Iterable[File]) -> dict[str, _Folder[File]]:
-    """The folders of a listing by their paths; '' is the repository itself."""
-    folders: dict[str, _Folder[File]] = {"": _Folder()}
-    for file in files:
-        path = str(file.path)
-        folder = folders.setdefault(path.rpartition("/")[0], _Folder())
-        folder.files.append(file)
-        name = _read_name(path)
-        if name is not None:
-            folder.weights.append((file, name))
-    return folders
+    def redundant_paths(self) -> set[str]:
+        """The paths of the files that hold the same weights as a complete set of safetensors in it."""
+        redundant = {path for path, name in self.weights.items() if self.holds(name)}
+        graphs = {f"{stem_of(path)}.xml" for path in redundant}  # OpenVINO's, of the weights in the .bin of this name
+        return redundant | graphs.intersection(self.paths)
 
 
-def _redundant_files(folders: Mapping[str, _Folder[File]]) -> set[str]:
-    """The paths of the files that hold the same weights as a complete set of safetensors."""
+def _redundant_paths(paths: Iterable[str]) -> set[str]:
+    """The paths of the files of a listing that hold the same weights as a complete set of safetensors."""
+    folders = _folders(paths)
     redundant: set[str] = set()
     if not any(folder.complete for folder in folders.values()):
         return redundant
     roots = _folders_named_after_formats(folders) | _exported_parts(folders)
     for path, folder in folders.items():
-        if _is_in(path, roots):
-            redundant.update(str(file.path) for file in folder.files)
+        if not roots.isdisjoint(_folders_above(path)):
+            redundant.update(folder.paths)
         else:
-            redundant.update(_redundant_in(folder))
+            redundant |= folder.redundant_paths()
     return redundant
 
 
-def _redundant_in(folder: _Folder[File]) -> set[str]:
-    """The paths of the files of a folder that hold the same weights as a complete set of safetensors in it."""
-    redundant: set[str] = set()
-    graphs: set[str] = set()
-    for file, name in folder.weights:
-        if _is_redundant(name, folder):
-            path = str(file.path)
-            redundant.add(path)
-            graphs.add(f"{stem_of(path)}.xml")  # OpenVINO's, of the weights in the .bin of the same name
-    redundant.update(str(file.path) for file in folder.files if str(file.path) in graphs)
-    return redundant
+def _folders(paths: Iterable[str]) -> dict[str, _Folder]:
+    """The folders of a listing by their paths; '' is the repository itself."""
+    folders = {"": _Folder()}
+    for path in paths:
+        folder = folders.setdefault(path.rpartition("/")[0], _Folder())
+        folder.paths.append(path)
+        name = _read_name(path)
+        if name is not None:
+            folder.weights[path] = name
+    return folders
 
 
-def _is_redundant(name: _Name, folder: _Folder[File]) -> bool:
-    """Whether a complete set of safetensors in the folder holds the weights of the file of this name."""
-    usual = (name.stem, "")
-    precisions = folder.precisions_of_model
-    if name.kind == _SAFETENSORS and not re.fullmatch(_CONSOLIDATED, name.stem):
-        return name.precision != "" and usual in folder.complete
-    if name.is_of_model:
-        return "" in precisions or name.precision in precisions
-    if name.is_exported or name.kind == _GGUF:
-        return "" in precisions
-    return usual in folder.complete or (name.stem, name.precision) in folder.complete
-
-
-def _folders_named_after_formats(folders: Mapping[str, _Folder[File]]) -> set[str]:
+def _folders_named_after_formats(folders: Mapping[str, _Folder]) -> set[str]:
     """The folders with weights whose names say that they hold the model of the folder they are in in another format."""
+    with_model = {path for path, folder in folders.items() if folder.has_model()}
     roots: set[str] = set()
     for path, folder in folders.items():
         if not folder.weights:
             continue
         parts = path.split("/")
         for depth, part in enumerate(parts):
-            parent = folders.get("/".join(parts[:depth]))
-            if part.lower() in _NAMES_OF_FORMATS and parent is not None and parent.has_model:
+            if part.lower() in _NAMES_OF_FORMATS and "/".join(parts[:depth]) in with_model:
                 roots.add("/".join(parts[: depth + 1]))
                 break
     return roots
 
 
-def _exported_parts(folders: Mapping[str, _Folder[File]]) -> set[str]:
+def _exported_parts(folders: Mapping[str, _Folder]) -> set[str]:
     """The parts of a diffusers pipeline that exist as an export alone, as ``vae_decoder``, if all other parts have
     their model."""
-    if _PIPELINE not in [str(file.path) for file in folders[""].files]:
-        return set()
     exported: set[str] = set()
+    if _PIPELINE not in folders[""].paths:
+        return exported
     for path, folder in folders.items():
-        if path == "" or "/" in path or not folder.weights:
+        is_part = path != "" and "/" not in path
+        if not is_part or not folder.weights:
             continue
-        if all(name.is_exported for _, name in folder.weights):
+        if all(name.is_exported for name in folder.weights.values()):
             exported.add(path)
-        elif not folder.has_model:
+        elif not folder.has_model():
             return set()
     return exported
 
 
-def _is_in(path: str, roots: set[str]) -> bool:
-    """Whether a folder is one of the roots, or below one."""
+def _folders_above(path: str) -> list[str]:
+    """The path of a folder itself, and those of the folders that it is in."""
     parts = path.split("/")
-    return any("/".join(parts[:depth]) in roots for depth in range(1, len(parts) + 1))
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
