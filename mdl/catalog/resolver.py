@@ -35,6 +35,13 @@ _NAMED = 3
 """How many files a message names."""
 IsNew = Callable[[str, RemoteFile], bool]
 """Whether nothing of a file of a model is here."""
+
+
+def nothing_is_new(_model: str, _file: RemoteFile) -> bool:
+    """An `IsNew` with which the server of every file is asked before its bytes are."""
+    return False
+
+
 Found = TypeVar("Found")
 File = TypeVar("File", bound=RemoteFile | RefusedFile)
 
@@ -169,9 +176,12 @@ class Resolver:
 
     def modified_at(self, model: Model) -> str | None:
         """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
-        origins = (*model.sources, *map(self.origin, model.files))
-        moments = [self.source(origin).modified_at(origin) or "" for origin in origins]
-        return max(moments, default="") or None
+        moments: list[str] = []
+        for origin in (*model.sources, *map(self.origin, model.files)):
+            moment = self.source(origin).modified_at(origin)
+            if moment is not None:
+                moments.append(moment)
+        return max(moments, default=None)
 
     # The files of models, as their sources have them.
 
@@ -192,18 +202,19 @@ class Resolver:
             self._on_event(Noticed(model.name, message=_without_refused(resolved.refused)))
         return resolved
 
-    def resolve_all(self, models: Sequence[Model], is_new: IsNew | None = None) -> Iterator[Resolved | MdlError]:
+    def resolve_all(self, models: Sequence[Model], is_new: IsNew = nothing_is_new) -> Iterator[Resolved | MdlError]:
         """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
         that one host does not keep the others waiting."""
         yield from self._in_parallel([partial(self.resolve_each, model, is_new) for model in models])
 
-    def resolve_each(self, model: Model, is_new: IsNew | None = None) -> Resolved:
+    def resolve_each(self, model: Model, is_new: IsNew = nothing_is_new) -> Resolved:
         """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left.
 
-        With ``is_new``, which tells by model and file whether nothing of a file is here, the servers of URLs are not
-        asked about new files: see `met`."""
+        The servers of URLs are not asked about files that ``is_new`` says are new: see `met`."""
         if model.gone:
-            hint = f"see {', '.join(model.see)}" if model.see else model.note or None
+            hint = model.note or None
+            if model.see:
+                hint = f"see {', '.join(model.see)}"
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
         with self._relay.resolving(model.name):
@@ -212,14 +223,21 @@ class Resolver:
             narrowed = narrow(collected.files, self._include, self._exclude, model.name)
         except NotFound as error:
             raise next(iter(collected.errors), error) from None
-        kept = [file for file in narrowed if isinstance(file, RemoteFile)]
-        refused = [file for file in narrowed if isinstance(file, RefusedFile)]
-        failed = {file.path: collected.failed[file.path] for file in kept if file.path in collected.failed}
+        kept: list[RemoteFile] = []
+        refused: list[RefusedFile] = []
+        failed: dict[RelPath, MdlError] = {}
+        for file in narrowed:
+            if isinstance(file, RefusedFile):
+                refused.append(file)
+                continue
+            kept.append(file)
+            if file.path in collected.failed:
+                failed[file.path] = collected.failed[file.path]
         return Resolved(
             tuple(_sorted(kept)), failed, tuple(collected.errors), tuple(refused), tuple(collected.left_out)
         )
 
-    def _collect(self, model: Model, is_new: IsNew | None) -> _Collected:
+    def _collect(self, model: Model, is_new: IsNew) -> _Collected:
         """Ask every source of a model, and for every file that it names."""
         collected = _Collected()
         for origin in model.sources:
@@ -238,14 +256,15 @@ class Resolver:
                 collected.files.append(self.stated(file))
         return collected
 
-    def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> Chosen[RemoteFile | RefusedFile]:
+    def _of_origin(self, origin: Origin, model: Model, is_new: IsNew) -> Chosen[RemoteFile | RefusedFile]:
         """The files of one source that the model's patterns leave, with one set of weights. An exact answer asks for
         the digests that a listing lacks. Raises `SeveralQuantisations`."""
-        if is_new and isinstance(origin, UrlOrigin) and self._is_one_file(model):
+        if isinstance(origin, UrlOrigin) and self._is_one_file(model):
             unasked = UrlSource(self._context).unasked(origin)
+            if model.is_of_catalog:
+                unasked = replace(unasked, label=f"{model.name}: {origin.label}")
             if is_new(model.name, unasked):
-                label = f"{model.name}: {origin.label}" if model.is_of_catalog else unasked.label
-                return Chosen((replace(unasked, label=label),))
+                return Chosen((unasked,))
         source = self.source(origin)
         files: list[RemoteFile | RefusedFile] = [*source.resolve(origin), *source.refused(origin)]
         chosen = self._chosen(narrow(files, model.include, model.exclude, origin.label), origin, model)
@@ -307,7 +326,10 @@ class Resolver:
             if known is None:
                 return None
             narrowed = narrow(known, model.include, model.exclude, origin.label)
-            files += narrowed if in_all_formats else self._chosen(narrowed, origin, model).files
+            if in_all_formats:
+                files += narrowed
+            else:
+                files += self._chosen(narrowed, origin, model).files
         return self._known_files(files, model)
 
     def described(self, model: Model) -> list[RemoteFile] | None:
@@ -323,14 +345,16 @@ class Resolver:
         files += map(self._known_file, model.files)
         return _sorted(narrow(files, self._include, self._exclude, model.name))
 
-    def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
+    def _named(self, file: CatalogFile, model: Model, is_new: IsNew) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
         origin = self._parsed(file.url)
         stated = self.stated(file)
-        if file.digest is not None and not (self._exact and origin.repository):
+        is_commit_asked = self._exact and origin.repository != ""
+        if file.digest is not None and not is_commit_asked:
             return stated
-        if is_new and isinstance(origin, UrlOrigin) and is_new(model.name, stated):
-            return replace(stated, is_left_open=True, label="" if model.is_of_catalog else origin.label)
+        if isinstance(origin, UrlOrigin) and is_new(model.name, stated):
+            label = "" if model.is_of_catalog else origin.label
+            return replace(stated, is_left_open=True, label=label)
         return self.source(origin).complete(origin, stated)
 
     def _known_file(self, file: CatalogFile) -> RemoteFile:
@@ -347,16 +371,21 @@ class Resolver:
     def stated(self, file: CatalogFile) -> RemoteFile:
         """The file as the catalog has it, its references as URLs."""
         remote = self._at(file.url, file)
-        is_published = file.digest is not None and remote.digest == file.digest
+        vouched_by = file.vouched_by
+        if file.digest is not None and remote.digest == file.digest:
+            vouched_by = remote.vouched_by
+        hub = remote.hub
+        if hub is not None:
+            hub = replace(hub, branch=file.branch)
         return replace(
             remote,
             size=file.size,
             digest=file.digest,
-            vouched_by=remote.vouched_by if is_published else file.vouched_by,
+            vouched_by=vouched_by,
             mirrors=tuple(self._at(mirror, file).url for mirror in file.mirrors),
             places=tuple(self._at(place, file).url for place in file.places),
             role=file.role,
-            hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
+            hub=hub,
         )
 
     def _at(self, reference: str, file: CatalogFile) -> RemoteFile:

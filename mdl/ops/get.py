@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import nothing_is_new
 from mdl.context import Context, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.downloader.copies import reuse
 from mdl.downloader.plan import Item, Plan, Wanted
@@ -53,7 +54,7 @@ def get(context: Context, request: GetRequest) -> Report:
     """
     store = context.store
     with model_locks(request.models, context):
-        found = find_files(request.models, context, store.is_new if context.network else None)
+        found = find_files(request.models, context, store.is_new if context.network else nothing_is_new)
         plan = with_sizes(Plan.of(found.wanted, force=request.force, unkept=found.unkept), context)
         plan.check_size(context.max_size)
         plan = take_local_copies(plan, context, force=request.force)
@@ -80,7 +81,7 @@ def get(context: Context, request: GetRequest) -> Report:
 
 def plan(context: Context, request: GetRequest) -> PlanReport:
     """Return what `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
-    found = find_files(request.models, context, None)
+    found = find_files(request.models, context)
     plan = with_sizes(Plan.of(found.wanted, force=request.force, unkept=found.unkept), context, is_planned=True)
     plan.check_size(context.max_size)
     plan = predict_local_copies(plan, context, force=request.force)

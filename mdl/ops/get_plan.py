@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.catalog.resolver import IsNew, Resolved
+from mdl.catalog.resolver import IsNew, Resolved, nothing_is_new
 from mdl.context import Context
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.copies import reuse, unique_by_digest
@@ -46,7 +46,7 @@ class Found:
     began: float = field(default_factory=time.monotonic)
 
 
-def find_files(models: Sequence[Model], context: Context, is_new: IsNew | None) -> Found:
+def find_files(models: Sequence[Model], context: Context, is_new: IsNew = nothing_is_new) -> Found:
     """Ask the sources of all models for their files, and look what of them is here. ``is_new`` is as
     `Resolver.resolve_each` has it."""
     found = Found(models)
