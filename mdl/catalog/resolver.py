@@ -179,7 +179,7 @@ class Resolver:
         moments: list[str] = []
         for origin in (*model.sources, *map(self.origin, model.files)):
             moment = self.source(origin).modified_at(origin)
-            if moment is not None:
+            if moment:
                 moments.append(moment)
         return max(moments, default=None)
 

@@ -15,7 +15,7 @@ from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.catalog.resolver import IsNew, Resolved, nothing_is_new
 from mdl.context import Context
 from mdl.downloader.connection_scaler import Tuning
-from mdl.downloader.copies import reuse, unique_by_digest
+from mdl.downloader.copies import LocalCopies, reuse, unique_by_digest
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NoSpace, NotFound, online_hint, whole_error
@@ -50,22 +50,22 @@ def find_files(models: Sequence[Model], context: Context, is_new: IsNew = nothin
     """Ask the sources of all models for their files, and look what of them is here. ``is_new`` is as
     `Resolver.resolve_each` has it."""
     found = Found(models)
-    store = context.store
-    models_before = [None, *models][: len(models)]
-    resolved_models = context.resolver.resolve_all(models, is_new)
-    for before, model, resolved in zip(models_before, models, resolved_models, strict=True):
+    typed_before: Model | None = None
+    for model, resolved in zip(models, context.resolver.resolve_all(models, is_new), strict=True):
+        before = typed_before
+        typed_before = model
         try:
             if isinstance(resolved, MdlError):
                 raise resolved
             wanted = _look_at(model, resolved, context)
-            absent = [file for file in resolved.left_out if _is_absent(file, model, store)]
+            left_out = _absent_ones(resolved.left_out, model, context.store)
         except MdlError as error:
             found.broken[model.name] = _with_advice(error, model, before, context)
             continue
         found.wanted += wanted
         found.unkept += [(model.name, file) for file in resolved.refused]
-        if absent:
-            found.left_out[model.name] = [LeftOutFile(str(file.path), file.size) for file in absent]
+        if left_out:
+            found.left_out[model.name] = left_out
         if resolved.errors:
             found.broken[model.name] = _joined([_with_note(error, model) for error in resolved.errors])
     return found
@@ -86,8 +86,13 @@ def _look_at(model: Model, resolved: Resolved, context: Context) -> list[Wanted]
     return wanted
 
 
-def _is_absent(file: RemoteFile | RefusedFile, model: Model, store: Store) -> bool:
-    return isinstance(file, RefusedFile) or store.is_new(model.name, file)
+def _absent_ones(files: Sequence[RemoteFile | RefusedFile], model: Model, store: Store) -> list[LeftOutFile]:
+    """Those of the files that were left out of which nothing is here."""
+    absent: list[LeftOutFile] = []
+    for file in files:
+        if isinstance(file, RefusedFile) or store.is_new(model.name, file):
+            absent.append(LeftOutFile(str(file.path), file.size))
+    return absent
 
 
 def _with_advice(error: MdlError, model: Model, before: Model | None, context: Context) -> MdlError:
@@ -95,19 +100,22 @@ def _with_advice(error: MdlError, model: Model, before: Model | None, context: C
     named before it."""
     if isinstance(error, NetworkError) and _is_all_here(model, context):
         return error.but(hint="all that its source had when it was last asked is here: --offline uses that")
-    if isinstance(error, NotFound | AuthError) and before is not None:
+    if isinstance(error, NotFound | AuthError):
         repository = _repository_typed(before)
         folder = _repository_typed(model)
         if repository and folder:  # 'mdl get org/repo sub/dir': two repositories, unless a slash follows (ADR 101)
             hint = f"for the folder {folder} of {repository}: mdl get {repository} {folder}/"
-            return error.but(hint="; else ".join(filter(None, (hint, error.hint))))
+            if error.hint:
+                hint += f"; else {error.hint}"
+            return error.but(hint=hint)
     return _with_note(error, model)
 
 
-def _repository_typed(model: Model) -> str:
+def _repository_typed(model: Model | None) -> str:
     """The ``org/repo`` that somebody typed for a model; '' if the model is something else."""
-    if model.origin == COMMAND_LINE and model.sources:
-        origin = model.sources[0]
+    if model is None or model.origin != COMMAND_LINE:
+        return ""
+    for origin in model.sources[:1]:
         if isinstance(origin, HubOrigin) and origin.is_model_repository and not origin.revision:
             return origin.repo
     return ""
@@ -125,7 +133,10 @@ def _with_note(error: MdlError, model: Model) -> MdlError:
     """The same error; if access is denied, its hint has the catalog's note on that too."""
     if not isinstance(error, AuthError) or not model.note:
         return error
-    return error.but(hint="; ".join(filter(None, (error.hint, model.note))))
+    hint = model.note
+    if error.hint:
+        hint = f"{error.hint}; {hint}"
+    return error.but(hint=hint)
 
 
 def _joined(errors: Sequence[MdlError]) -> MdlError:
@@ -142,24 +153,21 @@ def with_sizes(plan: Plan, context: Context, *, is_planned: bool = False) -> Pla
     unknown = [item for item in plan.fetch if _needs_size(item, context, is_planned=is_planned)]
     if not unknown:
         return plan
-    answers = context.resolver.probe_all([item.remote for item in unknown])
-    probed: dict[Item, RemoteFile] = {}
-    for item, answer in zip(unknown, answers, strict=True):
-        if not isinstance(answer, MdlError):
-            probed[item] = answer
+    answers = dict(zip(unknown, context.resolver.probe_all([item.remote for item in unknown]), strict=True))
     fetch: list[Item] = []
     refuse = list(plan.refuse)
     for item in plan.fetch:
-        if item not in probed:
+        remote = answers.get(item)
+        if remote is None or isinstance(remote, MdlError):
             fetch.append(item)
         elif item.reason == Reason.UNFINISHED:
-            decided_again = Plan.of([replace(item.wanted, remote=probed[item])])
+            decided_again = Plan.of([replace(item.wanted, remote=remote)])
             fetch += decided_again.fetch
             refuse += decided_again.refuse
         else:
             model = item.wanted.model
-            local = context.store.quick_check(model, probed[item])
-            fetch.append(replace(item, wanted=Wanted(model, probed[item], local)))
+            local = context.store.quick_check(model, remote)
+            fetch.append(replace(item, wanted=Wanted(model, remote, local)))
     return replace(plan, fetch=tuple(fetch), refuse=tuple(refuse))
 
 
@@ -167,11 +175,17 @@ def _needs_size(item: Item, context: Context, *, is_planned: bool) -> bool:
     remote = item.remote
     if remote.size is not None:
         return False
-    is_of_hub_client = context.hub_client is not None and remote.hub is not None
-    if is_planned or is_of_hub_client or not context.store.is_new(item.wanted.model, remote):
+    if is_planned or _is_of_hub_client(item, context):
+        return True
+    if not context.store.is_new(item.wanted.model, remote):
         return True
     copies = context.local_copies
     return copies is not None and bool(copies.candidates(item.wanted.model, remote))
+
+
+def _is_of_hub_client(item: Item, context: Context) -> bool:
+    """Whether the hub's own client fetches the file."""
+    return context.hub_client is not None and item.remote.hub is not None
 
 
 def predict_local_copies(plan: Plan, context: Context, *, force: bool) -> Plan:
@@ -180,15 +194,17 @@ def predict_local_copies(plan: Plan, context: Context, *, force: bool) -> Plan:
     copies = context.local_copies
     if copies is None:
         return plan
+    if force:
+        return _fetch_each_once(plan, plan.fetch, [], copies)
     left: list[Item] = []
     linked: list[Item] = []
     for item in plan.fetch:
-        predicted = None if force else copies.predict(item)
-        if predicted:
-            linked.append(predicted)
-        else:
+        predicted = copies.predict(item)
+        if predicted is None:
             left.append(item)
-    return _fetch_each_once(plan, left, linked, context)
+        else:
+            linked.append(predicted)
+    return _fetch_each_once(plan, left, linked, copies)
 
 
 def take_local_copies(plan: Plan, context: Context, *, force: bool) -> Plan:
@@ -208,38 +224,45 @@ def take_local_copies(plan: Plan, context: Context, *, force: bool) -> Plan:
             context.on_event(planned_event(predicted))
             raise
     linked, left = reuse(plan.fetch, copies, context.on_event)
-    return _fetch_each_once(plan, left, linked, context)
+    return _fetch_each_once(plan, left, linked, copies)
 
 
-def _fetch_each_once(plan: Plan, left: list[Item], linked: list[Item], context: Context) -> Plan:
+def _fetch_each_once(plan: Plan, left: Sequence[Item], linked: Sequence[Item], copies: LocalCopies) -> Plan:
     """The plan that links ``linked`` and fetches each digest that is ``left`` once."""
-    assert context.local_copies is not None
     first, again = unique_by_digest(left)
-    repeated = [context.local_copies.predict_duplicate(item) for item in again]
+    repeated = [copies.predict_duplicate(item) for item in again]
     return replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked), repeated=tuple(repeated))
 
 
 def with_unfinished_files(plan: Plan, context: Context, *, force: bool) -> Plan:
     """The plan with the unfinished files of other programs from which the first bytes are borrowed. A small file is
     fetched in one piece and borrows nothing."""
-    borrowers = {item for item in plan.fetch if not force and _may_borrow(item, context)}
+    if force:
+        return plan
+    borrowers = {item for item in plan.fetch if _may_borrow(item, context)}
     if not borrowers:
         return plan
     from mdl.downloader.foreign_partials import unfinished_blobs
 
-    in_cache = unfinished_blobs(context.local_copies.repos if context.local_copies else ())
+    repos = context.local_copies.repos if context.local_copies else ()
+    in_cache = unfinished_blobs(repos)
     fetch: list[Item] = []
     for item in plan.fetch:
-        fetch.append(_borrowing(item, context, in_cache) if item in borrowers else item)
+        if item in borrowers:
+            item = _borrowing(item, context, in_cache)
+        fetch.append(item)
     return replace(plan, fetch=tuple(fetch))
 
 
 def _may_borrow(item: Item, context: Context) -> bool:
     """Whether an unfinished file is looked for: the digest of a large one tells whether it was the right one."""
     remote = item.remote
-    if remote.digest is None or (context.hub_client and remote.hub):
+    if remote.digest is None or _is_of_hub_client(item, context):
         return False
-    return remote.size is None or remote.size > (context.tuning or Tuning()).small
+    if remote.size is None:
+        return True
+    tuning = context.tuning or Tuning()
+    return remote.size > tuning.small
 
 
 def _borrowing(item: Item, context: Context, in_cache: Mapping[str, Sequence[Path]]) -> Item:
