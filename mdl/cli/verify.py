@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import VerifyReport
+    from mdl.jobs.run import JobRun
 
 
 _NOT_REPEATED = ("-n", "--dry-run", "--force", "--repair", "--strict")
@@ -60,49 +61,55 @@ def verify(
     models = client.verifiable(names, into=choice.into, revision=choice.revision)
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
-        raise UsageError("only a repair can run in the background", item="--detach", hint="add --repair")
-    run = session.job(models, client.folders(models, into=choice.into), job) if is_job else None
-    if run and session.is_detached(job):
-        return session.start_in_background(run)
+        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+    run: JobRun | None = None
+    if is_job:
+        run = session.job(models, client.folders(models, into=choice.into), job)
+        if session.is_detached(job):
+            return session.start_in_background(run)
     session.signals.poll()
     with run.running() if run else session.console.watch() as on_event:
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
-    models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
-    labels = client.labels(models, into=choice.into)
-    is_narrowed = bool(names or choice.into or settings.get("home"))
-    report = _spelled(session, report, labels, is_narrowed=is_narrowed)
+    facts = {"models": [{"name": name, "files": files} for name, files in report.models.items()]}
+    words: Sequence[str] = ()
+    if names or choice.into or settings.get("home"):
+        words = session.words
+    report = _spelled(report, client.labels(models, into=choice.into), words)
+    note = report.note_on_changed(_command(words, "replace"))
     is_in_hint = report.remedy is not None and report.remedy.kind == "replace"
-    note = report.note_on_changed(_command(session, "replace") if is_narrowed else "")
     if note and not is_in_hint:
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
-    return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
+    return session.show(facts, lambda: _show_verified(session, report), error=report.error)
 
 
-def _spelled(session: Session, report: VerifyReport, labels: Mapping[str, str], *, is_narrowed: bool) -> VerifyReport:
-    """The report with the names of the models as people write them. If what is verified ``is_narrowed``, its hint is
-    the command that was typed, as one that fetches."""
-    spelled = replace(report, models={labels.get(name, name): files for name, files in report.models.items()})
+def _spelled(report: VerifyReport, labels: Mapping[str, str], words: Sequence[str]) -> VerifyReport:
+    """The report with the names of the models as people write them. Its hint is as `_command` has it of ``words``."""
+    models = {labels.get(name, name): files for name, files in report.models.items()}
+    spelled = replace(report, models=models)
     remedy = report.remedy
     if remedy is None or report.wrong is None:
         return spelled
     remedy = replace(remedy, models=tuple(labels.get(name, name) for name in remedy.models))
-    command = _command(session, remedy.kind) if is_narrowed else ""
-    return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=remedy.hint(command)))
+    hint = remedy.hint(_command(words, remedy.kind))
+    return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=hint))
 
 
-def _command(session: Session, kind: str) -> str:
-    """The command that was just typed, with the same models and folders, as one that gets, repairs or replaces."""
-    words = [word for word in session.words if word not in _NOT_REPEATED]
+def _command(words: Sequence[str], kind: str) -> str:
+    """The command that was just typed, whose ``words`` name models or folders, as one that gets, repairs or replaces
+    these; '' without words, when the usual command does that."""
+    if not words:
+        return ""
+    repeated = [word for word in words if word not in _NOT_REPEATED]
     if kind == "get":
-        return typed(["get", *words[1:]])
+        return typed(["get", *repeated[1:]])
     if kind == "replace":
-        return typed(with_flags(words, ["--repair", "--force"]))
-    return typed(with_flags(words, ["--repair"]))
+        return typed(with_flags(repeated, ["--repair", "--force"]))
+    return typed(with_flags(repeated, ["--repair"]))
 
 
 def _show_verified(session: Session, report: VerifyReport) -> None:
