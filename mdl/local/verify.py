@@ -44,6 +44,8 @@ Ask = Callable[[Model], Sequence[RemoteFile]]
 
 _WRONG = ("corrupt", "missing")
 """The verdicts on files that a repair fetches; with force also ``changed``."""
+_WRONG_IF_STRICT = (*_WRONG, "unverified", "changed")
+"""The verdicts that fail a verification with ``--strict``."""
 READERS = min(4, os.cpu_count() or 1)
 """The number of files that are read at once."""
 _NAMED = 5
@@ -140,10 +142,12 @@ class VerifyReport(BaseReport):
         if not changed:
             return ""
         paths = listed([f"{name}/{file.path}" for name, file in changed], most=_NAMED)
-        was_changed = "was changed after mdl wrote it" if len(changed) == 1 else "were changed after mdl wrote them"
-        left = "" if self.bytes_fetched is None else ", and not repaired"
+        was = "was" if len(changed) == 1 else "were"
+        what = f"{paths} {was} changed after mdl wrote it"
+        if self.bytes_fetched is not None:
+            what += ", and not repaired"
         remedy = Remedy("replace", tuple(dict.fromkeys(name for name, _ in changed)))
-        return f"{paths} {was_changed}{left}: {remedy.hint(command)}"
+        return f"{what}: {remedy.hint(command)}"
 
 
 @small_value_class
@@ -209,8 +213,8 @@ def verify(
     models = request.models
     errors: dict[str, MdlError] = {}
     rows = check(models, context, errors, ask)
-    names = {row.model for row in rows if row.is_to_repair(request.force)}
     bytes_fetched = None
+    names = {row.model for row in rows if row.is_to_repair(request.force)}
     if connect is not None and names:
         http = connect(_urls(rows))
         if http is None:
@@ -231,10 +235,11 @@ def verify(
     unexplained: list[Checked] = []
     for row in rows:
         verdicts[row.model].append(row.verdict)
-        if not row.is_wrong and row.local.fingerprint is not None:
-            bytes_read += row.local.fingerprint.size
-        is_explained = row.model in errors or row.item in errors
-        if not (row.is_wrong and is_explained):  # else an error says why it is still wrong: one reason, not two
+        if not row.is_wrong:
+            unexplained.append(row)
+            if row.local.fingerprint is not None:
+                bytes_read += row.local.fingerprint.size
+        elif row.model not in errors and row.item not in errors:  # an error says why: one reason, not two
             unexplained.append(row)
     wrong, remedy = _failure(unexplained, strict=request.strict)
     return VerifyReport(
@@ -250,12 +255,13 @@ def verify(
 
 def _mark_complete(rows: Sequence[Checked], store: Store) -> None:
     """Models of which everything is right after a repair are complete."""
-    by_model: dict[str, list[Checked]] = {}
+    files: dict[str, list[RemoteFile]] = {}
     for row in rows:
-        by_model.setdefault(row.model, []).append(row)
-    for files in by_model.values():
-        if not any(row.is_wrong for row in files):
-            store.layout.mark_complete([row.remote for row in files], is_news=False)
+        files.setdefault(row.model, []).append(row.remote)
+    for name in _models_of(rows, _WRONG):
+        del files[name]
+    for right in files.values():
+        store.layout.mark_complete(right, is_news=False)
 
 
 # Reading.
@@ -299,19 +305,23 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     asked = expected_file(remote, store.receipts.get(model, remote.path, remote))
     local = store.check(model, asked, deep=True)
     judgement = judge(local, asked)
-    status = _WORDS.get(judgement, judgement)
     actual = local.why or None
     if local.fingerprint is not None:
         actual = str(local.fingerprint.digest)
-    if status in ("ok", "unverified"):
+    if judgement in ("present", "unverified"):
         pointer = store.pointer_state(model, asked)
         if pointer != "right":
-            status = "corrupt" if pointer == "other" else "missing"
+            judgement = "corrupt" if pointer == "other" else "missing"
             actual = None
-    expected = str(asked.digest) if asked.digest else None
     name = remote.path.text
-    code = can_run_code(store.final_path(model, asked), name)
-    return Checked(model, asked, local, VerifiedFile(name, status, expected, actual, code))
+    verdict = VerifiedFile(
+        name,
+        status=_WORDS.get(judgement, judgement),
+        expected=str(asked.digest) if asked.digest else None,
+        actual=actual,
+        runs_code=can_run_code(store.final_path(model, asked), name),
+    )
+    return Checked(model, asked, local, verdict)
 
 
 def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
@@ -329,9 +339,9 @@ def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[Remot
     known = context.resolver.known(model)
     if known is None:
         return _by_receipts(model, receipts, context)
-    in_all_formats = context.resolver.known(model, in_all_formats=True) or ()
-    others = {remote.path for remote in in_all_formats}.difference(remote.path for remote in known)
-    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in others]
+    in_other_formats = {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
+    in_other_formats.difference_update(remote.path for remote in known)
+    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in in_other_formats]
 
 
 def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
@@ -381,18 +391,13 @@ def repair(
 
     wanted: list[Wanted] = []
     for row in rows:
-        if not row.is_to_repair(force):
-            continue
-        error = _why_not_fetched(row)
-        if error is not None:
-            errors[row.item] = error
-            continue
-        wanted.append(Wanted(row.model, row.remote, row.local))
+        if row.is_to_repair(force):
+            wanted.append(Wanted(row.model, row.remote, row.local, _why_not_fetched(row)))
     plan = Plan.of(wanted, force=force)
-    for refused in plan.refuse:
-        if refused.refused is not None:
-            item = f"{refused.wanted.model}/{refused.remote.path}"
-            errors[item] = refused.refused.but(item=item)
+    for item in plan.refuse:
+        if item.refused is not None:
+            name = f"{item.wanted.model}/{item.remote.path}"
+            errors[name] = item.refused.but(item=name)
     adopt_kept(plan, context.store)
     wait_for_others(plan.fetch, context)
     result = Transfer(
@@ -435,7 +440,7 @@ def _why_not_fetched(row: Checked) -> MdlError | None:
 def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
     """The one error for what is wrong, and what to do about it: `DigestMismatch` if anything is corrupt (or, with
     ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well."""
-    counts_as_wrong = ("corrupt", "missing", "unverified", "changed") if strict else _WRONG
+    counts_as_wrong = _WRONG_IF_STRICT if strict else _WRONG
     bad = [row for row in rows if row.status in counts_as_wrong]
     if not bad:
         return None, None
@@ -448,13 +453,18 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None,
 
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs."""
-    models: dict[str, dict[str, None]] = {"wrong": {}, "changed": {}, "unverified": {}}
-    for row in bad:
-        models["wrong" if row.is_wrong else row.status][row.model] = None
-    wrong = tuple(models["wrong"])
+    wrong = _models_of(bad, _WRONG)
     if wrong:
         is_any_here = any(row.is_here for row in rows if row.model in wrong)
-        return Remedy("repair" if is_any_here or len(wrong) > _NAMED else "get", wrong)
-    if models["changed"]:
-        return Remedy("replace", tuple(models["changed"]))
+        if is_any_here or len(wrong) > _NAMED:
+            return Remedy("repair", wrong)
+        return Remedy("get", wrong)
+    changed = _models_of(bad, ("changed",))
+    if changed:
+        return Remedy("replace", changed)
     return Remedy("lock")
+
+
+def _models_of(rows: Sequence[Checked], statuses: Sequence[str]) -> tuple[str, ...]:
+    """The models that have a file of one of these statuses, in order."""
+    return tuple(dict.fromkeys(row.model for row in rows if row.status in statuses))
