@@ -72,16 +72,29 @@ def of_ollama(folder: Folder) -> list[FoundModel] | None:
     """Return the models of Ollama's store in ``folder``, or in ``models/`` below it."""
     for head in ("", "models/"):
         manifests = folder.below(f"{head}manifests/")
-        if not manifests or not folder.below(f"{head}blobs/"):
-            continue
-        models = []
-        for path in sorted(manifests):
-            name = _name_in_ollama(path)
-            files = _files_of_manifest(folder, head, name, _layers(folder.read(manifests[path])))
-            if files:  # else the manifest is damaged, or names nothing that is here
-                models.append(FoundModel(name, files))
-        return models
+        blobs = folder.below(f"{head}blobs/")
+        if manifests and blobs:
+            return _ollama_models(folder, manifests, blobs)
     return None
+
+
+def _ollama_models(folder: Folder, manifests: Mapping[str, str], blobs: Mapping[str, str]) -> list[FoundModel]:
+    """The models of these manifests, as far as their blobs are here; none of a manifest that is damaged."""
+    models: list[FoundModel] = []
+    for manifest in sorted(manifests):
+        name = _name_in_ollama(manifest)
+        files: dict[str, FoundFile] = {}
+        for media_type, digest in _layers(folder.read(manifests[manifest])):
+            place = blobs.get(f"sha256-{digest.hex}")
+            if place is None:
+                continue
+            path = f"{name}{_LAYERS[media_type]}.gguf"
+            if path in files:
+                path = f"{name}{_LAYERS[media_type]}-{len(files) + 1}.gguf"
+            files[path] = FoundFile(place, path, folder.files[place], digest, named_by_digest=True)
+        if files:
+            models.append(FoundModel(name, tuple(files.values())))
+    return models
 
 
 def _name_in_ollama(manifest: str) -> str:
@@ -95,7 +108,7 @@ def _name_in_ollama(manifest: str) -> str:
 
 def _layers(manifest: str) -> list[tuple[str, Digest]]:
     """The media type and digest of each layer with weights; none if the manifest is damaged."""
-    layers = []
+    layers: list[tuple[str, Digest]] = []
     try:
         for layer in parse_json(manifest)["layers"]:
             if layer["mediaType"] in _LAYERS:
@@ -103,20 +116,6 @@ def _layers(manifest: str) -> list[tuple[str, Digest]]:
     except (ValueError, KeyError, TypeError, AttributeError, MdlError):
         return []
     return layers
-
-
-def _files_of_manifest(folder: Folder, head: str, name: str, layers: list[tuple[str, Digest]]) -> tuple[FoundFile, ...]:
-    files: dict[str, FoundFile] = {}
-    for media_type, digest in layers:
-        for blob in (f"{head}blobs/sha256-{digest.hex}", f"{head}blobs/sha256:{digest.hex}"):
-            if blob not in folder.files:
-                continue
-            path = f"{name}{_LAYERS[media_type]}.gguf"
-            if path in files:
-                path = f"{name}{_LAYERS[media_type]}-{len(files) + 1}.gguf"
-            files[path] = FoundFile(blob, path, folder.files[blob], digest, named_by_digest=True)
-            break
-    return tuple(files.values())
 
 
 # ``hf download --local-dir``: beside the files is what the hub said of each.
@@ -138,9 +137,12 @@ def of_local_dir(folder: Folder) -> list[FoundModel] | None:
         return None
     if "" in heads:
         heads = {""}
-    models = []
+    models: list[FoundModel] = []
     for head in sorted(heads):
-        files = [_noted_file(folder, head, path) for path in folder.below(head) if not is_hidden(path)]
+        files: list[FoundFile] = []
+        for path in folder.below(head):
+            if not is_hidden(path):
+                files.append(_noted_file(folder, head, path))
         models.append(FoundModel(head.rstrip("/") or folder.name, tuple(files)))
     return models
 
@@ -148,9 +150,16 @@ def of_local_dir(folder: Folder) -> list[FoundModel] | None:
 def _noted_file(folder: Folder, head: str, path: str) -> FoundFile:
     """A file with what the hub's client noted of it."""
     at = head + path
-    note = folder.read(f"{head}{_NOTES}{path}.metadata").splitlines()
-    commit, etag, *_ = [*(line.strip() for line in note), "", ""]
-    return FoundFile(at, path, folder.files[at], Digest.of_etag(etag), commit if is_pinned(commit) else None)
+    lines = folder.read(f"{head}{_NOTES}{path}.metadata").splitlines()
+    commit, etag, *_ = [*lines, "", ""]
+    noted_commit = commit.strip()
+    return FoundFile(
+        at,
+        path,
+        folder.files[at],
+        Digest.of_etag(etag.strip()),
+        noted_commit if is_pinned(noted_commit) else None,
+    )
 
 
 # ComfyUI's ``models``: folders by kind, in which most files are models by themselves.
@@ -179,9 +188,10 @@ def of_comfyui(folder: Folder) -> list[FoundModel] | None:
                 kinds.add(top)
             if path.lower().endswith(_WEIGHTS):
                 places_of_weights.add(top)
-        is_called_models = bool(head) or folder.name == "models"
-        is_new = is_called_models and bool(places_of_weights) and places_of_weights <= _KINDS
-        if is_new or len(kinds & _KINDS) >= _ENOUGH:
+        has_enough = len(kinds & _KINDS) >= _ENOUGH
+        is_called_models = head == "models/" or folder.name == "models"
+        has_its_weights_only = bool(places_of_weights) and places_of_weights <= _KINDS
+        if has_enough or (is_called_models and has_its_weights_only):
             return _comfyui_models(folder, head, paths)
     return None
 
@@ -202,13 +212,18 @@ def _comfyui_models(folder: Folder, head: str, paths: list[str]) -> list[FoundMo
             continue
         at = head + path
         files.setdefault(model, []).append(FoundFile(at, name, folder.files[at]))
-    return [FoundModel(model, tuple(found)) for model, found in files.items()]
+    return [FoundModel(model, tuple(of_model)) for model, of_model in files.items()]
 
 
 def of_any(folder: Folder) -> list[FoundModel]:
     """Return one model with the folder's name, or none if there is no file; hidden files are left out."""
-    files = [FoundFile(path, path, size) for path, size in folder.files.items() if not is_hidden(path)]
-    return [FoundModel(folder.name, tuple(files))] if files else []
+    files: list[FoundFile] = []
+    for path, size in folder.files.items():
+        if not is_hidden(path):
+            files.append(FoundFile(path, path, size))
+    if not files:
+        return []
+    return [FoundModel(folder.name, tuple(files))]
 
 
 FORMATS: Mapping[str, Callable[[Folder], list[FoundModel] | None]] = {
