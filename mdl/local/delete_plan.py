@@ -102,10 +102,12 @@ def plan(
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
     store = stores[0]
-    if store.layout.is_by_digest:
-        planned = _in_cache(store, model, force=force)
-    else:
+    if not store.layout.is_by_digest:
         planned = [of_folder(store, model, force=force)]
+    elif _is_reference(model):
+        planned = [of_repo(store, origin) for origin in hub_origins(model)]
+    else:
+        planned = of_cached_model(store, model.name, force=force)
     paths = {remote.path.text for remote in known(store, model)}
     deletions: list[Deletion] = []
     for deletion in planned:
@@ -115,38 +117,38 @@ def plan(
     unfinished = partials_of(store, model.name, sorted(paths))
     if unfinished and not deletions:
         deletions = [Deletion(store, model.name, model.label, store.folder(model.name), [model.name])]
-    if deletions:
-        deletions[0].partials = unfinished
-    elif store.layout.is_by_digest:
-        raise _not_in_cache(model, store)
-    else:
-        raise _not_in_folder(model, stores[1:])
+    if not deletions:
+        raise _nothing_here(model, stores)
+    deletions[0].partials = unfinished
     return deletions
 
 
-def _not_in_folder(model: Model, others: Sequence[Store]) -> NotFound:
-    """The error for a model of which nothing is in the plain models folder. Its hint says if the cache has it."""
-    hint = _LIST
-    for store in others:
-        for repo in _repos_here(model, store):
-            hint = f"Hugging Face's cache has it: mdl rm {repo.origin} --layout hf-cache"
-    return NotFound("nothing of it is on this disk", hint=hint)
+def _is_reference(model: Model) -> bool:
+    """Tell whether a model stands for what any program brought to the hub's cache: for the repository itself."""
+    return model.origin == COMMAND_LINE and bool(hub_origins(model))
 
 
-def _not_in_cache(model: Model, store: Store) -> NotFound:
-    """The error for a model of which nothing is in the hub's cache, or nothing that mdl brought for it."""
+def _nothing_here(model: Model, stores: Sequence[Store]) -> NotFound:
+    """The error for a model of which nothing is in the first of ``stores``, the one in use, or nothing that mdl brought
+    for it there. Its hint says what is in the hub's cache."""
+    reason = "nothing of it is on this disk"
     hint = _LIST
-    repos = _repos_here(model, store)
-    if model.origin != COMMAND_LINE or not hub_origins(model):
-        for repo in repos:
+    if not stores[0].layout.is_by_digest:
+        for store in stores[1:]:
+            for repo in _repos_here(model, store):
+                hint = f"Hugging Face's cache has it: mdl rm {repo.origin} --layout hf-cache"
+    elif _is_reference(model):
+        reason = "not in Hugging Face's cache"
+        commits: set[str] = set()
+        for repo in _repos_here(model, stores[0]):
+            commits.update(file.commit[:SHORT_COMMIT] for file in repo.files)
+        if commits:
+            hint = f"there is {', '.join(sorted(commits))}"
+    else:
+        reason = "mdl downloaded nothing of it to Hugging Face's cache"
+        for repo in _repos_here(model, stores[0]):
             hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
-        return NotFound("mdl downloaded nothing of it to Hugging Face's cache", hint=hint)
-    commits: set[str] = set()
-    for repo in repos:
-        commits.update(file.commit[:SHORT_COMMIT] for file in repo.files)
-    if commits:
-        hint = f"there is {', '.join(sorted(commits))}"
-    return NotFound("not in Hugging Face's cache", hint=hint)
+    return NotFound(reason, hint=hint)
 
 
 def _repos_here(model: Model, cache: Store) -> list[CachedRepo]:
@@ -179,12 +181,12 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
             continue
         deletion.steps.append(file.place)
         deletion.count(file.place)
-        if file.receipt is not None and file.receipt.url.startswith("file:"):
+        if file.was_imported:
             deletion.imported += 1
     deletion.files = len(deletion.steps)
     if not on_disk.folder.is_symlink():
         deletion.folders = [Path(at) for at, _, _ in os.walk(on_disk.folder)]
-        deletion.forgotten[name] = [on_disk.receipts[path].path for path in on_disk.receipts if path in meant]
+        deletion.forgotten[name] = [receipt.path for path, receipt in on_disk.receipts.items() if path in meant]
     return deletion
 
 
@@ -204,26 +206,20 @@ def _refuse_closed(store: Store, name: str) -> None:
 # The hub's cache.
 
 
-def _in_cache(store: Store, model: Model, *, force: bool) -> list[Deletion]:
-    """Plan what is to go of the hub's cache: for a reference what is there, for a name what mdl brought for it."""
-    origins = hub_origins(model)
-    if model.origin == COMMAND_LINE and origins:
-        return [of_repo(store, origin) for origin in origins]
-    return of_cached_model(store, model.name, force=force)
-
-
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """Plan the deletion of a repository of the hub's cache, no matter which program brought it, or of the part of it
     that ``origin`` means; if it has a revision, of that revision alone."""
     cached = repo_on_disk(store, origin)
     name = str(origin)
     deletion = Deletion(store, name, name.removeprefix("hf:"), cached.repo.folder, [])
-    if not origin.revision:
-        entries = cached.entries_of(None, origin)
-        if entries or origin.is_whole:
-            _add_cached(deletion, cached.repo, entries, is_whole=origin.is_whole)
-    elif commit := cached.repo.commit_of(origin.revision):
-        _add_cached(deletion, cached.repo, cached.entries_of(commit, origin), is_whole=False)
+    if origin.revision:
+        commit = cached.repo.commit_of(origin.revision)
+        if commit is not None:
+            _add_cached(deletion, cached.repo, cached.entries_of(commit, origin), is_whole=False)
+        return deletion
+    entries = cached.entries_of(None, origin)
+    if entries or origin.is_whole:
+        _add_cached(deletion, cached.repo, entries, is_whole=origin.is_whole)
     return deletion
 
 

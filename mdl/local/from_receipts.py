@@ -9,7 +9,7 @@ import glob
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from mdl.catalog.choice_of_weights import choose
+from mdl.catalog.choice_of_weights import Chosen, choose
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.downloader.hub_cache import part_of
@@ -112,7 +112,11 @@ def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
     """Make a model that no catalog names from its receipts."""
     origins: dict[HubOrigin, None] = {}
     for hub, _ in of_hubs(receipts):
-        revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
+        revision: str | None = None
+        if hub.branch:
+            revision = hub.branch
+        elif is_pinned(hub.revision):
+            revision = hub.revision
         origins[HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)] = None
     sources = tuple(origins)
     if sources:
@@ -165,18 +169,15 @@ def model_to_ask(model: Model, receipts: Sequence[Receipt], wanted: frozenset[st
 def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resolver) -> Model:
     """The model with the repository of its ``last`` file as its source: all of it if its usual files are all among
     ``paths``, else these alone."""
-    revision: str | None = last.branch or last.revision
-    if last.branch == "main":
-        revision = None
+    revision: str | None = None
+    if last.branch != "main":
+        revision = last.branch or last.revision
     origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
-    listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or []
-    usual = listed
-    include_all: tuple[str, ...] = ()
+    listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or ()
+    usual = Chosen(tuple(listed))
     if origin.is_model_repository:
-        chosen = choose(listed)
-        usual = list(chosen.files)
-        if chosen.quantisations:
-            include_all = ("*",)  # nobody has to choose: all of them are here
-    is_all_here = bool(listed) and paths.issuperset(file.path.text for file in usual)
-    include = include_all if is_all_here else tuple(glob.escape(path) for path in sorted(paths))
+        usual = choose(listed)
+    include = tuple(glob.escape(path) for path in sorted(paths))
+    if usual.files and paths.issuperset(file.path.text for file in usual.files):
+        include = ("*",) if usual.quantisations else ()  # nobody has to choose one: all of them are here
     return replace(model, sources=(origin,), include=include)
