@@ -20,7 +20,7 @@ from mdl.formatting import human_bytes
 from mdl.hashing import Digest
 from mdl.paths import RelPath, matching
 from mdl.reports import LeftOutFile
-from mdl.sources import parse
+from mdl.sources import Origin, parse
 from mdl.values import value_class
 
 _LOCK_IT = "'mdl lock' locks what the catalog has"
@@ -154,7 +154,9 @@ class Lock:
         if self.leaves_out(model.name, include):
             hint = 'include = ["*"] in its entry locks all formats'
             raise LockError("the lock leaves out files that are asked for", item=model.name, hint=hint)
-        branches = _branches(model) if is_covered else {}
+        branches: Mapping[str, str] = {}
+        if is_covered:
+            branches = _branches(model)
         files = tuple(file.pinned(branches) for file in locked.files)
         return replace(model, sources=(), include=(), exclude=(), files=files)
 
@@ -168,10 +170,12 @@ class Lock:
     def at_commits(self, model: Model) -> Model:
         """The entry of a locked model, with each repository at the commit at which its files are locked."""
         commits = {file.repository: file.revision for file in self.models[model.name].files}
-        sources = []
+        sources: list[Origin] = []
         for source in model.sources:
             commit = commits.get(source.repository)
-            sources.append(source.at(commit) if commit else source)
+            if commit:
+                source = source.at(commit)
+            sources.append(source)
         return replace(model, sources=tuple(sources))
 
     def without_bundled_facts(self, model: Model) -> Model:
@@ -238,9 +242,13 @@ def entry_of(model: Model) -> str:
 
 def _branches(model: Model) -> dict[str, str]:
     """The branch that an entry follows, by repository; without those of which it names several revisions."""
-    revisions: dict[str, set[str]] = {}
-    files = [parse(file.url, ()) for file in model.files if file.url]
-    for origin in (*model.sources, *files):
+    origins = [*model.sources, *(parse(file.url, ()) for file in model.files)]
+    branches: dict[str, set[str]] = {}
+    for origin in origins:
         if origin.repository:
-            revisions.setdefault(origin.repository, set()).add(origin.branch)
-    return {repository: branches.pop() for repository, branches in revisions.items() if len(branches) == 1}
+            branches.setdefault(origin.repository, set()).add(origin.branch)
+    only_branches: dict[str, str] = {}
+    for repository, names in branches.items():
+        if len(names) == 1:
+            only_branches[repository] = names.pop()
+    return only_branches

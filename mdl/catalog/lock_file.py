@@ -152,14 +152,11 @@ def _parse_file(facts: dict[str, Any], base: str) -> LockedFile:
     for url in (source, *mirrors):
         if not is_reference(url):
             raise ValueError("a source that is not a reference")
-    digests = [Digest.parse(algorithm, facts[algorithm]) for algorithm in _ALGORITHMS if algorithm in facts]
-    if len(digests) > 1:
-        raise ValueError("a file with two digests")
     return LockedFile(
         RelPath.of_repository(path),
         source,
         _parse_size(facts),
-        digests[0] if digests else None,
+        _parse_digest(facts),
         tofu=_typed(facts.get("tofu", False), bool),
         mirrors=tuple(mirrors),
         role=_typed(facts.get("role", role_of(path)), str),
@@ -167,8 +164,20 @@ def _parse_file(facts: dict[str, Any], base: str) -> LockedFile:
     )
 
 
+def _parse_digest(facts: dict[str, Any]) -> Digest | None:
+    digest: Digest | None = None
+    for algorithm in _ALGORITHMS:
+        if algorithm in facts:
+            if digest is not None:
+                raise ValueError("a file with two digests")
+            digest = Digest.parse(algorithm, facts[algorithm])
+    return digest
+
+
 def _parse_size(facts: dict[str, Any]) -> int | None:
-    return whole_number(facts["size"]) if "size" in facts else None
+    if "size" not in facts:
+        return None
+    return whole_number(facts["size"])
 
 
 _Type = TypeVar("_Type", str, bool, list[Any])
@@ -222,12 +231,15 @@ def update_lock(path: Path, catalog: Path, change: Callable[[Lock], Lock]) -> No
     `StorageError`, `Busy`."""
     with folder_lock(path.parent):
         current = read_lock(path, catalog) or Lock()
-        while (changed := change(current)) != current:
-            before = current
-            current = read_lock(path, catalog) or Lock()
-            if current == before:  # nobody without the mutex has written it meanwhile
+        while True:
+            changed = change(current)
+            if changed == current:
+                return
+            latest = read_lock(path, catalog) or Lock()
+            if latest == current:
                 write_lock(path, changed)
                 return
+            current = latest  # somebody without the mutex has written it meanwhile
 
 
 def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> Lock:

@@ -88,10 +88,9 @@ def _is_newer(top: Table) -> bool:
 
 def _check_schema(top: Table) -> None:
     schema = top.data.get("schema")
-    if type(schema) is int and schema == SCHEMA:
-        return
     if schema is not None:
-        top.wrong(f"must be {SCHEMA}", "schema")
+        if type(schema) is not int or schema != SCHEMA:
+            top.wrong(f"must be {SCHEMA}", "schema")
     elif top.lacks("schema"):
         top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
 
@@ -116,12 +115,19 @@ def check_name(name: str) -> None:
 def _read_model(name: str, table: Table) -> Model:
     """The model that ``table`` describes."""
     values = table.read(_MODEL_KEYS)
-    sources = values.pop("source")
-    origins = [source for source in sources if isinstance(source, Origin)]
-    files = [source for source in sources if isinstance(source, CatalogFile)]
+    origins: list[Origin] = []
+    files: list[CatalogFile] = []
+    is_any_source_wrong = False
+    for source in values.pop("source"):
+        if source is None:
+            is_any_source_wrong = True
+        elif isinstance(source, CatalogFile):
+            files.append(source)
+        else:
+            origins.append(source)
     files += values.pop("files")
     revision = values.pop("revision")
-    if revision and None not in sources:
+    if revision and not is_any_source_wrong:
         origins = _at_revision(table, origins, revision)
     if "gone" not in table.data and table.lacks("source", "files"):
         table.wrong("has no source: add source or files (or gone, with the reason)")
@@ -220,21 +226,13 @@ def _at_revision(table: Table, origins: list[Origin], revision: str) -> list[Ori
 
 @value_class
 class _Reference:
-    """A reference to one file: its key, its text, and what it means."""
+    """A reference to one file: its key, and what it means. An entry keeps it as ``url``: a URL without its fragment,
+    whose ``digest`` is the one in it, or anything else as it was written."""
 
     key: Key
-    text: str
     origin: Origin
-
-    @property
-    def url(self) -> str:
-        """The reference as an entry keeps it: a URL without its fragment, anything else as it was written."""
-        return self.origin.url if isinstance(self.origin, UrlOrigin) else self.text
-
-    @property
-    def digest(self) -> Digest | None:
-        """The digest in the fragment of its URL."""
-        return self.origin.digest if isinstance(self.origin, UrlOrigin) else None
+    url: str
+    digest: Digest | None = None
 
 
 def _read_file(table: Table) -> CatalogFile | None:
@@ -243,14 +241,19 @@ def _read_file(table: Table) -> CatalogFile | None:
     reference: _Reference | None = values["url"]
     mirrors: list[_Reference] = values["mirrors"]
     path: RelPath | None = values["path"]
-    if reference and "path" not in table.data:
-        path = table.attempt(attrgetter("file_name"), reference.origin, "path")
-    digest = _note_other_digests(table, values["sha256"], [reference, *mirrors] if reference else mirrors)
+    url = ""
+    references = mirrors
+    if reference is not None:
+        url = reference.url
+        references = [reference, *mirrors]
+        if "path" not in table.data:
+            path = table.attempt(attrgetter("file_name"), reference.origin, "path")
+    digest = _note_other_digests(table, values["sha256"], references)
     if path is None:
         return None
     return CatalogFile(
         path,
-        reference.url if reference else "",
+        url,
         tuple(mirror.url for mirror in mirrors),
         values["size"],
         digest,
@@ -276,17 +279,28 @@ def _file_url(table: Table, key: str) -> _Reference | None:
         table.wrong("missing", key)
         return None
     text = table.string(key)
-    origin = table.attempt(_parse_file_origin, text, key) if text else None
-    return _Reference((key,), text, origin) if origin else None
+    if not text:
+        return None
+    return _read_reference(table, (key,), text)
 
 
 def _file_mirrors(table: Table, key: str) -> list[_Reference]:
-    mirrors = []
+    mirrors: list[_Reference] = []
     for where, text in table.strings(key):
-        origin = table.attempt(_parse_file_origin, text, *where)
-        if origin is not None:
-            mirrors.append(_Reference(where, text, origin))
+        mirror = _read_reference(table, where, text)
+        if mirror is not None:
+            mirrors.append(mirror)
     return mirrors
+
+
+def _read_reference(table: Table, key: Key, text: str) -> _Reference | None:
+    """The reference to one file that ``text`` is; None if it is wrong, which is noted."""
+    origin = table.attempt(_parse_file_origin, text, *key)
+    if origin is None:
+        return None
+    if isinstance(origin, UrlOrigin):
+        return _Reference(key, origin, origin.url, origin.digest)
+    return _Reference(key, origin, text)
 
 
 _FILE_KEYS: dict[str, Callable[[Table, str], Any]] = {
