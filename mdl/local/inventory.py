@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,17 +9,16 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk.safe_open import names_below
+from mdl.downloader.hub_cache import SNAPSHOTS
 from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
+from mdl.files import Receipt
 from mdl.local.from_receipts import fetched_files, model_of
-from mdl.local.on_disk import CacheEntry, Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
-from mdl.local.status import FileStatus, ModelStatus, Status, status_of, status_of_files
+from mdl.local.on_disk import Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
+from mdl.local.status import BroughtBy, FileStatus, ModelStatus, Status, status_of, status_of_files
 from mdl.sources import Origin
 from mdl.values import value_class
-
-_Sizes = dict[tuple[int, int], int]
-"""Bytes of files, by device and inode."""
 
 
 @value_class
@@ -40,13 +38,43 @@ class Inventory:
         return html_table(("Model", "Status", "Size", "Folder"), rows, f"{human_bytes(self.bytes)} in all")
 
 
+class _Room:
+    """The room that files take on the disk: one that has several names counts once."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[int, int], int] = {}
+        """Bytes of files, by device and inode."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(self._sizes.values())
+
+    def add(self, path: Path, *, follow: bool = False) -> int:
+        """Count a file, if it is there; a link itself, unless it is to be followed. Return the bytes that were not
+        counted before."""
+        try:
+            status = os.stat(path, follow_symlinks=follow)
+        except OSError:
+            return 0
+        inode = status.st_dev, status.st_ino
+        if inode in self._sizes:
+            return 0
+        self._sizes[inode] = status.st_size
+        return status.st_size
+
+    def add_all(self, other: _Room) -> None:
+        """Count every file of another one."""
+        self._sizes |= other._sizes
+
+
 @value_class
 class _Listed:
-    """A model, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
+    """A model, with what it takes on the disk: complete files, and bytes of ``unfinished`` ones."""
 
     model: Model
     status: ModelStatus
-    sizes: _Sizes
+    room: _Room
     unfinished: int = 0
 
 
@@ -56,16 +84,18 @@ def take_inventory(
     """List what is in ``stores`` and ``fits``. ``endpoint`` is the URL of the hub. Raises `StateError`,
     `StorageError`."""
     models: list[tuple[Model, ModelStatus]] = []
-    sizes: _Sizes = {}
+    room = _Room()
     unfinished = 0
     keys: set[str] = set()
     for store in stores:
-        in_store = _in_cache(store, endpoint) if store.layout.is_by_digest else _in_folder(store, catalog, known)
+        in_store = _in_folder(store, catalog, known)
+        if store.layout.is_by_digest:
+            in_store = _in_cache(store, endpoint)
         for listed in in_store:
             if not listed.status.is_here or not fits(listed.model):
                 continue
             models.append((listed.model, listed.status))
-            sizes |= listed.sizes
+            room.add_all(listed.room)
             unfinished += listed.unfinished
             keys.update(file_key(listed.model.name, row.remote.path) for row in listed.status.rows)
     only_begun = 0
@@ -73,7 +103,7 @@ def take_inventory(
         for partial in entries(store.partials):
             if key_of(partial) not in keys:
                 only_begun += size_of_partial(partial)
-    return Inventory(tuple(models), sum(sizes.values()) + unfinished, only_begun)
+    return Inventory(tuple(models), room.bytes + unfinished, only_begun)
 
 
 def is_here(origin: Origin, model: Model, status: ModelStatus) -> bool:
@@ -100,74 +130,65 @@ def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iter
         status = status_of_files(name, files, store)
         if receipts or status.is_here:
             names_here.append(name)
-        sizes: _Sizes = {}
+        room = _Room()
         unfinished = 0
         for row in status.rows:
-            sizes |= _size_of(store.final_path(name, row.remote))
+            room.add(store.final_path(name, row.remote))
             if row.status == "partial":
                 unfinished += row.bytes_present
-        yield _Listed(model, status, sizes, unfinished)
+        yield _Listed(model, status, room, unfinished)
     for place in foreign_entries(store, names_here):
-        sizes = {}
-        files = list(names_below(place))
-        for file in files:
-            sizes |= _size_of(file)
-        size = sum(sizes.values())
-        status = ModelStatus(place, "unverified", (), None, len(files), None, size, brought_by="other")
-        yield _Listed(Model(str(place.relative_to(store.root)), kind=""), status, sizes)
+        room = _Room()
+        files_here = 0
+        for file in names_below(place):
+            room.add(file)
+            files_here += 1
+        status = ModelStatus(place, "unverified", (), None, files_here, None, room.bytes, brought_by="other")
+        yield _Listed(Model(str(place.relative_to(store.root)), kind=""), status, room)
 
 
 def _in_cache(store: Store, endpoint: str) -> Iterator[_Listed]:
     """The repositories of the hub's cache, no matter which program brought them."""
     for cached in repos_on_disk(store):
         repo = cached.repo
-        rows, sizes = _rows_of(cached, store, endpoint)
+        room = _Room()
+        rows = _rows_of(cached, store, endpoint, room)
+        status = status_of(rows, store, str(repo.origin), is_complete=not repo.unfinished)
+        path = repo.folder
         commits = {file.commit for file in repo.files}
-        whole = status_of(rows, store, str(repo.origin), is_complete=not repo.unfinished)
-        status = replace(
-            whole,
-            path=repo.folder / "snapshots" / commits.pop() if len(commits) == 1 else repo.folder,
-            bytes_present=sum(sizes.values()) + repo.unfinished,
-            brought_by="mdl" if any(row.is_own for row in rows) else "hub-client",
-        )
-        origin = repo.origin
-        model = Model(str(origin), kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
-        yield _Listed(model, status, sizes, repo.unfinished)
+        if len(commits) == 1:
+            path = repo.folder / SNAPSHOTS / commits.pop()
+        brought_by: BroughtBy = "hub-client"
+        if any(row.is_own for row in rows):
+            brought_by = "mdl"
+        status = replace(status, path=path, bytes_present=room.bytes + repo.unfinished, brought_by=brought_by)
+        model = Model(str(repo.origin), kind=repo.origin.kind, sources=(repo.origin,), origin=COMMAND_LINE)
+        yield _Listed(model, status, room, repo.unfinished)
 
 
-def _rows_of(cached: RepoOnDisk, store: Store, endpoint: str) -> tuple[list[FileStatus], _Sizes]:
-    """The files of a repository; bytes that have several names count at the first one."""
+def _rows_of(cached: RepoOnDisk, store: Store, endpoint: str, room: _Room) -> list[FileStatus]:
+    """The files of a repository, which are counted in ``room``; bytes that have several names count at the first
+    one."""
     rows: list[FileStatus] = []
-    sizes: _Sizes = {}
     for entry in cached.entries:
         file = entry.file
-        remote = file.remote(cached.repo.origin, endpoint) if file else None
-        if file is None or remote is None:
+        if file is None:
             continue
-        bytes_present = 0
-        for key, size in _size_of(file.blob or file.pointer, follow=True).items():
-            if key not in sizes:
-                sizes[key] = size
-                bytes_present += size
+        remote = file.remote(cached.repo.origin, endpoint)
+        if remote is None:
+            continue
+        bytes_present = room.add(file.blob or file.pointer, follow=True)
+        status: Status = "missing"
+        if file.size is not None:
+            status = _status_by(entry.receipts, store)
         is_own = bool(entry.receipts) and not entry.receipts[-1].adopted
-        rows.append(FileStatus(remote, _status_of(entry, store), bytes_present, file.commit, file.since, is_own))
-    return rows, sizes
+        rows.append(FileStatus(remote, status, bytes_present, file.commit, file.since, is_own))
+    return rows
 
 
-def _status_of(entry: CacheEntry, store: Store) -> Status:
-    """The status of a file of the cache, as its receipt has it."""
-    if entry.file is None or entry.file.size is None:
-        return "missing"
-    if entry.receipts:
-        receipt = entry.receipts[-1]
+def _status_by(receipts: Sequence[Receipt], store: Store) -> Status:
+    """The status of a file of the cache that is there, by its receipts."""
+    for receipt in receipts[-1:]:
         if receipt.is_vouched_for and store.path_of(receipt) is not None:
             return "present"
     return "unverified"
-
-
-def _size_of(path: Path, *, follow: bool = False) -> _Sizes:
-    """The size of a file by its device and inode, if it is there; of a link itself, unless it is to be followed."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path, follow_symlinks=follow)
-        return {(status.st_dev, status.st_ino): status.st_size}
-    return {}
