@@ -59,7 +59,9 @@ class Waste:
     @property
     def reason(self) -> str:
         """Why it could go, and why it stays all the same."""
-        return f"{self.why}: {self.kept}" if self.kept else self.why
+        if not self.kept:
+            return self.why
+        return f"{self.why}: {self.kept}"
 
 
 def remove(waste: Waste) -> bool:
@@ -76,17 +78,18 @@ def remove(waste: Waste) -> bool:
     return True
 
 
-def find_waste(store: Store, known: Known, wanted: Callable[[str], str]) -> list[Waste]:
-    """Find everything that could go. A partial stays that is ``wanted``, which is told its key and returns the id of
-    the job that may go on with it. What another catalog than the store's brought or kept is not superseded, for
-    ``known`` says nothing of that one's models."""
+def find_waste(store: Store, known: Known, why_wanted: Callable[[str], str]) -> list[Waste]:
+    """Find everything that could go. A partial stays if ``why_wanted`` gives a reason for its key. What another catalog
+    than the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
-    waste = [*_unfinished(store, wanted), *_archives(store, wanted)]
+    waste = [*_unfinished(store, why_wanted), *_archives(store, why_wanted)]
     superseded: list[Waste] = []
+    has_superseded = store.catalog is not None and not store.layout.is_by_digest
     for model in store.receipts.models():
         receipts = store.receipts.in_order(model)
-        superseded += _superseded(store, model, receipts, known(model))
+        if has_superseded:
+            superseded += _superseded(store, model, receipts, known(model))
         waste += _useless_receipts(store, model, receipts)
         waste += _staged_in(store.receipts.place(model))
     waste += _freed_once(superseded)
@@ -106,36 +109,33 @@ def find_waste(store: Store, known: Known, wanted: Callable[[str], str]) -> list
 
 
 def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
-    """The id of the job that runs or is paused and may want a partial, "" if there is none: by its models, or any
-    partial if the files of these are not known. ``state`` is the folder that holds the records of jobs."""
-    job_of_key: dict[str, str] = {}
-    job_of_unknown_files = ""
+    """Why a partial, which is named by its key, is wanted; '' if it is not. A job that runs or is paused may want it: by
+    the files of its models, or any partial if these files are not known. ``state`` is the folder that holds the records
+    of jobs."""
+    reasons: dict[str, str] = {}
+    reason_for_others = ""
     jobs = [] if state is None else Records(state / "jobs").all()
     for job in jobs:
         if job.status not in ("running", "paused"):
             continue
+        reason = f"job {job.id} may go on with it"
         for model in job.models:
             files = known(model)
             if files is None:
-                job_of_unknown_files = job.id
+                reason_for_others = reason
                 continue
             for file in files:
-                job_of_key[file_key(model, file.path)] = job.id
-    return lambda key: job_of_key.get(key, job_of_unknown_files)
+                reasons[file_key(model, file.path)] = reason
+    return lambda key: reasons.get(key, reason_for_others)
 
 
-def _why_kept(job: str) -> str:
-    return f"job {job} may continue it" if job else ""
-
-
-def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
+def _unfinished(store: Store, why_wanted: Callable[[str], str]) -> Iterator[Waste]:
     named = _names_of_partials(store)
     for folder in stale_dirs(store.partials):
         url, reason = _source_of_partial(folder)
         key = key_of(folder)
         model, file = named.get(key, ("", url.rpartition("/")[2]))
-        kept = _why_kept(wanted(key))
-        yield Waste("partial", folder, _size(folder), reason, kept, model, file, _written_at(folder))
+        yield Waste("partial", folder, _size(folder), reason, why_wanted(key), model, file, _written_at(folder))
 
 
 def _source_of_partial(folder: Path) -> tuple[str, str]:
@@ -169,16 +169,16 @@ def _written_at(folder: Path) -> float | None:
     return max(times, default=None)
 
 
-def _archives(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
+def _archives(store: Store, why_wanted: Callable[[str], str]) -> Iterator[Waste]:
     """Zips of training servers that were fetched, at least in part, and not unpacked."""
     archives = Store(store.archives)
     if not is_own_folder(archives.own):
         return
-    yield from _unfinished(archives, wanted)
+    yield from _unfinished(archives, why_wanted)
     for receipt in archives.receipts.all():
         place = archives.path_of(receipt)
         if place is not None:
-            kept = _why_kept(wanted(file_key(receipt.model, receipt.path)))
+            kept = why_wanted(file_key(receipt.model, receipt.path))
             yield Waste("leftover", place, receipt.stamp.size, "fetched, and never unpacked", kept)
 
 
@@ -193,7 +193,7 @@ def _superseded(
 
     Nothing is if the model's files are not known, or if another revision of it was fetched last.
     """
-    if known is None or not receipts or store.catalog is None or store.layout.is_by_digest:
+    if known is None or not receipts:
         return
     last_commit = receipts[-1].commit
     if last_commit is not None and last_commit not in {remote.commit for remote in known}:
@@ -201,8 +201,9 @@ def _superseded(
     paths = {remote.path for remote in known}
     sources = {_source(remote.hub, remote.url) for remote in known}
     for receipt in receipts:
-        is_of_entry = receipt.catalog == store.catalog and _source(receipt.hub, receipt.url) in sources
-        if receipt.path in paths or receipt.adopted or not is_of_entry:
+        if receipt.path in paths or receipt.adopted:
+            continue
+        if receipt.catalog != store.catalog or _source(receipt.hub, receipt.url) not in sources:
             continue
         place = store.path_of(receipt)
         if place is not None:
@@ -219,7 +220,9 @@ def _superseded(
 
 
 def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:
-    return (hub.repo_type, hub.repo) if hub else (host_of(url),)
+    if hub is None:
+        return (host_of(url),)
+    return (hub.repo_type, hub.repo)
 
 
 def _forget(store: Store, receipt: Receipt, place: Path) -> None:
