@@ -109,9 +109,9 @@ def find_waste(store: Store, known: Known, why_wanted: Callable[[str], str]) -> 
 
 
 def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
-    """Why a partial, which is named by its key, is wanted; '' if it is not. A job that runs or is paused may want it: by
-    the files of its models, or any partial if these files are not known. ``state`` is the folder that holds the records
-    of jobs."""
+    """Why a partial, which is named by its key, is wanted; '' if it is not. A job that runs or is paused may want those
+    of its models' files, or any partial if these files are not known. ``state`` is the folder that holds the records of
+    jobs."""
     reasons: dict[str, str] = {}
     reason_for_others = ""
     jobs = [] if state is None else Records(state / "jobs").all()

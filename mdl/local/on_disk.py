@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from mdl.catalog.model import COMMAND_LINE, Model
@@ -130,30 +129,32 @@ def look_at(store: Store, model: str, remote: RemoteFile, receipt: Receipt | Non
 
 
 def _file_with_receipt(store: Store, place: Path, receipt: Receipt, *, reads: bool) -> ModelFile:
-    look = partial(look_at, store) if reads else store.quick_check
-    local = look(receipt.model, receipt.remote, receipt)
-    kind: FileKind = "blocked"
+    if reads:
+        local = look_at(store, receipt.model, receipt.remote, receipt)
+    else:
+        local = store.quick_check(receipt.model, receipt.remote, receipt)
+    kind: FileKind = "own"
     if local.kind == "absent":
         kind = "gone"
-    elif local.kind == "file":
-        kind = "changed" if local.is_edited else "own"
+    elif local.kind != "file":
+        kind = "blocked"
+    elif local.is_edited:
+        kind = "changed"
     return ModelFile(receipt.path.text, place, kind, receipt, local)
 
 
 def foreign_entries(store: Store, names: Sequence[str]) -> Iterator[Path]:
     """The entries of a plain models folder that belong to none of the models ``names``."""
-    own = set(names)
-    folders_above: set[str] = set()
-    for name in names:
-        folders_above.update(str(folder) for folder in PurePosixPath(name).parents)
+    own_places = {store.own, *(store.root / name for name in names)}
+    folders_above: set[Path] = set()
+    for place in own_places:
+        folders_above.update(place.parents)
     folders = [store.root]
     while folders:
         for entry in entries(folders.pop()):
-            path = str(entry.relative_to(store.root))
-            if path in own or entry == store.own or publish.is_staged(entry.name):
+            if entry in own_places or publish.is_staged(entry.name):
                 continue
-            is_folder = entry.is_dir() and not entry.is_symlink()
-            if is_folder and path in folders_above:
+            if entry in folders_above and entry.is_dir() and not entry.is_symlink():
                 folders.append(entry)
             else:
                 yield entry
@@ -215,10 +216,7 @@ class RepoOnDisk:
 
     def entries_of(self, commit: str | None, origin: HubOrigin) -> list[CacheEntry]:
         """The entries at a commit, or at all, that are of the part of the repository that a reference means."""
-        entries: list[CacheEntry] = []
-        for entry in self.entries:
-            if commit in (None, entry.commit):
-                entries.append(entry)
+        entries = [entry for entry in self.entries if commit in (None, entry.commit)]
         meant = set(part_of(origin, [entry.path for entry in entries]))
         return [entry for entry in entries if entry.path in meant]
 
@@ -283,9 +281,9 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
             continue
         of_origin: list[RemoteFile] = []
         for entry in cached.entries_of(commit, origin):
-            remote = None
-            if entry.file is not None and not entry.receipts:
-                remote = entry.file.remote(cached.repo.origin, endpoint)
+            if entry.file is None or entry.receipts:
+                continue
+            remote = entry.file.remote(cached.repo.origin, endpoint)
             if remote is None:
                 continue
             noted = cached.repo.listed(entry.commit).get(entry.path)
