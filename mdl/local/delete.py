@@ -139,11 +139,12 @@ class _Freeing:
         for path, links_gone in deletion.shared_links.items():
             links = self._links_of(deletion.store.root).get(path, set())
             links -= links_gone
-            size = path.stat().st_size if path.is_file() else 0
+            if not path.is_file():
+                continue
             if links:
-                shared += size
+                shared += path.stat().st_size
             else:
-                freed += size
+                freed += path.stat().st_size
         return freed, shared
 
     def take_back(self, deletion: Deletion) -> None:
@@ -186,9 +187,10 @@ def _carry_out(deletion: Deletion) -> list[KeptFile]:
         seen = {(status.st_dev, status.st_ino): Stamp.of(status) for status in deletion.sizes}
         for path in deletion.steps:
             store.cancel.check()
-            is_record = path in deletion.records
             with contextlib.suppress(FileNotFoundError):
-                if not _remove(path, store, None if is_record else seen):
+                if path in deletion.records:
+                    _remove(path, store, None)
+                elif not _remove(path, store, seen):
                     changed.append(KeptFile(path, "changed just now"))
                 folders.add(path.parent)
         for shared in deletion.shared_links:
@@ -202,7 +204,9 @@ def _carry_out(deletion: Deletion) -> list[KeptFile]:
 def _remove(path: Path, store: Store, seen: Mapping[tuple[int, int], Stamp] | None) -> bool:
     """Remove a file, a link or a whole folder; tells whether it is gone. A file stays that is not as it was ``seen``,
     by its device and inode, if that is given. Raises `FileNotFoundError`, `OSError`, `Unsafe`."""
-    base = store.root if path.is_relative_to(store.root) else path.parent  # where a link of the user's leads to
+    base = store.root
+    if not path.is_relative_to(base):
+        base = path.parent  # where a link of the user's leads to
     with open_parent(base, RelPath(str(path.relative_to(base))), make=False) as entry:
         status = entry.stat()
         if status is None:
@@ -210,9 +214,10 @@ def _remove(path: Path, store: Store, seen: Mapping[tuple[int, int], Stamp] | No
         if stat.S_ISDIR(status.st_mode):
             publish.retire_entry(entry, make_private_dir(store.own / "stage"))
             return True
-        is_file = stat.S_ISREG(status.st_mode)
-        if seen is not None and is_file and seen.get((status.st_dev, status.st_ino)) != Stamp.of(status):
-            return False
+        if seen is not None and stat.S_ISREG(status.st_mode):
+            stamp = seen.get((status.st_dev, status.st_ino))
+            if stamp != Stamp.of(status):
+                return False
         os.unlink(entry.name, dir_fd=entry.folder)
     return True
 

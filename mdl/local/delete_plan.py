@@ -236,7 +236,7 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
         deletion = Deletion(store, name, label, cached.repo.folder, [])
         going: list[CacheEntry] = []
         for entry in cached.entries:
-            own = [receipt for receipt in entry.receipts if receipt.model == name]
+            own = tuple(receipt for receipt in entry.receipts if receipt.model == name)
             if not own:
                 continue
             file = entry.file
@@ -244,7 +244,7 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
             if file is not None and reason:
                 deletion.kept.append(KeptFile(file.pointer, reason))
                 file = None  # only the receipts go
-            going.append(CacheEntry(entry.commit, entry.path, file, tuple(own)))
+            going.append(CacheEntry(entry.commit, entry.path, file, own))
         _add_cached(deletion, cached.repo, going, is_whole=False)
         deletions.append(deletion)
     return deletions
@@ -294,11 +294,13 @@ def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry
     deletion.foreign_locks = list((cache / ".locks" / repo.folder.name).glob("*.lock"))
     deletion.shared_links = shared_links(cache, blobs_here)
     deletion.records = {*repo.refs, *listings}
-    is_any_left = bool(others) or not blobs.issuperset(repo.blobs)
-    if is_any_left and not is_whole:
+    is_nothing_left = not others and blobs.issuperset(repo.blobs)
+    if not is_whole and not is_nothing_left:
         deletion.steps = _pieces_gone(repo, files, commits_gone) + listings + blobs_here
     elif repo.is_there:
-        deletion.steps = repo.pieces(blobs_here) if repo.has_own_links else [repo.folder]
+        deletion.steps = [repo.folder]
+        if repo.has_own_links:
+            deletion.steps = repo.pieces(blobs_here)
 
 
 def _pieces_gone(repo: CachedRepo, files: Sequence[CachedFile], commits_gone: Collection[str]) -> list[Path]:
