@@ -8,6 +8,7 @@ from mdl import Settings, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DryRun, argument, bare_flag, flag
 from mdl.cli.session import Session
+from mdl.files import is_verified
 from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
@@ -79,11 +80,16 @@ def _show(session: Session, report: ImportReport) -> None:
     for line in first_of(left_out, most=_NAMED):
         console.note(line)
     if not report.files:
-        console.note("there is no model in this folder")
-    here = [file for file in report.files if file.action == "kept"]
+        console.note("no model was found there")
+    here: list[ImportedFile] = []
+    came: list[ImportedFile] = []
+    for file in report.files:
+        if file.action == "kept":
+            here.append(file)
+        elif file.action != "failed":
+            came.append(file)
     if here:
         console.note(f"here already: {_amount(here)}")
-    came = [file for file in report.files if file.action in ("imported", "planned")]
     if came:
         console.note(_summary(came, report, len(models)))
 
@@ -92,9 +98,9 @@ def _summary(came: list[ImportedFile], report: ImportReport, count: int) -> str:
     """Sum up what was or is to be imported, of so many models."""
     verb = "to import" if came[0].action == "planned" else "imported"
     summary = f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}"
-    to_copy = sum(file.size for file in came if file.way == "copy")
-    if to_copy:
-        summary += f", {human_bytes(to_copy)} of it copied"
+    copied = sum(file.size for file in came if file.way == "copy")
+    if copied:
+        summary += f", {human_bytes(copied)} of it by copying"
     known = {file.model for file in report.files if file.of_catalog}
     if known:
         summary += f"; {len(known)} of {counted(count, 'model')} known to the catalog"
@@ -108,16 +114,18 @@ def _amount(files: list[ImportedFile]) -> str:
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
     ways: set[str] = set()
     verified: set[str] = set()
-    is_plan = False
+    size = 0
     for file in files:
-        is_plan = is_plan or file.action == "planned"
+        size += file.size
         if file.error:
             ways.add("failed")
             continue
-        ways.add("keep" if file.action == "kept" else file.way or "in place")
-        verified.add("unverified" if file.verified in ("none", "size") else file.verified)
+        if file.action == "kept":
+            ways.add("keep")
+        else:
+            ways.add(file.way or "in place")
+        verified.add(file.verified if is_verified(file.verified) else "as found")
     known = ",".join(sorted(verified))
-    if is_plan:
+    if any(file.action == "planned" for file in files):
         known = "the catalog's, by its size" if files[0].of_catalog else ""
-    size = human_bytes(sum(file.size for file in files))
-    return name, str(len(files)), size, ",".join(sorted(ways)), known or "-"
+    return name, str(len(files)), human_bytes(size), ",".join(sorted(ways)), known or "-"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mdl.cli.command import command
@@ -66,13 +67,17 @@ def list_models(
         shown_columns = tuple(map(column_of, columns.split(",")))
     order = column_of(sort) if sort else None
     client = session.client(settings)
-    inventory = None
+    inventory: Inventory | None = None
     if local:
         inventory = client.inventory(patterns or None, kind=kind, tag=tag)
-        pairs = [pair for pair in inventory.models if not statuses or pair[1].status in statuses]
+        models: Iterable[tuple[Model, ModelStatus]] = inventory.models
     else:
-        pairs = client.statuses(patterns or None, kind=kind, tag=tag, status=statuses or None)
-    rows = in_order([Row(*pair, is_local=local) for pair in pairs], order)
+        models = client.statuses(patterns or None, kind=kind, tag=tag)
+    rows: list[Row] = []
+    for model, status in models:
+        if not statuses or status.status in statuses:
+            rows.append(Row(model, status, is_local=local))
+    rows = in_order(rows, order)
     is_all = not (patterns or kind or tag or statuses)
 
     def show_table() -> None:
@@ -102,9 +107,10 @@ def _why_none(client: Client, *, is_all: bool) -> str:
 
 def _show_total_here(session: Session, rows: Sequence[Row], inventory: Inventory, *, is_all: bool) -> None:
     """Sum up what is on this disk, and what unfinished downloads take beside."""
-    is_whole = len(rows) == len(inventory.models)  # else bytes that models share count for each
-    if rows or not is_all:
-        session.console.note(_summary(rows, inventory.bytes if is_whole else None))
+    total: int | None = None
+    if len(rows) == len(inventory.models):
+        total = inventory.bytes  # else bytes that models share count for each
+    session.console.note(_summary(rows, total))
     if is_all and inventory.unfinished:
         size = human_bytes(inventory.unfinished)
         session.console.note(f"{size} more of unfinished downloads: the same 'mdl get' continues them")
@@ -141,8 +147,12 @@ def _summary(rows: Sequence[Row], total: int | None = None) -> str:
     models = counted(len(rows), "model")
     if here + partly == 0:
         return f"{models}, none here"
-    unfinished = f", {partly} partly" if partly else ""
-    return f"{models}, {here} here{unfinished} ({human_bytes(size if total is None else total)})"
+    summary = f"{models}, {here} here"
+    if partly:
+        summary += f", {partly} partly"
+    if total is not None:
+        size = total
+    return f"{summary} ({human_bytes(size)})"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
@@ -359,5 +369,7 @@ def path(
     """Print the folder of a model that is on this disk, or its one file, and nothing else."""
     client = session.client(settings)
     folder = client.path(name)
-    only_file = client.path(name, file=True) if file else None
+    only_file: Path | None = None
+    if file:
+        only_file = client.path(name, file=True)
     return session.show({"path": folder, "file": only_file}, lambda: session.console.data(str(only_file or folder)))
