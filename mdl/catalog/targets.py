@@ -208,10 +208,16 @@ def _joined(first: Model, second: Model) -> Model:
         return first
     sources = tuple(dict.fromkeys(first.sources + second.sources))
     files = tuple(dict.fromkeys(first.files + second.files))
-    revisions = {(source.repository, source.revision) for source in sources}
-    paths = {file.path for file in files}
-    is_of_two_kinds = bool(sources and files)
-    if is_of_two_kinds or len(revisions) > 1 or len(paths) < len(files):
+    if not _fit_in_one_folder(sources, files):
         raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
     whole = tuple(source for source in sources if source.is_whole)
     return replace(first, sources=whole or sources, files=files)
+
+
+def _fit_in_one_folder(sources: Sequence[Origin], files: Sequence[CatalogFile]) -> bool:
+    """Whether these can be one model: parts of one repository at one revision, or files of different names."""
+    if sources and files:
+        return False
+    revisions = {(source.repository, source.revision) for source in sources}
+    paths = {file.path for file in files}
+    return len(revisions) <= 1 and len(paths) == len(files)

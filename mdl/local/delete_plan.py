@@ -264,30 +264,25 @@ def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry
     """Plan the deletion of these files and receipts of a repository: their names, the bytes that no other name leads
     to, and the branches and snapshots of which nothing is left. A folder disappears at once, so that the hub's client
     never meets half."""
-    cache = deletion.store.root
     files: list[CachedFile] = []
-    blobs: set[Path] = set()
     for entry in going:
         for receipt in entry.receipts:  # also of a file that has lost its name in the snapshot
             deletion.forgotten.setdefault(receipt.model, []).append(receipt.path)
-            blobs.add(repo.real_blobs / receipt.digest.hex)
         if entry.file is not None:
             files.append(entry.file)
-            if entry.file.blob is None:
-                deletion.count(entry.file.pointer)
-            else:
-                blobs.add(entry.file.blob)
-    commits_gone = {file.commit for file in files}
     others = set(repo.files).difference(files)
-    for file in others:
-        commits_gone.discard(file.commit)
-        blobs.discard(file.blob or file.pointer)
+    commits_gone = {file.commit for file in files}.difference(file.commit for file in others)
+    blobs = _blobs_gone(repo, going, others)
     if is_whole and not repo.has_own_links:
         blobs = set(repo.blobs)  # with those of unfinished downloads
     blobs_here = [blob for blob in sorted(blobs) if os.path.lexists(blob)]
     for blob in blobs_here:
         deletion.count(blob)
+    for file in files:
+        if file.blob is None:
+            deletion.count(file.pointer)
 
+    cache = deletion.store.root
     listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits_gone)]
     deletion.files = len(files)
     deletion.names = sorted(deletion.forgotten) or [repo.origin.folder]
@@ -301,6 +296,16 @@ def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry
         deletion.steps = [repo.folder]
         if repo.has_own_links:
             deletion.steps = repo.pieces(blobs_here)
+
+
+def _blobs_gone(repo: CachedRepo, going: Sequence[CacheEntry], others: Collection[CachedFile]) -> set[Path]:
+    """The bytes of the files and receipts that go, to which none of the ``others`` leads."""
+    blobs: set[Path] = set()
+    for entry in going:
+        blobs.update(repo.real_blobs / receipt.digest.hex for receipt in entry.receipts)
+        if entry.file is not None and entry.file.blob is not None:
+            blobs.add(entry.file.blob)
+    return blobs.difference(file.blob for file in others)
 
 
 def _pieces_gone(repo: CachedRepo, files: Sequence[CachedFile], commits_gone: Collection[str]) -> list[Path]:

@@ -81,13 +81,13 @@ def fetched_files(
         if remote is None or remote.vouched_by == "first use" or not receipt.matches(remote):
             remote = as_vouched_for(receipt)  # its source has another version, or only says what came first
         files[receipt.path] = remote
-    optional: set[RelPath] = set()
-    for path in listed:
-        if not is_exact and path.text not in wanted:
-            optional.add(path)
     files |= listed
-    is_complete = is_exact or wanted <= {path.text for path in files}
-    return MeantFiles([files[path] for path in sorted(files)], optional, is_complete)
+    in_order = [files[path] for path in sorted(files)]
+    if is_exact:
+        return MeantFiles(in_order)
+    optional = {path for path in listed if path.text not in wanted}
+    is_complete = wanted <= {path.text for path in files}
+    return MeantFiles(in_order, optional, is_complete)
 
 
 def as_vouched_for(receipt: Receipt) -> RemoteFile:

@@ -162,9 +162,16 @@ def _entries_below(folder: Path) -> Iterator[str]:
         raise storage_error(error, str(error.filename or folder)) from error
 
     for at, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not Path(at, name, ".mdl").is_dir())
-        links = [name for name in folders if Path(at, name).is_symlink()]
-        for name in sorted([*names, *links]):
+        entered: list[str] = []
+        for name in sorted(folders):
+            if Path(at, name, ".mdl").is_dir():
+                continue
+            if Path(at, name).is_symlink():
+                names.append(name)
+            else:
+                entered.append(name)
+        folders[:] = entered
+        for name in sorted(names):
             yield os.path.join(at, name)
 
 
