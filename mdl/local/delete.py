@@ -48,7 +48,7 @@ class DeletedModel:
 
     @property
     def has_only_kept(self) -> bool:
-        """Tell whether nothing of it goes."""
+        """Return whether nothing of it goes."""
         return bool(self.kept) and not (self.files or self.bytes_freed)
 
 

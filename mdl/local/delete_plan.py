@@ -72,8 +72,8 @@ class Deletion:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing of the model is here."""
-        return not (self.steps or self.kept or self.partials or any(self.forgotten.values()))
+        """Return whether none of its files is here."""
+        return not (self.steps or self.kept or any(self.forgotten.values()))
 
     @property
     def unfinished(self) -> int:
@@ -124,7 +124,7 @@ def plan(
 
 
 def _is_reference(model: Model) -> bool:
-    """Tell whether a model stands for what any program brought to the hub's cache: for the repository itself."""
+    """Return whether a model stands for what any program brought to the hub's cache: for the repository itself."""
     return model.origin == COMMAND_LINE and bool(hub_origins(model))
 
 

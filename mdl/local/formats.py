@@ -52,7 +52,7 @@ class Folder:
 
 
 def is_hidden(path: str) -> bool:
-    """Tell whether the path leads through a hidden file or folder, such as ``.git`` or ``.cache``."""
+    """Return whether the path leads through a hidden file or folder, such as ``.git`` or ``.cache``."""
     return path.startswith(".") or "/." in path
 
 

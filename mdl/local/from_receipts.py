@@ -23,7 +23,7 @@ _ASKABLE = ("http://", "https://", "s3://")
 
 
 def has_source(model: Model) -> bool:
-    """Tell whether a model says where its files come from."""
+    """Return whether a model says where its files come from."""
     return bool(model.sources or model.files)
 
 

@@ -419,7 +419,7 @@ class _Import:
 
 
 def _is_sure(match: Match, hashed: HashedFile, sure: Collection[str]) -> bool:
-    """Tell whether a small file belongs to the catalog's model that has one with its bytes: a large one of that model
+    """Return whether a small file belongs to the catalog's model that has one with its bytes: a large one of that model
     was found, or the folder says that it is of that commit."""
     name, remote = match
     commit = hashed.file.commit

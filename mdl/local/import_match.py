@@ -48,7 +48,7 @@ class HashedFile:
 
     @property
     def has_noted_digest(self) -> bool:
-        """Tell whether its bytes are those of which the other program noted the digest."""
+        """Return whether its bytes are those of which the other program noted the digest."""
         return self.file.digest is not None and self.file.digest in self.digests
 
     def digest(self, algorithm: str) -> Digest:

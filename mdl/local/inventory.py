@@ -107,8 +107,8 @@ def take_inventory(
 
 
 def is_here(origin: Origin, model: Model, status: ModelStatus) -> bool:
-    """Tell whether a model of the inventory is what ``origin`` means: its whole repository, at its revision if it names
-    one. A part of a repository is never taken for another one."""
+    """Return whether a model of the inventory is what ``origin`` means: its whole repository, at its revision if it
+    names one. A part of a repository is never taken for another one."""
     if not (origin.repository and origin.is_whole):
         return False
     if origin.repository not in {source.repository for source in model.sources}:

@@ -202,7 +202,7 @@ def _bytes_to_copy(contents: Sequence[_Content], copies: LocalCopies | None) -> 
 
 
 def _is_to_be_shared(file: _File, copies: LocalCopies | None, seen: Collection[Digest]) -> bool:
-    """Tell whether a file will share the bytes of another file on the new disk, for all that is known."""
+    """Return whether a file will share the bytes of another file on the new disk, for all that is known."""
     if copies is None or not file.local.untouched:
         return False
     if file.receipt.digest in seen and copies.predict_duplicate(_item_of(file)).way != "copy":
@@ -249,7 +249,7 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
 
 
 def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> bool:
-    """Tell whether the new folder has the very bytes that the old one has. Raises `Occupied` if it has others."""
+    """Return whether the new folder has the very bytes that the old one has. Raises `Occupied` if it has others."""
     there = target.quick_check(receipt.model, receipt.remote)
     if there.kind == "absent":
         return False

@@ -67,7 +67,7 @@ class ModelFile:
 
     @property
     def was_imported(self) -> bool:
-        """Tell whether mdl took it over from a folder of another program."""
+        """Return whether mdl took it over from a folder of another program."""
         return self.receipt is not None and self.receipt.url.startswith("file:")
 
 
@@ -192,6 +192,11 @@ class CacheEntry:
     file: CachedFile | None
     receipts: tuple[Receipt, ...]
 
+    @property
+    def stranger(self) -> CachedFile | None:
+        """The file, if another program brought it and mdl has no receipt of it."""
+        return None if self.receipts else self.file
+
 
 @value_class
 class RepoOnDisk:
@@ -223,11 +228,7 @@ class RepoOnDisk:
     @property
     def strangers(self) -> list[CachedFile]:
         """Files that other programs brought, and of which mdl has no receipt."""
-        files: list[CachedFile] = []
-        for entry in self.entries:
-            if entry.file is not None and not entry.receipts:
-                files.append(entry.file)
-        return files
+        return [entry.stranger for entry in self.entries if entry.stranger is not None]
 
 
 def repos_on_disk(store: Store) -> list[RepoOnDisk]:
@@ -260,12 +261,12 @@ def cached_models(store: Store) -> Iterator[Model]:
     """Yield a model for each commit of which other programs have brought files to the hub's cache, without a
     receipt."""
     for cached in repos_on_disk(store):
-        commits = sorted({file.commit for file in cached.strangers})
-        for commit in commits:
+        commits = {file.commit for file in cached.strangers}
+        folder = cached.repo.origin.folder
+        is_taken = len(commits) > 1 or store.receipts.may_have(folder)
+        for commit in sorted(commits):
+            name = f"{folder}@{commit[:SHORT_COMMIT]}" if is_taken else folder
             origin = replace(cached.repo.origin, revision=commit)
-            name = origin.folder
-            if len(commits) > 1 or store.receipts.may_have(name):
-                name = f"{name}@{commit[:SHORT_COMMIT]}"
             yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 
@@ -281,9 +282,8 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
             continue
         of_origin: list[RemoteFile] = []
         for entry in cached.entries_of(commit, origin):
-            if entry.file is None or entry.receipts:
-                continue
-            remote = entry.file.remote(cached.repo.origin, endpoint)
+            file = entry.stranger
+            remote = file.remote(cached.repo.origin, endpoint) if file else None
             if remote is None:
                 continue
             noted = cached.repo.listed(entry.commit).get(entry.path)

@@ -46,7 +46,7 @@ class FileStatus:
 
     @property
     def is_here(self) -> bool:
-        """Tell whether all of it is on this disk."""
+        """Return whether all of it is on this disk."""
         return self.status in ("present", "unverified")
 
 
@@ -73,7 +73,7 @@ class ModelStatus:
 
     @property
     def is_here(self) -> bool:
-        """Tell whether anything of it is on this disk, be it a part of one file."""
+        """Return whether anything of it is on this disk, be it a part of one file."""
         return self.bytes_present > 0 or self.files_present > 0
 
     @property
@@ -89,7 +89,7 @@ class ModelStatus:
 
 
 def can_run_code(path: Path, name: str) -> bool | None:
-    """Tell whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as
+    """Return whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as
     its name and first bytes show it; None if it cannot be read here, and its name does not tell."""
     from mdl.weights.pickles import head_of, runs_code
 
@@ -160,7 +160,7 @@ def _judge_bytes(local: LocalFile, fingerprint: Fingerprint, remote: RemoteFile)
 
 
 def _seems_right(local: LocalFile, remote: RemoteFile) -> bool:
-    """Tell whether a file that was not read is the one at its source, as far as its size and its receipt tell."""
+    """Return whether a file that was not read is the one at its source, as far as its size and its receipt tell."""
     if local.stamp is None or remote.size not in (None, local.stamp.size):
         return False
     receipt = local.receipt
@@ -174,7 +174,7 @@ def _seems_right(local: LocalFile, remote: RemoteFile) -> bool:
 
 
 def _seems_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
-    """Tell whether somebody else than the folder that brought a file said that the bytes of its receipt are right."""
+    """Return whether somebody else than the folder that brought a file said that the bytes of its receipt are right."""
     receipt = local.receipt
     if receipt is None:
         return False

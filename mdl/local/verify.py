@@ -165,12 +165,12 @@ class Checked:
 
     @property
     def is_wrong(self) -> bool:
-        """Tell whether a repair fetches it."""
+        """Return whether a repair fetches it."""
         return self.status in _WRONG
 
     @property
     def is_here(self) -> bool:
-        """Tell whether it is here in some state, or was."""
+        """Return whether it is here in some state, or was."""
         return self.status != "missing" or self.local.receipt is not None
 
     @property
@@ -179,7 +179,7 @@ class Checked:
         return f"{self.model}/{self.remote.path}"
 
     def is_to_repair(self, force: bool) -> bool:
-        """Tell whether a repair fetches it, which with ``force`` also replaces what was changed."""
+        """Return whether a repair fetches it, which with ``force`` also replaces what was changed."""
         return self.is_wrong or (force and self.status == "changed")
 
 
@@ -420,7 +420,7 @@ def _urls(rows: Sequence[Checked]) -> list[str]:
 
 
 def _was_imported(remote: RemoteFile) -> bool:
-    """Tell whether the file came from a folder of another program, and no source is known for it."""
+    """Return whether the file came from a folder of another program, and no source is known for it."""
     return remote.url.startswith("file:")
 
 

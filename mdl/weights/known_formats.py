@@ -78,7 +78,7 @@ class Kind:
     is_media: bool = False
 
     def is_contradicted_by(self, beginning: bytes, size: int) -> bool:
-        """Tell whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
+        """Return whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
         return size > _SHORTEST and not self.begins_otherwise and not self.can_begin_with(beginning, size)
 
 
@@ -118,8 +118,8 @@ def _is_hdf5(beginning: bytes, _size: int) -> bool:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Tell whether the first 512 bytes are the header of a tar's member: it has the sum of its own bytes, counted as if
-    that field held blanks. Old programs took the bytes for signed ones."""
+    """Return whether the first 512 bytes are the header of a tar's member: it has the sum of its own bytes, counted as
+    if that field held blanks. Old programs took the bytes for signed ones."""
     header = block[:512]
     digits = header[148:156].strip(b"\0 ")
     if len(header) < 512 or not digits or digits.strip(b"01234567"):
@@ -262,19 +262,19 @@ def _suffix_of(name: str) -> str:
 
 
 def is_weights(name: str) -> bool:
-    """Tell whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
+    """Return whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
     kind = kind_of(name)
     file_name = name.rpartition("/")[2]
     return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name)
 
 
 def holds_no_text(name: str) -> bool:
-    """Tell whether no file of this name can be a text, so that a message in its place is an error."""
+    """Return whether no file of this name can be a text, so that a message in its place is an error."""
     return kind_of(name) is not None
 
 
 def is_media(name: str) -> bool:
-    """Tell whether a file of this name is a picture, a recording or a video: none of a model's files."""
+    """Return whether a file of this name is a picture, a recording or a video: none of a model's files."""
     kind = kind_of(name)
     return kind is not None and kind.is_media
 
@@ -325,7 +325,8 @@ def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
 
 
 def is_of_another_format(file: ReadableFile, size: int, name: str) -> bool:
-    """Tell whether the first bytes of an open file show that its name is not that of its format. Raises ``OSError``."""
+    """Return whether the first bytes of an open file show that its name is not that of its format. Raises
+    ``OSError``."""
     kind = kind_of(name)
     return kind is not None and kind.is_contradicted_by(read_at(file, 0, BEGINNING), size)
 
@@ -347,7 +348,7 @@ class FolderKind:
     weights: str = r"(?!)"
 
     def is_marked(self, names: Collection[str]) -> bool:
-        """Tell whether a folder with these names in it is of this kind."""
+        """Return whether a folder with these names in it is of this kind."""
         has_one = not self.one_of or not self.one_of.isdisjoint(names)
         return has_one and self.markers.issubset(names)
 

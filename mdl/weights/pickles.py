@@ -49,7 +49,7 @@ def head_of(name: str) -> int:
 
 
 def runs_code(name: str, head: bytes) -> bool:
-    """Tell whether a file with that name and these first bytes can run code when it is loaded, as far as they show
+    """Return whether a file with that name and these first bytes can run code when it is loaded, as far as they show
     it."""
     return _runs_code(name.lower(), head, depth=0)
 
@@ -68,7 +68,7 @@ def _runs_code(name: str, head: bytes, depth: int) -> bool:
 
 
 def _is_old_pickle(head: bytes) -> bool:
-    """Tell whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
+    """Return whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
     if not re.match(_OLD_PICKLE, head):
         return False
     import pickletools
@@ -90,7 +90,7 @@ def _is_old_pickle(head: bytes) -> bool:
 
 
 def _is_name_of_code(argument: object) -> bool:
-    """Tell whether an operation names a module and something in it, as ``copy_reg _reconstructor``."""
+    """Return whether an operation names a module and something in it, as ``copy_reg _reconstructor``."""
     return all(part.isidentifier() for part in str(argument).replace(" ", ".").split("."))
 
 
