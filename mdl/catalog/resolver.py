@@ -277,16 +277,17 @@ class Resolver:
     def _chosen(self, files: Sequence[File], origin: Origin, model: Model) -> Chosen[File]:
         """Choose a set of weights out of the files of one source. Patterns that name files mean all that they match,
         and only a repository of a model is looked at. (ADR 76)"""
-        if model.include or self._include or not origin.is_model_repository:
+        names_files = bool(model.include or self._include)
+        if names_files or not origin.is_model_repository:
             return Chosen(tuple(files))
         excluded = matching([str(file.path) for file in files], self._exclude)
-        return choose(file for file in files if str(file.path) not in excluded)
+        return choose([file for file in files if str(file.path) not in excluded])
 
     def _is_one_file(self, model: Model) -> bool:
         """Whether a model has one source, whose files no pattern chooses by their names: a single URL then needs no
         name before it is asked for."""
         patterns = (*model.include, *model.exclude, *self._include, *self._exclude)
-        return len(model.sources) == 1 and not model.files and not patterns
+        return len(model.sources) + len(model.files) == 1 and not patterns
 
     def met(self, remote: RemoteFile, opened: OpenResponse, on_event: Listener) -> RemoteFile:
         """An unasked file with what the answer that brings it says about it. Raises `MdlError`."""
@@ -429,12 +430,15 @@ def _of_model(error: MdlError, model: Model) -> MdlError:
 def narrow(files: list[File], include: Sequence[str], exclude: Sequence[str], item: str) -> list[File]:
     """Return the files that the patterns leave. Raises `NotFound` for a pattern that names nothing."""
     paths = {str(file.path) for file in files}
-    for pattern in include:
-        if not matching(paths, (pattern,)):
-            available = ", ".join([str(file.path) for file in files[:5]])
-            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {available}")
     if include:
-        paths = matching(paths, include)
+        included: set[str] = set()
+        for pattern in include:
+            matched = matching(paths, (pattern,))
+            if not matched:
+                available = ", ".join([str(file.path) for file in files[:5]])
+                raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {available}")
+            included |= matched
+        paths = included
     paths -= matching(paths, exclude)
     if not paths:
         raise NotFound("no file is left after --exclude", item=item)

@@ -23,6 +23,7 @@ from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint
 from mdl.local.formats import FoundFile, FoundModel
+from mdl.local.from_receipts import hub_origins
 from mdl.paths import RelPath, matches
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
@@ -87,8 +88,8 @@ class CatalogFiles:
             with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
                 for remote in resolver.known(model, in_all_formats=True) or resolver.described(model) or ():
                     self._add(model.name, remote)
-            for origin in model.sources:
-                if isinstance(origin, HubOrigin) and origin.revision and not origin.branch:
+            for origin in hub_origins(model):
+                if origin.revision and not origin.branch:
                     self._pinned[origin.revision].append((model, origin))
 
     def _add(self, name: str, remote: RemoteFile) -> None:
@@ -134,7 +135,8 @@ class CatalogFiles:
             same_bytes += self._by_digest.get(print_.digest, ())
         if not same_bytes and hashed.has_noted_digest:
             at_commit = self._at_commit(hashed.file)
-            return [at_commit] if at_commit else []
+            if at_commit is not None:
+                same_bytes.append(at_commit)
         return sorted(same_bytes, key=lambda match: path not in (match[1].path.text, match[1].path.name))
 
     def _at_commit(self, file: FoundFile) -> Match | None:
@@ -148,7 +150,9 @@ class CatalogFiles:
             path = RelPath.of_repository(file.path)
             if self._counts[model.name]:  # its files are known: others are not files of it
                 published = self._published.get((model.name, path))
-                return (model.name, published) if published else None
+                if published is None:
+                    return None
+                return model.name, published
             source = self._resolver.source(origin)
             remote = replace(source.file(replace(origin, subpath=file.path), path), size=file.size)
             if remote.digest is None:
@@ -277,20 +281,21 @@ def repository_files(model: Model, resolver: Resolver, commits: Sequence[str]) -
     Somebody wrote the commits down beside the files, so they only help to find the listing with which these are to be
     compared. Raises as `Resolver.resolve`.
     """
-    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin) and origin.is_whole]
+    origins = [origin for origin in hub_origins(model) if origin.is_whole]
     if len(origins) != 1 or model.files:
         hint = "write --from hf:org/repo or hf:org/repo@revision"
         raise UsageError("not a repository of the hub", item=model.target, hint=hint)
     [origin] = origins
     everything = replace(model, include=("*",))  # else one set of weights is chosen (ADR 76); the folder may have all
-    if origin.revision is None:
-        for commit in commits:
-            with contextlib.suppress(NotFound):
-                files = resolver.resolve(replace(everything, sources=(origin.at(commit),))).files
-                by_path = {}
-                for file in files:
-                    if file.hub is not None:
-                        by_path[file.path.text] = replace(file, hub=replace(file.hub, branch=origin.branch))
-                return RepositoryFiles(model.name, origin, by_path)
-    files = resolver.resolve(everything).files
-    return RepositoryFiles(model.name, origin, {file.path.text: file for file in files})
+    if origin.revision is not None:
+        commits = ()
+    for commit in commits:
+        with contextlib.suppress(NotFound):
+            at_commit = resolver.resolve(replace(everything, sources=(origin.at(commit),)))
+            by_path: dict[str, RemoteFile] = {}
+            for file in at_commit.files:
+                if file.hub is not None:
+                    by_path[file.path.text] = replace(file, hub=replace(file.hub, branch=origin.branch))
+            return RepositoryFiles(model.name, origin, by_path)
+    newest = resolver.resolve(everything)
+    return RepositoryFiles(model.name, origin, {file.path.text: file for file in newest.files})

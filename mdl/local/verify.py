@@ -331,17 +331,18 @@ def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[Remot
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
     store = context.store
+    resolver = context.resolver
     receipts = store.receipts.of_model(model.name)
     if store.layout.is_by_digest and not receipts:
         cached = _cached(model, context, ask)
         if cached:
             return cached
-    known = context.resolver.known(model)
+    known = resolver.known(model)
     if known is None:
         return _by_receipts(model, receipts, context)
-    in_other_formats = {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
-    in_other_formats.difference_update(remote.path for remote in known)
-    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in in_other_formats]
+    left_out = {remote.path for remote in resolver.known(model, in_all_formats=True) or ()}
+    left_out.difference_update(remote.path for remote in known)
+    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in left_out]
 
 
 def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
@@ -373,8 +374,9 @@ def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) ->
     files = [as_vouched_for(receipt) for receipt in receipts]
     missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
     if missing:
-        listed = context.resolver.known(model_of(model.name, receipts)) or ()
-        files += [remote for remote in listed if remote.path.text in missing]
+        for remote in context.resolver.known(model_of(model.name, receipts)) or ():
+            if remote.path.text in missing:
+                files.append(remote)
     return files
 
 
