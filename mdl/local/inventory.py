@@ -188,7 +188,9 @@ def _rows_of(cached: RepoOnDisk, store: Store, endpoint: str, room: _Room) -> li
 
 def _status_by(receipts: Sequence[Receipt], store: Store) -> Status:
     """The status of a file of the cache that is there, by its receipts."""
-    for receipt in receipts[-1:]:
-        if receipt.is_vouched_for and store.path_of(receipt) is not None:
-            return "present"
+    if not receipts:
+        return "unverified"
+    newest = receipts[-1]
+    if newest.is_vouched_for and store.path_of(newest) is not None:
+        return "present"
     return "unverified"

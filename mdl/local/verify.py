@@ -212,11 +212,11 @@ def verify(
     began = time.monotonic()
     models = request.models
     errors: dict[str, MdlError] = {}
-    rows = check(models, context, errors, ask)
+    checked_files = check(models, context, errors, ask)
     bytes_fetched = None
-    names = {row.model for row in rows if row.is_to_repair(request.force)}
+    names = {checked.model for checked in checked_files if checked.is_to_repair(request.force)}
     if connect is not None and names:
-        http = connect(_urls(rows))
+        http = connect(_urls(checked_files))
         if http is None:
             hint = online_hint(context.offline_by)
             for model in models:
@@ -225,22 +225,22 @@ def verify(
                     errors[model.name] = LockError(why, item=model.label, hint=hint)
         else:
             with http, model_locks(models, context):
-                bytes_fetched = repair(rows, context, http, force=request.force, errors=errors).bytes_fetched
+                bytes_fetched = repair(checked_files, context, http, force=request.force, errors=errors).bytes_fetched
                 again = check([model for model in models if model.name in names], context, errors, ask)
                 _mark_complete(again, context.store)
-            rows = [row for row in rows if row.model not in names] + again
+            checked_files = [checked for checked in checked_files if checked.model not in names] + again
 
     verdicts: dict[str, list[VerifiedFile]] = {model.name: [] for model in models}
     bytes_read = 0
     unexplained: list[Checked] = []
-    for row in rows:
-        verdicts[row.model].append(row.verdict)
-        if not row.is_wrong:
-            unexplained.append(row)
-            if row.local.fingerprint is not None:
-                bytes_read += row.local.fingerprint.size
-        elif row.model not in errors and row.item not in errors:  # an error says why: one reason, not two
-            unexplained.append(row)
+    for checked in checked_files:
+        verdicts[checked.model].append(checked.verdict)
+        if not checked.is_wrong:
+            unexplained.append(checked)
+            if checked.local.fingerprint is not None:
+                bytes_read += checked.local.fingerprint.size
+        elif checked.model not in errors and checked.item not in errors:  # an error says why: one reason, not two
+            unexplained.append(checked)
     wrong, remedy = _failure(unexplained, strict=request.strict)
     return VerifyReport(
         {name: tuple(files) for name, files in verdicts.items()},
@@ -253,12 +253,12 @@ def verify(
     )
 
 
-def _mark_complete(rows: Sequence[Checked], store: Store) -> None:
+def _mark_complete(checked_files: Sequence[Checked], store: Store) -> None:
     """Models of which everything is right after a repair are complete."""
     files: dict[str, list[RemoteFile]] = {}
-    for row in rows:
-        files.setdefault(row.model, []).append(row.remote)
-    for name in _models_of(rows, _WRONG):
+    for checked in checked_files:
+        files.setdefault(checked.model, []).append(checked.remote)
+    for name in _models_of(checked_files, _WRONG):
         del files[name]
     for right in files.values():
         store.layout.mark_complete(right, is_news=False)
@@ -281,23 +281,23 @@ def check(
                 expected.append((model.name, remote))
         except MdlError as error:
             failed[model.name] = error.on(model.name)
-    rows: list[Checked] = []
+    checked_files: list[Checked] = []
     calls = [partial(check_file, name, remote, store) for name, remote in expected]
     with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as outcomes:
         for name, remote in expected:
             with contextlib.suppress(MdlError):  # the outcome has this error too
                 if store.is_named(name, remote):
                     context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
-            row = next(outcomes)
-            if isinstance(row, MdlError):
-                failed[name] = row.on(name)
+            checked = next(outcomes)
+            if isinstance(checked, MdlError):
+                failed[name] = checked.on(name)
                 continue
-            if row.status == "corrupt":
+            if checked.status == "corrupt":
                 with contextlib.suppress(OSError):  # a disk that takes no note is no reason to stop
                     store.receipts.distrust(name, remote.path)
-            rows.append(row)
+            checked_files.append(checked)
     errors |= failed
-    return [row for row in rows if row.model not in failed]
+    return [checked for checked in checked_files if checked.model not in failed]
 
 
 def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
@@ -384,7 +384,7 @@ def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) ->
 
 
 def repair(
-    rows: Sequence[Checked], context: Context, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
+    checked_files: Sequence[Checked], context: Context, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
 ) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. A file
     that was changed after mdl wrote it is replaced only with ``force``. What fails is put into ``errors``. Raises
@@ -392,9 +392,9 @@ def repair(
     from mdl.downloader.transfer import Transfer
 
     wanted: list[Wanted] = []
-    for row in rows:
-        if row.is_to_repair(force):
-            wanted.append(Wanted(row.model, row.remote, row.local, _why_not_fetched(row)))
+    for checked in checked_files:
+        if checked.is_to_repair(force):
+            wanted.append(Wanted(checked.model, checked.remote, checked.local, _why_not_fetched(checked)))
     plan = Plan.of(wanted, force=force)
     for item in plan.refuse:
         if item.refused is not None:
@@ -412,12 +412,12 @@ def repair(
     return result
 
 
-def _urls(rows: Sequence[Checked]) -> list[str]:
+def _urls(checked_files: Sequence[Checked]) -> list[str]:
     """Return the URLs that a repair may ask."""
     urls: list[str] = []
-    for row in rows:
-        if not _was_imported(row.remote):
-            urls += [row.remote.url, *row.remote.places]
+    for checked in checked_files:
+        if not _was_imported(checked.remote):
+            urls += [checked.remote.url, *checked.remote.places]
     return urls
 
 
@@ -426,38 +426,38 @@ def _was_imported(remote: RemoteFile) -> bool:
     return remote.url.startswith("file:")
 
 
-def _why_not_fetched(row: Checked) -> MdlError | None:
+def _why_not_fetched(checked: Checked) -> MdlError | None:
     """The error of a file that cannot be fetched alone, for it was imported, or is one of those in the zip of a job."""
-    if _was_imported(row.remote):
+    if _was_imported(checked.remote):
         reason = "it was imported: nothing says where it can be fetched"
-        return NotFound(reason, item=row.item, hint="import it again: mdl import DIR")
-    url = urlsplit(row.remote.url)
-    if url.scheme != "job" or unquote(url.path).endswith(f"/{row.remote.path}"):
+        return NotFound(reason, item=checked.item, hint="import it again: mdl import DIR")
+    url = urlsplit(checked.remote.url)
+    if url.scheme != "job" or unquote(url.path).endswith(f"/{checked.remote.path}"):
         return None
     job = unquote(url.path.strip("/").partition("/")[0])
     hint = f"run its 'mdl fetch {url.netloc} {job}' again, with --force"
-    return ProtocolError("came in a zip, and cannot be fetched alone", item=row.item, hint=hint)
+    return ProtocolError("came in a zip, and cannot be fetched alone", item=checked.item, hint=hint)
 
 
-def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
+def _failure(checked_files: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
     """The one error for what is wrong, and what to do about it: `DigestMismatch` if anything is corrupt (or, with
     ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well."""
     counts_as_wrong = _WRONG_IF_STRICT if strict else _WRONG
-    bad = [row for row in rows if row.status in counts_as_wrong]
+    bad = [checked for checked in checked_files if checked.status in counts_as_wrong]
     if not bad:
         return None, None
-    names = listed([f"{row.item} ({row.status})" for row in bad], most=_NAMED)
-    remedy = _remedy(rows, bad)
-    is_only_missing = {row.status for row in bad} == {"missing"}
+    names = listed([f"{checked.item} ({checked.status})" for checked in bad], most=_NAMED)
+    remedy = _remedy(checked_files, bad)
+    is_only_missing = {checked.status for checked in bad} == {"missing"}
     kind = NotFound if is_only_missing else DigestMismatch
     return kind(names, hint=remedy.hint()), remedy
 
 
-def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
+def _remedy(checked_files: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs."""
     wrong = _models_of(bad, _WRONG)
     if wrong:
-        is_any_here = any(row.is_here for row in rows if row.model in wrong)
+        is_any_here = any(checked.is_here for checked in checked_files if checked.model in wrong)
         if is_any_here or len(wrong) > _NAMED:
             return Remedy("repair", wrong)
         return Remedy("get", wrong)
@@ -467,6 +467,6 @@ def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     return Remedy("lock")
 
 
-def _models_of(rows: Sequence[Checked], statuses: Sequence[str]) -> tuple[str, ...]:
+def _models_of(checked_files: Sequence[Checked], statuses: Sequence[str]) -> tuple[str, ...]:
     """The models that have a file of one of these statuses, in order."""
-    return tuple(dict.fromkeys(row.model for row in rows if row.status in statuses))
+    return tuple(dict.fromkeys(checked.model for checked in checked_files if checked.status in statuses))

@@ -113,12 +113,12 @@ def _with_advice(error: MdlError, model: Model, before: Model | None, context: C
 
 def _repository_typed(model: Model | None) -> str:
     """The ``org/repo`` that somebody typed for a model; '' if the model is something else."""
-    if model is None or model.origin != COMMAND_LINE:
+    if model is None or model.origin != COMMAND_LINE or not model.sources:
         return ""
-    for origin in model.sources[:1]:
-        if isinstance(origin, HubOrigin) and origin.is_model_repository and not origin.revision:
-            return origin.repo
-    return ""
+    origin = model.sources[0]
+    if not isinstance(origin, HubOrigin) or not origin.is_model_repository or origin.revision:
+        return ""
+    return origin.repo
 
 
 def _is_all_here(model: Model, context: Context) -> bool:
