@@ -7,7 +7,8 @@ file's name (``model-Q8_0.gguf``, ``model.i1-Q4_K_M.gguf``, ``Qwen3-UD-Q4_K_XL-0
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from mdl.errors import NotFound, UsageError
 from mdl.files import RefusedFile, RemoteFile
@@ -15,6 +16,7 @@ from mdl.paths import names_for_a_hint
 from mdl.units import total_size
 from mdl.values import value_class
 
+File = TypeVar("File")
 _FILE = r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
 _QUANT = (
     r"(?i)(?:^|(?<=[-._/]))"
@@ -31,11 +33,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
 
     Raises `NotFound` with what there is, if there is none or a shard is missing; `UsageError` if there are several.
     """
-    models: dict[_Name, list[RemoteFile]] = {}
-    for file in files:
-        name = _read_name(file.path.text)
-        if name is not None:
-            models.setdefault(name, []).append(file)
+    models = _by_name(files, _path_of)
     if not models:
         raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
     quantisations = {name.quantisation for name in models}
@@ -47,9 +45,10 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
     if len(chosen) > 1:
         paths = names_for_a_hint(sorted(models[name][0].path.text for name in chosen), 30)
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
-    shards = models[chosen[0]]
-    if len(shards) != chosen[0].shards:
-        reason = f"{len(shards)} of {chosen[0].shards} parts exist"
+    [name] = chosen
+    shards = models[name]
+    if len(shards) != name.shards:
+        reason = f"{len(shards)} of {name.shards} parts are there"
         raise NotFound(reason, item=item, hint="name the files that you want")
     return shards
 
@@ -67,10 +66,9 @@ class Quantisation:
 def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisation]:
     """The quantisations that the files of a repository are in, the smallest first."""
     sizes: dict[str, list[int | None]] = {}
-    for file in files:
-        name = _read_name(str(file.path))
-        if name is not None and name.quantisation:
-            sizes.setdefault(name.quantisation, []).append(file.size)
+    for name, shards in _by_name(files, _path_of).items():
+        if name.quantisation:
+            sizes.setdefault(name.quantisation, []).extend(file.size for file in shards)
     quantisations = [Quantisation(name, len(shards), total_size(shards)) for name, shards in sizes.items()]
     return sorted(quantisations, key=lambda quantisation: (quantisation.size or 0, quantisation.name))
 
@@ -78,13 +76,13 @@ def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisa
 def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
     """Choose the paths that are files of this quantisation, in whatever case it is written; of its shards those
     that are there."""
-    names = {}
-    for path in paths:
-        name = _read_name(path)
-        if name is not None:
-            names[path] = name.quantisation
-    meant = _meant_by(wanted, set(names.values()))
-    return {path for path, quantisation in names.items() if quantisation in meant}
+    models = _by_name(paths, str)
+    meant = _meant_by(wanted, {name.quantisation for name in models})
+    chosen: set[str] = set()
+    for name, shards in models.items():
+        if name.quantisation in meant:
+            chosen.update(shards)
+    return chosen
 
 
 @value_class
@@ -95,6 +93,20 @@ class _Name:
     stem: str
     quantisation: str
     shards: int
+
+
+def _by_name(files: Iterable[File], path_of: Callable[[File], str]) -> dict[_Name, list[File]]:
+    """The models in GGUF that are among some files, each with its shards."""
+    models: dict[_Name, list[File]] = {}
+    for file in files:
+        name = _read_name(path_of(file))
+        if name is not None:
+            models.setdefault(name, []).append(file)
+    return models
+
+
+def _path_of(file: RemoteFile | RefusedFile) -> str:
+    return str(file.path)
 
 
 def _read_name(path: str) -> _Name | None:
@@ -115,4 +127,6 @@ def _meant_by(wanted: str, names: set[str]) -> set[str]:
     prefix."""
     folded = wanted.casefold()
     same = {name for name in names if name.casefold() == folded}
-    return same or {name for name in names if re.sub(_PREFIX, "", name).casefold() == folded}
+    if same:
+        return same
+    return {name for name in names if re.sub(_PREFIX, "", name).casefold() == folded}
