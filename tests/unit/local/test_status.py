@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from support.cases import each
 
+from mdl.downloader.store import Store
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp, Voucher, is_verified
 from mdl.hashing import Digest, Fingerprint
-from mdl.local.status import expected_file, file_status, joint_status, judge
+from mdl.local.from_receipts import MeantFiles
+from mdl.local.status import expected_file, file_status, joint_status, judge, status_of_files
 from mdl.paths import RelPath
 
 PATH = RelPath.parse("m.bin")
@@ -82,6 +85,22 @@ def test_status_of_a_file(here: LocalFile, there: RemoteFile, status: str, prese
 def test_status_of_a_model(statuses: list[str], is_complete: bool, joint: str) -> None:
     """A model is as present as its worst file, and partial if further files may be missing."""
     assert joint_status(statuses, is_complete=is_complete) == joint
+
+
+def test_a_model_by_the_files_that_are_meant(tmp_path: Path) -> None:
+    """What is optional counts if something of it is here; a file that cannot lie beside another one is missing; how
+    many files there are is not known if there may be others."""
+    store = Store(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a").write_bytes(b"x")
+    files = [RemoteFile(RelPath.parse(path), f"https://h/{path}", 1) for path in ("a", "a/b", "c", "d")]
+    optional = {files[0].path, files[3].path}
+    status = status_of_files("m", MeantFiles(files, optional), store)
+    rows = [(row.remote.path.text, row.status) for row in status.rows]
+    assert rows == [("a", "unverified"), ("a/b", "missing"), ("c", "missing")]
+    assert (status.status, status.files, status.files_present, status.bytes) == ("partial", 3, 1, 3)
+    known_in_part = status_of_files("m", MeantFiles(files[:1], is_complete=False), store)
+    assert (known_in_part.status, known_in_part.files, known_in_part.bytes) == ("partial", None, None)
 
 
 def test_only_a_published_digest_verifies() -> None:
