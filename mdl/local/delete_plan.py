@@ -17,7 +17,7 @@ from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
 from mdl.formatting import spelled
-from mdl.local.from_receipts import hub_origins, meant_paths, of_hubs
+from mdl.local.from_receipts import hub_origins, meant_paths, of_hubs, was_imported
 from mdl.local.on_disk import (
     SHORT_COMMIT,
     CacheEntry,
@@ -181,7 +181,7 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
             continue
         deletion.steps.append(file.place)
         deletion.count(file.place)
-        if file.was_imported:
+        if file.receipt is not None and was_imported(file.receipt):
             deletion.imported += 1
     deletion.files = len(deletion.steps)
     if not on_disk.folder.is_symlink():

@@ -27,6 +27,11 @@ def has_source(model: Model) -> bool:
     return bool(model.sources or model.files)
 
 
+def was_imported(file: Receipt | RemoteFile) -> bool:
+    """Return whether the file came from a folder of another program, and no source is known for it."""
+    return file.url.startswith("file:")
+
+
 def of_hubs(receipts: Iterable[Receipt]) -> Iterator[tuple[HubFile, Receipt]]:
     """The receipts of files that came from a hub, with the files there."""
     for receipt in receipts:

@@ -65,11 +65,6 @@ class ModelFile:
             return "changed since mdl wrote it"
         return self.local.why
 
-    @property
-    def was_imported(self) -> bool:
-        """Return whether mdl took it over from a folder of another program."""
-        return self.receipt is not None and self.receipt.url.startswith("file:")
-
 
 @value_class
 class ModelOnDisk:

@@ -29,7 +29,7 @@ from mdl.errors import (
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
-from mdl.local.from_receipts import as_vouched_for, model_of
+from mdl.local.from_receipts import as_vouched_for, model_of, was_imported
 from mdl.local.on_disk import cached_files
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.reports import BaseReport
@@ -416,19 +416,14 @@ def _urls(checked_files: Sequence[Checked]) -> list[str]:
     """Return the URLs that a repair may ask."""
     urls: list[str] = []
     for checked in checked_files:
-        if not _was_imported(checked.remote):
+        if not was_imported(checked.remote):
             urls += [checked.remote.url, *checked.remote.places]
     return urls
 
 
-def _was_imported(remote: RemoteFile) -> bool:
-    """Return whether the file came from a folder of another program, and no source is known for it."""
-    return remote.url.startswith("file:")
-
-
 def _why_not_fetched(checked: Checked) -> MdlError | None:
     """The error of a file that cannot be fetched alone, for it was imported, or is one of those in the zip of a job."""
-    if _was_imported(checked.remote):
+    if was_imported(checked.remote):
         reason = "it was imported: nothing says where it can be fetched"
         return NotFound(reason, item=checked.item, hint="import it again: mdl import DIR")
     url = urlsplit(checked.remote.url)
