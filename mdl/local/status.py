@@ -42,7 +42,7 @@ class FileStatus:
     since: float | None = None
     """When the bytes came to this disk, in seconds since 1970."""
     is_own: bool = False
-    """mdl fetched it, or adopted it."""
+    """Some of what is here is mdl's: it fetched it, or adopted it."""
 
     @property
     def is_here(self) -> bool:
@@ -208,7 +208,7 @@ def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
     status = _STATUSES.get(judge(local, remote))
     if status is None or local.stamp is None:
-        return FileStatus(remote, _absent(local), local.partial, is_own=True)
+        return FileStatus(remote, _absent(local), local.partial, is_own=local.partial > 0)
     row = FileStatus(remote, status, local.stamp.size, since=local.stamp.mtime_ns / 1e9)
     if local.receipt is None:
         return row
@@ -282,19 +282,16 @@ def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complet
     bytes_present = 0
     size = 0
     is_size_known = is_complete
-    is_own = False
     for row in rows:
         bytes_present += row.bytes_present
         if row.is_here:
             files_present += 1
-        if row.is_own and row.bytes_present:
-            is_own = True
         if row.remote.size is None:
             is_size_known = False
         else:
             size += row.remote.size
     brought_by: BroughtBy | None = None
-    if is_own:
+    if any(row.is_own for row in rows):
         brought_by = "mdl"
     elif files_present:
         brought_by = "other"
