@@ -8,7 +8,6 @@ from mdl import Settings, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DryRun, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.files import is_verified
 from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
@@ -124,7 +123,7 @@ def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
             ways.add("keep")
         else:
             ways.add(file.way or "in place")
-        verified.add(file.verified if is_verified(file.verified) else "as found")
+        verified.add("as found" if file.verified in ("none", "size") else file.verified)
     known = ",".join(sorted(verified))
     if any(file.action == "planned" for file in files):
         known = "the catalog's, by its size" if files[0].of_catalog else ""
