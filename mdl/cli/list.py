@@ -94,7 +94,7 @@ def list_models(
             session.console.note(_why_none(client, is_all=is_all))
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
-    return session.show({"models": [_facts(row.model, row.found) for row in rows], "groups": groups}, show_table)
+    return session.show({"models": [_facts(row.model, row.on_disk) for row in rows], "groups": groups}, show_table)
 
 
 def _why_none(client: Client, *, is_all: bool) -> str:
@@ -137,10 +137,10 @@ def _summary(rows: Sequence[Row], total: int | None = None) -> str:
     partly = 0
     size = 0
     for row in rows:
-        if not row.found.is_here:
+        if not row.on_disk.is_here:
             continue
-        size += row.found.bytes_present
-        if row.found.status == "partial":
+        size += row.on_disk.bytes_present
+        if row.on_disk.status == "partial":
             partly += 1
         else:
             here += 1
@@ -155,7 +155,7 @@ def _summary(rows: Sequence[Row], total: int | None = None) -> str:
     return f"{summary} ({human_bytes(size)})"
 
 
-def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
+def _facts(model: Model, on_disk: ModelStatus) -> dict[str, Any]:
     return {
         "name": model.name,
         "title": model.title,
@@ -163,18 +163,18 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
         "license": model.license,
         "tags": list(model.tags),
         "source": model.source_text,
-        "status": found.status,
-        "files": found.files,
-        "files_present": found.files_present,
-        "bytes": found.bytes,
-        "bytes_present": found.bytes_present,
-        "path": found.path,
+        "status": on_disk.status,
+        "files": on_disk.files,
+        "files_present": on_disk.files_present,
+        "bytes": on_disk.bytes,
+        "bytes_present": on_disk.bytes_present,
+        "path": on_disk.path,
         "gone": model.gone or None,
         "note": model.note or None,
-        "commits": list(found.commits),
-        "since": utc_time(found.since),
-        "layout": found.layout,
-        "brought_by": found.brought_by,
+        "commits": list(on_disk.commits),
+        "since": utc_time(on_disk.since),
+        "layout": on_disk.layout,
+        "brought_by": on_disk.brought_by,
     }
 
 
@@ -200,14 +200,14 @@ def show(
     described: RemoteModel | None = None
     if remote:
         model, described = client.remote_model(name)
-        found = described.status
+        on_disk = described.status
     else:
-        model, found = client.status(name)
-    code = client.can_run_code(found)
+        model, on_disk = client.status(name)
+    code = client.can_run_code(on_disk)
     revisions = [origin.revision or origin.branch for origin in model.sources]
     facts: dict[str, Any] = {
-        "model": _facts(model, found),
-        "files": [_file_facts(row, code) for row in found.rows],
+        "model": _facts(model, on_disk),
+        "files": [_file_facts(row, code) for row in on_disk.rows],
         "revision": ", ".join(filter(None, revisions)) or None,
         "locked_commits": client.locked_commits(model),
         "remote": None,
@@ -217,7 +217,7 @@ def show(
         facts["left_out"] = described.left_out
         if described.facts is not None:
             facts["remote"] = vars(described.facts)
-    return session.show(facts, lambda: _show_text(session, model, found, facts))
+    return session.show(facts, lambda: _show_text(session, model, on_disk, facts))
 
 
 def _show_group(session: Session, client: Client, name: str) -> int:
@@ -231,7 +231,7 @@ def _show_group(session: Session, client: Client, name: str) -> int:
         session.console.table(**table_of(rows, MEMBER))
         session.console.note(f"the group {name}: {_summary(rows)}")
 
-    return session.show({"group": name, "members": [_facts(row.model, row.found) for row in rows]}, show_table)
+    return session.show({"group": name, "members": [_facts(row.model, row.on_disk) for row in rows]}, show_table)
 
 
 def _file_facts(row: Any, code: Mapping[str, bool | None]) -> dict[str, Any]:
@@ -255,10 +255,10 @@ def _file_facts(row: Any, code: Mapping[str, bool | None]) -> dict[str, Any]:
     return facts
 
 
-def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mapping[str, Any]) -> None:
+def _show_text(session: Session, model: Model, on_disk: ModelStatus, facts: Mapping[str, Any]) -> None:
     console = session.console
     remote = facts["remote"] or {}
-    row = Row(model, found)
+    row = Row(model, on_disk)
     lines = {
         "name": row.name,
         "title": "" if model.title == model.name else model.title,
@@ -274,19 +274,19 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "gone": model.gone,
         "see": ", ".join(model.see),
         "status": row.status,
-        "here": _how_much(found),
+        "here": _how_much(on_disk),
         "revision": facts["revision"],
         "at hub": remote.get("commit"),
-        "on disk": ", ".join(found.commits),
+        "on disk": ", ".join(on_disk.commits),
         "locked": ", ".join(facts["locked_commits"]),
-        "folder": str(found.path),
+        "folder": str(on_disk.path),
         "catalog": session.client().catalogs.place_of(model) if model.is_of_catalog else "",
     }
     console.entries(lines)
     files = facts["files"]
     if files:
         console.data("")
-        _show_files(session, files, has_status=found.is_here)
+        _show_files(session, files, has_status=on_disk.is_here)
         if facts["left_out"]:
             console.note(words_of_left_out([file.size for file in facts["left_out"]]))
         with_code = [file["path"] for file in files if file["runs_code"]]
@@ -343,15 +343,15 @@ def _access(remote: Mapping[str, Any]) -> str:
     return ", ".join(kinds) or "open"
 
 
-def _how_much(found: ModelStatus) -> str:
+def _how_much(on_disk: ModelStatus) -> str:
     """``40.6 MB of 200.0 MB, since 2026-11-23T11:40:12Z (3 h ago)``."""
-    if not found.is_here:
+    if not on_disk.is_here:
         return ""
-    text = human_bytes(found.bytes_present)
-    if found.bytes is not None and found.bytes != found.bytes_present:
-        text += f" of {human_bytes(found.bytes)}"
-    if found.since is not None:
-        text += f", since {utc_time(found.since)} ({age_since(found.since)})"
+    text = human_bytes(on_disk.bytes_present)
+    if on_disk.bytes is not None and on_disk.bytes != on_disk.bytes_present:
+        text += f" of {human_bytes(on_disk.bytes)}"
+    if on_disk.since is not None:
+        text += f", since {utc_time(on_disk.since)} ({age_since(on_disk.since)})"
     return text
 
 

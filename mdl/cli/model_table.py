@@ -30,7 +30,7 @@ class Row:
     """A model, and what of it is on this disk. If the list ``is_local``, its size is that of what is here."""
 
     model: Model
-    found: ModelStatus
+    on_disk: ModelStatus
     is_local: bool = False
 
     @property
@@ -45,43 +45,43 @@ class Row:
     @property
     def size(self) -> int | None:
         """The published size, or what is on the disk if there is none; None if neither is known."""
-        found = self.found
-        if self.is_local or (found.bytes is None and found.bytes_present):
-            return found.bytes_present
-        return found.bytes
+        on_disk = self.on_disk
+        if self.is_local or (on_disk.bytes is None and on_disk.bytes_present):
+            return on_disk.bytes_present
+        return on_disk.bytes
 
     @property
     def status(self) -> str:
         """In words, with the number of its files if they are not all here."""
         model = self.model
-        found = self.found
+        on_disk = self.on_disk
         if model.gone:
             return "gone"
-        if found.brought_by == "other" and not found.rows:
+        if on_disk.brought_by == "other" and not on_disk.rows:
             return "not mdl's"
-        if found.status != "partial" or found.files == found.files_present:
-            return found.status
-        files = "?" if found.files is None else str(found.files)
-        return f"partial {found.files_present}/{files}"
+        if on_disk.status != "partial" or on_disk.files == on_disk.files_present:
+            return on_disk.status
+        files = "?" if on_disk.files is None else str(on_disk.files)
+        return f"partial {on_disk.files_present}/{files}"
 
     @property
     def texts(self) -> dict[str, str]:
         """The texts of all columns for people."""
         model = self.model
-        found = self.found
+        on_disk = self.on_disk
         return {
             "name": self.name,
             "kind": model.kind,
             "status": self.status,
             "size": "" if self.size is None else human_bytes(self.size),
-            "files": str(found.files_present),
-            "since": age_since(found.since),
-            "commit": ", ".join(commit[:_SHORT] for commit in found.commits),
+            "files": str(on_disk.files_present),
+            "since": age_since(on_disk.since),
+            "commit": ", ".join(commit[:_SHORT] for commit in on_disk.commits),
             "license": model.license,
             "tags": ", ".join(model.tags),
             "title": model.title,
             "source": model.source_text,
-            "folder": str(found.path),
+            "folder": str(on_disk.path),
         }
 
     @property
@@ -89,10 +89,10 @@ class Row:
         """By what rows are ordered in each column: texts from A to Z, the largest and the newest first."""
         return self.texts | {
             "name": self.model.name,
-            "status": _ORDER.index(self.found.status),
+            "status": _ORDER.index(self.on_disk.status),
             "size": -(self.size or 0),
-            "files": -self.found.files_present,
-            "since": -(self.found.since or 0),
+            "files": -self.on_disk.files_present,
+            "since": -(self.on_disk.since or 0),
         }
 
 
