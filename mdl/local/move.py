@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from mdl.catalog.model import Model
 from mdl.context import Context, model_locks
@@ -84,25 +85,17 @@ class MoveReport(BaseReport):
 
 @value_class
 class _File:
-    """A file of a model in the old folder. ``is_there`` if its bytes are in the new folder already; ``crosses`` if
-    the new folder is on another file system."""
+    """A file of a model in the old folder. ``way`` is how its bytes come to the new folder: they are ``kept`` if they
+    are there already."""
 
     receipt: Receipt
     path: Path
     local: LocalFile
-    is_there: bool
-    crosses: bool
+    way: Literal["kept", "rename", "copy"]
 
     @property
     def size(self) -> int:
         return self.local.stamp.size if self.local.stamp else 0
-
-    @property
-    def way(self) -> str:
-        """The way in which its bytes come to the new folder."""
-        if self.is_there:
-            return "kept"
-        return "copy" if self.crosses else "rename"
 
 
 @value_class
@@ -234,10 +227,12 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
             gone.append(receipt)
         elif file.kind == "blocked":
             kept.append(KeptFile(file.place, file.why_kept))
+        elif _is_there(receipt, file.place, file.local, target):
+            files.append(_File(receipt, file.place, file.local, "kept"))
+        elif copy.is_same_mount(file.place, new_folder):
+            files.append(_File(receipt, file.place, file.local, "rename"))
         else:
-            is_there = _is_there(receipt, file.place, file.local, target)
-            crosses = not copy.is_same_mount(file.place, new_folder)
-            files.append(_File(receipt, file.place, file.local, is_there, crosses))
+            files.append(_File(receipt, file.place, file.local, "copy"))
     paths = {remote.path.text for remote in known(store, model)}
     paths.update(on_disk.receipts, store.receipts.wanted(name))
     partials = partials_of(store, name, sorted(paths))
@@ -319,14 +314,15 @@ class _Move:
         """Give every file its name in the new folder, with its receipt. What is copied stays in the old one for now.
         Raises `DigestMismatch`, `Occupied`, `OSError`, `Unsafe`, `Cancelled`."""
         target = self.target
-        if wanted := self.store.receipts.wanted(self.name):
+        wanted = self.store.receipts.wanted(self.name)
+        if wanted:
             target.receipts.begin(self.name, [RelPath(path) for path in wanted])
         renamed = [file.receipt for file in content.files if file.way == "rename"]
         target.receipts.put(*renamed)  # first: a file without a receipt would be nobody's
         with OpenFolders() as folders:
             for file in content.files:
                 target.cancel.check()
-                if file.is_there:
+                if file.way == "kept":
                     self._keep(file)
                     continue
                 entry = folders.entry(target.folder(self.name), file.receipt.path)
@@ -432,10 +428,10 @@ class _Move:
             folders.add(file.path.parent)
             with contextlib.suppress(FileNotFoundError), open_parent(folder, file.receipt.path, make=False) as entry:
                 status = entry.stat()
-                if status is not None and Stamp.of(status) != file.local.stamp:
-                    changed.append(file.path)
-                    continue
                 if status is not None:
+                    if Stamp.of(status) != file.local.stamp:
+                        changed.append(file.path)
+                        continue
                     os.unlink(entry.name, dir_fd=entry.folder)
             moved.append(file.receipt)
         store.receipts.drop(self.name, {receipt.path for receipt in moved})
