@@ -260,7 +260,7 @@ class _Import:
             with open_for_reading(self._folder / file.at, os.O_NOFOLLOW) as fd:
                 way = self._way(fd)
         except (OSError, MdlError) as error:
-            return _failed(model, file, error)
+            return _failed(model, file, _named(error, model, file))
         if guess is None:
             return ImportedFile(file.at, model.name, file.path, file.size, way=way)
         name, remote = guess
@@ -411,11 +411,9 @@ class _Import:
         return row
 
     def _told_failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
-        row = _failed(model, file, error)
-        if row.error is not None:
-            failure = row.error
-            self._context.on_event(Failed(model.name, file.path, failure.code, failure.message, failure.advice))
-        return row
+        failure = _named(error, model, file)
+        self._context.on_event(Failed(model.name, file.path, failure.code, failure.message, failure.advice))
+        return _failed(model, file, failure)
 
 
 def _is_sure(match: Match, hashed: HashedFile, sure: Collection[str]) -> bool:
@@ -430,7 +428,11 @@ def _changed() -> StorageError:
     return StorageError("it changed while it was read", hint="run it again once nothing writes to it")
 
 
-def _failed(model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
-    failure = storage_error(error, file.at) if isinstance(error, OSError) else error
-    named = failure.but(item=f"{model.name}/{file.path}")
-    return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=named)
+def _named(error: OSError | MdlError, model: FoundModel, file: FoundFile) -> MdlError:
+    if isinstance(error, OSError):
+        error = storage_error(error, file.at)
+    return error.but(item=f"{model.name}/{file.path}")
+
+
+def _failed(model: FoundModel, file: FoundFile, failure: MdlError) -> ImportedFile:
+    return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=failure)
