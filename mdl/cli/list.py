@@ -54,14 +54,8 @@ def list_models(
         str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
     ] = None,
 ) -> int:
-    """List the models of the catalog and what of them is on this disk; --local lists everything on this disk."""
-    statuses: list[str] = []
-    if present:
-        statuses += ["present", "unverified"]
-    if partial:
-        statuses.append("partial")
-    if missing:
-        statuses.append("missing")
+    """Every model of the catalog, with what is on this disk; --local: all that is on this disk."""
+    statuses = _asked_statuses(present=present, partial=partial, missing=missing)
     shown_columns: Sequence[str] = LOCAL if local else LISTED
     if columns:
         shown_columns = tuple(map(column_of, columns.split(",")))
@@ -95,6 +89,18 @@ def list_models(
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(row.model, row.on_disk) for row in rows], "groups": groups}, show_table)
+
+
+def _asked_statuses(*, present: bool, partial: bool, missing: bool) -> list[str]:
+    """The statuses that these flags ask for; none if they do not narrow."""
+    statuses: list[str] = []
+    if present:
+        statuses += ["present", "unverified"]
+    if partial:
+        statuses.append("partial")
+    if missing:
+        statuses.append("missing")
+    return statuses
 
 
 def _why_none(client: Client, *, is_all: bool) -> str:

@@ -85,13 +85,15 @@ def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> boo
     first, slash, name = word.partition("/")
     if slash and (first.lower() in page_hosts or re.fullmatch(_HOST, first)):
         return False
-    other = re.fullmatch(_REPOSITORY, word)
-    if re.fullmatch(FILE_NAME, word) or not other or why_bad_id(other["id"]):
+    if re.fullmatch(FILE_NAME, word):
         return True
-    if has_extension(name) and not other["more"]:
-        hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
-        raise UsageError(f"may be a file of {repository} or a repository", item=said, hint=hint)
-    return False
+    other = re.fullmatch(_REPOSITORY, word)
+    if other is None or why_bad_id(other["id"]):
+        return True
+    if other["more"] or not has_extension(name):
+        return False
+    hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
+    raise UsageError(f"may be a file of {repository} or a repository", item=said, hint=hint)
 
 
 def advice_on_name(name: str) -> str | None:
