@@ -333,9 +333,12 @@ class Resolver:
                 files += self._chosen(narrowed, origin, model).files
         return self._known_files(files, model)
 
-    def described(self, model: Model) -> list[RemoteFile] | None:
-        """The files to be shown of a model whose source was never asked; None if nothing is known. Sizes and digests
-        may be missing: a download asks the source."""
+    def described(self, model: Model, *, in_all_formats: bool = False) -> list[RemoteFile] | None:
+        """As `known`; of a model whose source was never asked, the files that are to be shown. Sizes and digests of
+        these may be missing: a download asks the source."""
+        known = self.known(model, in_all_formats=in_all_formats)
+        if known is not None:
+            return known
         described = self._describe(model)
         if described is None:
             return None

@@ -86,7 +86,7 @@ class CatalogFiles:
         """The models that are pinned to a commit."""
         for model in models:
             with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
-                for remote in resolver.known(model, in_all_formats=True) or resolver.described(model) or ():
+                for remote in resolver.described(model, in_all_formats=True) or ():
                     self._add(model.name, remote)
             for origin in hub_origins(model):
                 if origin.revision and not origin.branch:

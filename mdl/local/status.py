@@ -230,7 +230,7 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     have a receipt, and are what its reference means. Raises `StorageError`, `StateError`."""
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
-        known = resolver.known(model) or resolver.described(model)
+        known = resolver.described(model)
     meant = _fetched(model, store) if known is None else MeantFiles(known)
     return status_of_files(model.name, meant, store)
 
