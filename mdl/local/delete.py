@@ -97,7 +97,7 @@ def delete(
             failure = storage_error(error, str(error.filename or deletion.path))
         if failure is not None:
             freeing.take_back(deletion)
-        row = DeletedModel(
+        deleted = DeletedModel(
             name=deletion.name,
             label=deletion.label,
             path=deletion.path,
@@ -109,7 +109,7 @@ def delete(
             kept=tuple(kept),
             error=failure,
         )
-        models.append(row)
+        models.append(deleted)
     return DeleteReport(tuple(models), tuple(errors))
 
 

@@ -86,12 +86,12 @@ def import_folder(
     size = 0
     kept = 0
     to_copy = 0
-    for row in planned:
-        size += row.size
-        if row.action == "kept":
-            kept += row.size
-        elif row.action == "planned" and row.way == "copy":
-            to_copy += row.size
+    for file in planned:
+        size += file.size
+        if file.action == "kept":
+            kept += file.size
+        elif file.action == "planned" and file.way == "copy":
+            to_copy += file.size
     report = ImportReport(folder, form, tuple(planned), left_out, to_copy, context.store.free_space())
     if dry_run:
         return report
@@ -101,10 +101,10 @@ def import_folder(
         Planned(files=len(planned), bytes_total=size, bytes_kept=kept, bytes_to_fetch=size - kept, verb="import")
     )
     work.progress = ReadingProgress(context.on_event, kept, size)
-    rows: list[ImportedFile] = []
+    imported_files: list[ImportedFile] = []
     for model in models:
-        rows += work.bring(model)
-    return replace(report, files=tuple(rows), bytes_to_copy=0)
+        imported_files += work.bring(model)
+    return replace(report, files=tuple(imported_files), bytes_to_copy=0)
 
 
 def _commits_in(models: Sequence[FoundModel]) -> list[str]:
@@ -216,7 +216,7 @@ class _Import:
         return f"{place}-{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.size:x}"
 
     def _kept(self, model: FoundModel, file: FoundFile) -> ImportedFile | None:
-        """The row of a file that an earlier import brought, and that has not changed since."""
+        """The result of a file that an earlier import brought, and that has not changed since."""
         stamp = Stamp.of(os.lstat(self._folder / file.at))
         receipt = self._here.get(self._validator(model, file, stamp))
         if receipt is None:
@@ -232,16 +232,16 @@ class _Import:
             of_catalog=receipt.model in self._known.names,
         )
 
-    def _cleared(self, row: ImportedFile) -> ImportedFile:
-        """The row of a file that an earlier import brought. If files are to be moved, its original is removed, which
+    def _cleared(self, imported: ImportedFile) -> ImportedFile:
+        """The result of a file that an earlier import brought. If files are to be moved, its original is removed, which
         that import left."""
-        source = self._folder / row.source
-        in_store = self._store.folder(row.model) / row.path
-        is_last = self._is_last_to_want(row.source)
+        source = self._folder / imported.source
+        in_store = self._store.folder(imported.model) / imported.path
+        is_last = self._is_last_to_want(imported.source)
         if is_last and os.path.realpath(source) != os.path.realpath(in_store):
             source.unlink()
-            return replace(row, way="move")
-        return row
+            return replace(imported, way="move")
+        return imported
 
     def _is_last_to_want(self, source: str) -> bool:
         """Take note that a model got a file; tell whether it is to be moved, and no other model wants it."""
@@ -358,7 +358,7 @@ class _Import:
         model = target.model
         remote = replace(target.remote, validator=self._validator(hashed.model, hashed.file, hashed.stamp))
         print_ = hashed.prints[remote.hash_algorithm]
-        row = ImportedFile(
+        imported = ImportedFile(
             source=hashed.file.at,
             model=model,
             path=remote.path.text,
@@ -372,17 +372,17 @@ class _Import:
             if os.path.realpath(hashed.path) == os.path.realpath(store.final_path(model, remote)):
                 receipt = new_receipt(model, remote, print_, target.verified, hashed.stamp, adopted=True)
                 store.receipts.put(replace(receipt, catalog=store.catalog))
-                return self._told(row)
+                return self._told(imported)
             plan = Plan.of([Wanted(model, remote, store.check(model, remote))])
             [item] = plan.items
             if plan.keep:
                 adopt_kept(plan, store)
-                return self._told(replace(row, action="kept", verified=verified_by(item)))
+                return self._told(replace(imported, action="kept", verified=verified_by(item)))
             if item.local.kind != "absent":
                 hint = "--as NAME imports it under another name; 'mdl rm' deletes the model of this name"
                 raise item.refused or Occupied("another file has this name", hint=hint)
             ready = Ready(model, remote, hashed.path, print_, target.verified, item.seen, hashed.stamp)
-            return self._told(replace(row, way=self._publish(ready, hashed)))
+            return self._told(replace(imported, way=self._publish(ready, hashed)))
 
     def _publish(self, ready: Ready, hashed: HashedFile) -> str:
         """Publish the bytes of a file, and return how they came."""
@@ -406,9 +406,11 @@ class _Import:
             return "move"
         return way
 
-    def _told(self, row: ImportedFile) -> ImportedFile:
-        self._context.on_event(Finished(row.model, row.path, row.size, row.action, row.verified))
-        return row
+    def _told(self, imported: ImportedFile) -> ImportedFile:
+        self._context.on_event(
+            Finished(imported.model, imported.path, imported.size, imported.action, imported.verified)
+        )
+        return imported
 
     def _told_failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
         failure = _named(error, model, file)

@@ -158,8 +158,8 @@ def move(
         context.on_event(Planned(files=len(to_copy), bytes_total=size, bytes_to_fetch=size, bytes_kept=0, verb="copy"))
     progress = ReadingProgress(context.on_event, 0, size)
     brought: set[Digest] = set()
-    rows = [_Move(model, context, target, copies, known, progress, brought).run() for model, _ in contents]
-    return MoveReport(tuple(rows), tuple(failed))
+    moved_models = [_Move(model, context, target, copies, known, progress, brought).run() for model, _ in contents]
+    return MoveReport(tuple(moved_models), tuple(failed))
 
 
 def check_target(store: Store, target: Store, names: Iterable[str]) -> None:
@@ -286,20 +286,20 @@ class _Move:
     def run(self) -> MovedModel:
         """Move the model, and say how it went. Raises `Cancelled`."""
         label = self.model.label
-        row = MovedModel(self.name, label, self.target.folder(self.name), self.store.folder(self.name))
+        moved = MovedModel(self.name, label, self.target.folder(self.name), self.store.folder(self.name))
         try:
             with self._locks():
                 content = _content_of(self.model, self.context, self.target, self.known)
-                row = replace(row, kept=tuple(content.kept), unfinished=sum(map(size_of_partial, content.partials)))
+                moved = replace(moved, kept=tuple(content.kept), unfinished=sum(map(size_of_partial, content.partials)))
                 self._bring(content)
                 self._bring_partials(content.partials)
                 self._bring_listings()
                 self._remove_old(content)
         except (MdlError, OSError) as error:
-            return replace(row, unfinished=0, error=_named(error, self.model, self.store))
+            return replace(moved, unfinished=0, error=_named(error, self.model, self.store))
         copied = sum(file.size for file in content.to_copy)
         size = sum(file.size for file in content.files)
-        return replace(row, files=len(content.files), bytes=size, bytes_copied=copied)
+        return replace(moved, files=len(content.files), bytes=size, bytes_copied=copied)
 
     @contextlib.contextmanager
     def _locks(self) -> Iterator[None]:
