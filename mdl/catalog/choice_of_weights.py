@@ -119,17 +119,17 @@ class _Name:
 
     @property
     def is_consolidated(self) -> bool:
-        """Whether it is the name of the same weights in the layout of whoever trained them."""
+        """Return whether it is the name of the same weights in the layout of whoever trained them."""
         return re.fullmatch(_CONSOLIDATED, self.stem) is not None
 
     @property
     def is_of_model(self) -> bool:
-        """Whether a framework gives this name to the weights of a folder's model."""
+        """Return whether a framework gives this name to the weights of a folder's model."""
         return self.stem in _STEMS_OF_FRAMEWORKS or self.is_consolidated
 
     @property
     def is_exported(self) -> bool:
-        """Whether an exporter gives this name to what it makes of the weights of a folder's model."""
+        """Return whether an exporter gives this name to what it makes of the weights of a folder's model."""
         is_export = self.kind in _EXPORTS or self.stem.startswith("openvino_")
         return is_export and re.fullmatch(_EXPORTED, self.stem) is not None
 
@@ -183,11 +183,11 @@ class _Folder:
         return complete
 
     def has_model(self, precision: str = "") -> bool:
-        """Whether the safetensors of the folder's model are complete in this precision; '' is the usual one."""
+        """Return whether the safetensors of the folder's model are complete in this precision; '' is the usual one."""
         return any((stem, precision) in self.complete for stem in _MAIN_STEMS)
 
     def holds(self, name: _Name) -> bool:
-        """Whether a complete set of safetensors in it holds the weights of the file of this name."""
+        """Return whether a complete set of safetensors in it holds the weights of the file of this name."""
         has_usual = (name.stem, "") in self.complete
         if name.kind == _SAFETENSORS and not name.is_consolidated:
             return has_usual and name.precision != ""

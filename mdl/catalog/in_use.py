@@ -57,7 +57,7 @@ class CatalogInUse:
 
     @property
     def is_shipped(self) -> bool:
-        """Whether it is the catalog that comes with mdl, and the user named none."""
+        """Return whether it is the catalog that comes with mdl, and the user named none."""
         paths, why = self.found
         return paths == (places.SHIPPED,) and not why.startswith("given")
 

@@ -63,7 +63,7 @@ class LockedFile:
         return "first use" if self.tofu else "lock"
 
     def is_same_as(self, other: LockedFile) -> bool:
-        """Whether both have the same bytes, as far as digests and sizes are known."""
+        """Return whether both have the same bytes, as far as digests and sizes are known."""
         return _agree(self.digest, other.digest) and _agree(self.size, other.size)
 
     def pinned(self, branches: Mapping[str, str]) -> CatalogFile:
@@ -91,7 +91,7 @@ class LockedFile:
 
 
 def _agree(first: object, second: object) -> bool:
-    """Whether two facts are equal; one that is not known (None) contradicts nothing."""
+    """Return whether two facts are equal; one that is not known (None) contradicts nothing."""
     return first is None or second is None or first == second
 
 
@@ -124,7 +124,7 @@ class LockedModel:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether only a bundle says which bytes some of its files have."""
+        """Return whether only a bundle says which bytes some of its files have."""
         return any(file.bundled for file in self.files)
 
 
@@ -135,7 +135,7 @@ class Lock:
     models: dict[str, LockedModel] = field(default_factory=dict)
 
     def covers(self, model: Model) -> bool:
-        """Whether the model is locked, and its entry is still the one that was locked."""
+        """Return whether the model is locked, and its entry is still the one that was locked."""
         locked = self.models.get(model.name)
         return locked is not None and locked.entry == entry_of(model)
 
@@ -161,7 +161,7 @@ class Lock:
         return replace(model, sources=(), include=(), exclude=(), files=files)
 
     def leaves_out(self, name: str, include: Sequence[str]) -> bool:
-        """Whether the patterns ``include`` ask for files that the lock leaves out of a model."""
+        """Return whether the patterns ``include`` ask for files that the lock leaves out of a model."""
         if name not in self.models:
             return False
         paths = [file.path for file in self.models[name].left_out]

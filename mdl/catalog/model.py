@@ -97,8 +97,8 @@ class Model:
         return spelled(self.name, repositories.pop()) if len(repositories) == 1 else self.name
 
     def is_one_file(self, paths: Sequence[str]) -> bool:
-        """Whether ``paths``, which are those of all its files, are the one file that somebody asked for by itself: with
-        a URL, with its path in a repository or a bucket, or as a quantisation of a single file."""
+        """Return whether ``paths``, which are those of all its files, are the one file that somebody asked for by
+        itself: with a URL, with its path in a repository or a bucket, or as a quantisation of a single file."""
         if self.is_of_catalog or len(paths) != 1:
             return False
         if not self.sources:
@@ -169,7 +169,7 @@ class Catalog:
         return list(models.values())
 
     def is_only_extended(self, name: str) -> bool:
-        """Whether a model is one of a catalog that is extended, and so is meant only if it is named."""
+        """Return whether a model is one of a catalog that is extended, and so is meant only if it is named."""
         return self.own is not None and name in self.models and name not in self.own
 
     def find(self, name: str) -> list[Model]:

@@ -78,7 +78,7 @@ def parse_draft(text: TomlText) -> Draft:
 
 
 def _is_newer(top: Table) -> bool:
-    """Whether the file is of a newer format, whose other keys say nothing to this mdl; that is noted."""
+    """Return whether the file is of a newer format, whose other keys say nothing to this mdl; that is noted."""
     schema = top.data.get("schema")
     if type(schema) is not int or schema <= SCHEMA:
         return False

@@ -55,7 +55,7 @@ class _Reading:
         self._length = 0
         """Characters of all bases."""
         self._is_full = False
-        """Whether there are too many of them, which is told once."""
+        """Set once there are too many of them, which is noted once."""
 
     def read_file(self, path: Path) -> None:
         """Read a file that was named."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _NAMED = 3
 """How many files a message names."""
 IsNew = Callable[[str, RemoteFile], bool]
-"""Whether nothing of a file of a model is here."""
+"""Returns whether nothing of a file of a model is here."""
 
 
 def nothing_is_new(_model: str, _file: RemoteFile) -> bool:
@@ -284,8 +284,8 @@ class Resolver:
         return choose([file for file in files if str(file.path) not in excluded])
 
     def _is_one_file(self, model: Model) -> bool:
-        """Whether a model has one source, whose files no pattern chooses by their names: a single URL then needs no
-        name before it is asked for."""
+        """Return whether a model has one source, whose files no pattern chooses by their names: a single URL then needs
+        no name before it is asked for."""
         patterns = (*model.include, *model.exclude, *self._include, *self._exclude)
         return len(model.sources) + len(model.files) == 1 and not patterns
 

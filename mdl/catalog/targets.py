@@ -63,7 +63,7 @@ def as_targets(given: Targets) -> list[str | Model]:
 
 
 def needs_catalog(targets: Sequence[str | Model]) -> bool:
-    """Whether one of the targets may be a name of the catalog."""
+    """Return whether one of the targets may be a name of the catalog."""
     for target in targets:
         if isinstance(target, Model):
             continue
@@ -215,7 +215,7 @@ def _joined(first: Model, second: Model) -> Model:
 
 
 def _fit_in_one_folder(sources: Sequence[Origin], files: Sequence[CatalogFile]) -> bool:
-    """Whether these can be one model: parts of one repository at one revision, or files of different names."""
+    """Return whether these can be one model: parts of one repository at one revision, or files of different names."""
     if sources and files:
         return False
     revisions = {(source.repository, source.revision) for source in sources}

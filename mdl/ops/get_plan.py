@@ -122,7 +122,7 @@ def _repository_typed(model: Model | None) -> str:
 
 
 def _is_all_here(model: Model, context: Context) -> bool:
-    """Whether everything is here that the model's source had when it was last asked."""
+    """Return whether everything is here that the model's source had when it was last asked."""
     try:
         return model_status(model, context.resolver, context.store).status == "present"
     except MdlError:
@@ -184,7 +184,7 @@ def _needs_size(item: Item, context: Context, *, is_planned: bool) -> bool:
 
 
 def _is_of_hub_client(item: Item, context: Context) -> bool:
-    """Whether the hub's own client fetches the file."""
+    """Return whether the hub's own client fetches the file."""
     return context.hub_client is not None and item.remote.hub is not None
 
 
@@ -255,7 +255,7 @@ def with_unfinished_files(plan: Plan, context: Context, *, force: bool) -> Plan:
 
 
 def _may_borrow(item: Item, context: Context) -> bool:
-    """Whether an unfinished file is looked for: the digest of a large one tells whether it was the right one."""
+    """Return whether an unfinished file is looked for: the digest of a large one tells whether it was the right one."""
     remote = item.remote
     if remote.digest is None or _is_of_hub_client(item, context):
         return False

@@ -69,12 +69,12 @@ class Origin:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all is meant, and not a part of it."""
+        """Return whether all is meant, and not a part of it."""
         return not self.subpath
 
     @property
     def is_model_repository(self) -> bool:
-        """Whether it is a repository of a model, which may have the same weights in several formats."""
+        """Return whether it is a repository of a model, which may have the same weights in several formats."""
         return False
 
     @property
@@ -88,7 +88,7 @@ class Origin:
         return self.repository or bare_url(str(self))
 
     def holds(self, place: Origin) -> bool:
-        """Whether ``place`` is this origin, or something below it if this one may stand for a folder."""
+        """Return whether ``place`` is this origin, or something below it if this one may stand for a folder."""
         return self == place
 
     @property
@@ -266,7 +266,7 @@ def reference_forms() -> list[str]:
 
 
 def is_reference(text: str) -> bool:
-    """Whether ``text`` says by itself where files come from; any other text is a name of the catalog."""
+    """Return whether ``text`` says by itself where files come from; any other text is a name of the catalog."""
     return _scheme_of(text) is not None
 
 

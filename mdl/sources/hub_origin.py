@@ -186,7 +186,7 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
 
 
 def _is_of_hub(parts: SplitResult, hosts: Collection[str]) -> bool:
-    """Whether a URL is one of ``hosts``, and has no user name."""
+    """Return whether a URL is one of ``hosts``, and has no user name."""
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:
         return False
     known = {host.lower() for host in hosts}

@@ -77,7 +77,7 @@ def asked_paths(body: bytes) -> list[str]:
 
 
 def is_asked(query: str, name: str) -> bool:
-    """Whether a flag is set in a query: ``recursive=true``, ``recursive=True`` or ``recursive=1``."""
+    """Return whether a flag is set in a query: ``recursive=true``, ``recursive=True`` or ``recursive=1``."""
     return parse_qs(query).get(name, [""])[0].lower() in ("1", "true")
 
 
@@ -171,7 +171,7 @@ def _lfs(file: PublishedFile, name: str) -> Json:
 
 
 def is_large(file: PublishedFile) -> bool:
-    """Whether git holds only a pointer to the file."""
+    """Return whether git holds only a pointer to the file."""
     return file.digest.algorithm == "sha256"
 
 

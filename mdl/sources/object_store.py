@@ -58,7 +58,7 @@ class S3Object:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it only stands for a folder, as the web pages of stores make one."""
+        """Return whether it only stands for a folder, as the web pages of stores make one."""
         return self.key.endswith("/") and not self.size
 
 
@@ -122,14 +122,14 @@ class Bucket:
 
     @property
     def presigns(self) -> bool:
-        """Whether the bucket takes signed URLs."""
+        """Return whether the bucket takes signed URLs."""
         if self._client.access.presigns is not None:
             return self._client.access.presigns
         return not _NO_SIGNED_URLS.fullmatch(self.host)
 
     @property
     def lists_checksums(self) -> bool:
-        """Whether this store takes and lists a sha256 of each part."""
+        """Return whether this store takes and lists a sha256 of each part."""
         return bool(LISTS_CHECKSUMS.search(self.host))
 
     # Objects.

@@ -75,8 +75,8 @@ def _read_path(word: str) -> Origin | None:
 
 
 def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> bool:
-    """Whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder of it,
-    as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
+    """Return whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder
+    of it, as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
     if is_reference(word) or re.fullmatch(_CLONE, word):
         return False
     said = shown(word)[:200]

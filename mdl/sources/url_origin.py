@@ -66,7 +66,7 @@ class UrlOrigin(Origin):
 
     @property
     def is_named(self) -> bool:
-        """Whether the URL ends in a name with an extension. If not, its server is asked for the name."""
+        """Return whether the URL ends in a name with an extension. If not, its server is asked for the name."""
         return has_extension(self.last_part)
 
     @property
@@ -110,12 +110,13 @@ class UrlOrigin(Origin):
 
 
 def has_extension(name: str) -> bool:
-    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
+    """Return whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
     return re.fullmatch(_EXTENSION, name) is not None
 
 
 def _is_readable_from_name(parts: SplitResult) -> bool:
-    """Whether host and folders can be read off the name that is made of them, and the file's name off its own."""
+    """Return whether host and folders can be read off the name that is made of them, and the file's name off its
+    own."""
     _, *folders, last = parts.path.split("/")
     if not re.fullmatch(_PLAIN_HOST, parts.netloc) or "\ufffd" in unquote(last):
         return False
