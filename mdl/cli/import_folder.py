@@ -79,7 +79,7 @@ def _show(session: Session, report: ImportReport) -> None:
     for line in first_of(left_out, most=_NAMED):
         console.note(line)
     if not report.files:
-        console.note("no model was found there")
+        console.note("there is no model in this folder")
     here: list[ImportedFile] = []
     came: list[ImportedFile] = []
     for file in report.files:
@@ -99,7 +99,7 @@ def _summary(came: list[ImportedFile], report: ImportReport, count: int) -> str:
     summary = f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}"
     copied = sum(file.size for file in came if file.way == "copy")
     if copied:
-        summary += f", {human_bytes(copied)} of it by copying"
+        summary += f", {human_bytes(copied)} of it copied"
     known = {file.model for file in report.files if file.of_catalog}
     if known:
         summary += f"; {len(known)} of {counted(count, 'model')} known to the catalog"
@@ -123,7 +123,7 @@ def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
             ways.add("keep")
         else:
             ways.add(file.way or "in place")
-        verified.add("as found" if file.verified in ("none", "size") else file.verified)
+        verified.add("unverified" if file.verified in ("none", "size") else file.verified)
     known = ",".join(sorted(verified))
     if any(file.action == "planned" for file in files):
         known = "the catalog's, by its size" if files[0].of_catalog else ""

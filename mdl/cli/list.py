@@ -54,7 +54,7 @@ def list_models(
         str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
     ] = None,
 ) -> int:
-    """Every model of the catalog, with what is on this disk; --local: all that is on this disk."""
+    """List the models of the catalog and what of them is on this disk; --local lists everything on this disk."""
     statuses = _asked_statuses(present=present, partial=partial, missing=missing)
     shown_columns: Sequence[str] = LOCAL if local else LISTED
     if columns:
@@ -116,7 +116,8 @@ def _show_total_here(session: Session, rows: Sequence[Row], inventory: Inventory
     total: int | None = None
     if len(rows) == len(inventory.models):
         total = inventory.bytes  # else bytes that models share count for each
-    session.console.note(_summary(rows, total))
+    if rows or not is_all:
+        session.console.note(_summary(rows, total))
     if is_all and inventory.unfinished:
         size = human_bytes(inventory.unfinished)
         session.console.note(f"{size} more of unfinished downloads: the same 'mdl get' continues them")

@@ -61,7 +61,7 @@ def verify(
     models = client.verifiable(names, into=choice.into, revision=choice.revision)
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
-        raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
+        raise UsageError("only a repair can run in the background", item="--detach", hint="add --repair")
     run: JobRun | None = None
     if is_job:
         run = session.job(models, client.folders(models, into=choice.into), job)

@@ -118,7 +118,7 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
     for job in jobs:
         if job.status not in ("running", "paused"):
             continue
-        reason = f"job {job.id} may go on with it"
+        reason = f"job {job.id} may continue it"
         for model in job.models:
             files = known(model)
             if files is None:

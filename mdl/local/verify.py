@@ -28,7 +28,7 @@ from mdl.errors import (
 )
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import listed
+from mdl.formatting import html_table, listed
 from mdl.local.from_receipts import as_vouched_for, model_of, was_imported
 from mdl.local.on_disk import cached_files
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
@@ -142,8 +142,9 @@ class VerifyReport(BaseReport):
         if not changed:
             return ""
         paths = listed([f"{name}/{file.path}" for name, file in changed], most=_NAMED)
-        was = "was" if len(changed) == 1 else "were"
-        what = f"{paths} {was} changed after mdl wrote it"
+        what = f"{paths} were changed after mdl wrote them"
+        if len(changed) == 1:
+            what = f"{paths} was changed after mdl wrote it"
         if self.bytes_fetched is not None:
             what += ", and not repaired"
         remedy = Remedy("replace", tuple(dict.fromkeys(name for name, _ in changed)))

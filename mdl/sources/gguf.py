@@ -48,7 +48,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
     [name] = chosen
     shards = models[name]
     if len(shards) != name.shards:
-        reason = f"{len(shards)} of {name.shards} parts are there"
+        reason = f"{len(shards)} of {name.shards} parts exist"
         raise NotFound(reason, item=item, hint="name the files that you want")
     return shards
 
