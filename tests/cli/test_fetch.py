@@ -140,7 +140,7 @@ def test_a_short_zip_is_found(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyP
     assert not folder.exists()
     with monkeypatch.context() as patch:  # the control: without this look, half a zip is a whole file
         patch.setattr(open_file, "check_whole", lambda *_: None)
-        assert "cut" not in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
+        assert "without its end record" not in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
 
 
 @pytest.mark.fault(438)

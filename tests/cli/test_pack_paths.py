@@ -372,7 +372,7 @@ def test_runs_and_checkpoints_that_do_not_exist(mdl: Inside, trained: Shell, run
         assert (ran.code, ran.out, "hint: " in ran.err) == (3, "", True), words
     assert "run" in mdl(trained, "pack", "nope").err.split("hint: ")[1]
     (run / "state").rename(run / "checkpoint-1000" / "trainer_state.json")
-    for pick, word in (("checkpoint-7", "checkpoint-7"), ("best", "gone")):
+    for pick, word in (("checkpoint-7", "checkpoint-7"), ("best", "does not exist any more")):
         ran = mdl(trained, "pack", "run", "--checkpoint", pick)
         assert (ran.code, word in ran.err, "there are: checkpoint-1000, final" in ran.err) == (3, True, True)
     (run / "checkpoint-1000" / "trainer_state.json").write_text("{}")
