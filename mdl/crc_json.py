@@ -59,7 +59,10 @@ def facts_in(line: bytes) -> dict[str, Any]:
 def are_of_types(facts: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
     """Return whether each fact of these names is of a type that it may have, and not of a subclass. Raises `KeyError`
     if one is missing."""
-    return all(type(facts[name]) in allowed for name, allowed in types.items())
+    for name, allowed in types.items():  # noqa: SIM110 - there may be 100,000 lines, and a generator takes longer
+        if type(facts[name]) not in allowed:
+            return False
+    return True
 
 
 def checked(line: bytes) -> memoryview | None:

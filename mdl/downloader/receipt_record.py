@@ -325,8 +325,9 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
 def _check_lists(facts: dict[str, Any]) -> None:
     """Raises `TypeError` unless each list has only what it may hold."""
     for key, kind in _ITEM_KINDS.items():
-        if set(map(type, facts[key] or ())) - {kind}:
-            raise TypeError(f"{key} of a receipt is {facts[key]!r}")
+        for item in facts[key] or ():
+            if type(item) is not kind:
+                raise TypeError(f"{item!r} in {key} of a receipt")
 
 
 def _one_of(words: Sequence[AnyWord], word: str) -> AnyWord:
