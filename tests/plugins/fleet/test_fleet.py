@@ -415,7 +415,7 @@ def test_what_could_not_be_cancelled_is_told(head: Shell, answers: Path, deaf: s
         process.send_signal(signal.SIGINT)
         err = ended(process, 130).err
     assert hint in err
-    assert ("may go on (timed out)" in err, "cancelled on the nodes" in err) == (bool(deaf), not deaf)
+    assert ("may continue (timed out)" in err, "cancelled on the nodes" in err) == (bool(deaf), not deaf)
 
 
 @pytest.mark.fault(490)
