@@ -82,7 +82,7 @@ class NameSays:
 
 def plain_name(name: str) -> str:
     """The name as the trainer wrote it: a browser that downloads ``epoch=1.ckpt`` may write ``epoch%3D1.ckpt``."""
-    return unquote(name)
+    return unquote(name) if "%" in name else name  # asked of every name by every pattern
 
 
 def what_name_says(stem: str) -> NameSays:

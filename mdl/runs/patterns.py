@@ -164,7 +164,10 @@ class Pattern:
         """Return the checkpoints, the one that the trainer's own file names as the latest as recorded. What is newer
         than that one was perhaps still being written."""
         file, pattern = self.newest_in
-        recorded = called(checkpoints, named_in(tree, join(base, file), pattern))
+        name = named_in(tree, join(base, file), pattern)
+        if not name:
+            return checkpoints
+        recorded = called(checkpoints, name)
         if len(recorded) != 1 or not recorded[0].complete:
             return checkpoints
         newest = recorded[0]
