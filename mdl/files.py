@@ -274,7 +274,8 @@ class Receipt:
 class LocalFile:
     """What is under the final name. ``fingerprint`` is set if the bytes were hashed just now, and ``own_digest`` if
     they were hashed with the algorithm of the receipt's digest. ``partial`` counts the bytes that an unfinished
-    download has. ``why`` says what is in the way, and ``hint`` what to do about it. A ``foreign`` file belongs to
+    download has. ``why`` says what is in the way, or why a file that is not mdl's is no part of the one that is
+    wanted, and ``hint`` what to do about it. A ``foreign`` file belongs to
     another user."""
 
     kind: Kind = "absent"

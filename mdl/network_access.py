@@ -77,8 +77,8 @@ class NetworkAccess:
 
     @cached_property
     def credentials(self) -> Mapping[str, HostCredential]:
-        """What the user's settings have mdl send to hosts, by ``[hosts."HOST"]``. Raises `UsageError` if one cannot be
-        sent."""
+        """What the user's settings have mdl send to hosts, by ``[hosts."HOST"]``. Raises `UsageError` if that table is
+        wrong."""
         if not self.host_tables:
             return {}
         from mdl.config.hosts import netrc_login

@@ -179,6 +179,8 @@ def _hub(client: Client, errors: list[MdlError]) -> dict[str, str]:
     except MdlError as error:
         errors.append(error)
         return {"endpoint": "", "endpoint_from": "HF_ENDPOINT", "token_from": "-"}
+    if endpoint.problem:
+        errors.append(endpoint.problem)
     source = "HF_ENDPOINT" if client.config.environ.get("HF_ENDPOINT") else "the default"
     return {"endpoint": endpoint.url, "endpoint_from": source, "token_from": endpoint.token_from}
 

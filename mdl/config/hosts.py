@@ -59,17 +59,22 @@ class HostSettings:
         return HostTls(self.place, file(self.cert), file(self.key), file(self.ca), password, self.key_password_variable)
 
     def credential(self, environ: Mapping[str, str], login: Callable[[str], str]) -> HostCredential:
-        """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. Raises `UsageError` if it cannot be
-        sent. The message does not contain it."""
-        if self.variable:
-            source = self.variable
-            secret = as_meant(environ.get(self.variable, ""))
-        else:
-            source = NETRC
-            secret = login(host_of(f"//{self.place}"))
-        if secret:
-            self._check(secret, source)
-        return HostCredential(self.place, source, self.send, secret)
+        """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. If it cannot be sent, its problem
+        says so, and does not contain it."""
+        source = self.variable or NETRC
+        secret = ""
+        problem = None
+        try:
+            secret = as_meant(environ.get(self.variable, "")) or self._login(login)
+            if secret:
+                self._check(secret, source)
+        except UsageError as error:
+            problem = error
+        return HostCredential(self.place, source, self.send, secret, problem)
+
+    def _login(self, login: Callable[[str], str]) -> str:
+        """What ``~/.netrc`` has for the host, if it is to be looked at."""
+        return "" if self.variable else login(host_of(f"//{self.place}"))
 
     def _check(self, secret: str, source: str) -> None:
         """Raises `UsageError` for a secret that cannot be sent as it should be."""

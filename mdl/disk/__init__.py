@@ -115,8 +115,20 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
     permissions to check, or whose folder it is."""
     explained = storage_error(error, item)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return explained.but(hint=_hint_on_refusal(error, root))
+    if error.errno == errno.EROFS:
+        return explained.but(hint=f"the disk of {root} is read-only: take another folder with --to")
+    if error.errno == errno.EFBIG and _has_limit_of_size():
+        return explained.but(hint="raise the limit of the size of files (ulimit -f)")
+    if error.errno == errno.ENOENT:
+        for folder in (root, *root.parents):
+            if folder.is_symlink() and not folder.exists():
+                hint = f"{folder} is a link to {os.readlink(folder)}, which is not there: is that disk mounted?"
+                return explained.but(hint=hint)
+    if error.errno == errno.ENOTDIR and (root / ".mdl").is_file():
+        hint = f"{root}/.mdl is a file of another program (ModelScope makes one), and mdl's records need that name: "
+        return explained.but(hint=hint + "take another folder, and 'mdl import' takes over what is in this one")
     if refuses_order(error):
         hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
         return explained.but(hint=hint)
@@ -126,13 +138,22 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     return explained
 
 
+def _has_limit_of_size() -> bool:
+    """Return whether the files of this process may have a certain size at most."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    return False
+
+
 def _hint_on_refusal(error: OSError, root: Path) -> str:
     """Return what to do if this user may not write below ``root``."""
     named = error.filename if isinstance(error.filename, str | bytes) else ""
     refusing = nearest_existing(Path(os.fsdecode(named)))
     if not refusing.is_relative_to(root):
         refusing = root
-    if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS:
+    if refusing.name in (".mdl", ".locks"):
         with contextlib.suppress(OSError):
             owner = refusing.stat().st_uid
             if owner != os.geteuid():

@@ -152,6 +152,7 @@ def host_credentials(client: Client) -> str:
     `UsageError` for a credential that cannot be sent."""
     words: list[str] = []
     for credential in client.network.credentials.values():
+        credential.check()
         has_secret = bool(credential.secret)
         if credential.source == NETRC:
             state = "has a login" if has_secret else "has no login"

@@ -210,7 +210,7 @@ def token_file(endpoint: Endpoint) -> None:
         return
     if endpoint.token_from == Endpoint().token_from:
         _check_readable(path)
-    elif endpoint.token_from == str(path) and _is_open_to_others(path):
+    elif endpoint.token and endpoint.token_from == str(path) and _is_open_to_others(path):
         raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
 
 
@@ -245,6 +245,7 @@ def token(hub: Hub) -> str:
     The token itself is never shown. If `endpoint` failed, the hub is not asked.
     """
     own = hub.endpoint
+    own.check_token()
     if own.token is None:
         return f"{own.token_from}; private and gated repositories cannot be downloaded"
     host = host_of(own.url)

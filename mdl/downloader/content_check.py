@@ -12,7 +12,7 @@ import re
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
-from mdl.net.server_messages import impostor, server_message
+from mdl.net.server_messages import impostor, is_error_text, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT
@@ -26,6 +26,7 @@ _MAY_BE_A_PAGE = {
     *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".markdown", ".rst", ".txt", ".csv", ".tsv"),
     *(".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
 }
+_MAY_BE_JSON = _MAY_BE_A_PAGE | {".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".ipynb", ".geojson", ".log"}
 _PAGE = re.compile(
     rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html|head|title|body)\b", re.I | re.S
 )
@@ -76,6 +77,9 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     text = _text_of(beginning) if holds_no_text(name) else ""
     if is_media(name) and not text.lstrip().startswith(("{", "[")):
         return None  # a few letters may stand in for a picture; an API's error is JSON
+    if not text and size == len(beginning) and suffix not in _MAY_BE_JSON:
+        whole = _text_of(beginning)  # a name that nobody knows: only what is plainly an error is refused
+        text = whole if is_error_text(whole) else ""
     if not text:
         return None
     why = "the server sent a message, not the file"

@@ -35,6 +35,8 @@ Candidate = tuple[Path, SharingRule]
 """A file that may have the bytes, and the rule by which they may be shared with it."""
 _READ_FAULTS = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT, errno.EREMOTEIO)
 """What reading an open file fails by. Any other error of a copy is that of the disk that it is written to."""
+_GIT_LFS = Path(".git", "lfs", "objects")
+"""Where a clone of a Git repository has its large files, below the folder that was cloned into."""
 
 
 class UnusableCandidate(Exception):
@@ -58,7 +60,7 @@ class LocalCopies:
         found: list[tuple[Candidate, Way | None]] = []
         seen: set[tuple[int, int]] = set()
         own = self._own_place(model, remote)
-        places = self._places(remote)
+        places = self._places(model, remote)
         if own is not None:
             places = chain([(own, True)], places)
         for place, is_ours in places:
@@ -85,7 +87,7 @@ class LocalCopies:
             return None
         return Path(os.path.realpath(self.store.final_path(model, remote)))
 
-    def _places(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
+    def _places(self, model: str, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Yield where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a
         blob."""
         if remote.digest is None or remote.size == 0:
@@ -94,6 +96,8 @@ class LocalCopies:
             yield path, not receipt.adopted
         for repo in self.repos:
             yield repo.real_blobs / remote.digest.hex, True
+        digits = remote.digest.hex
+        yield self.store.folder(model) / _GIT_LFS / digits[:2] / digits[2:4] / digits, False
         if remote.size is None:  # what is told apart by its size alone cannot be looked for
             return
         for path in self._in_snapshots(remote):

@@ -19,20 +19,29 @@ from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.copy import data_ranges
 from mdl.disk.own_files import read_own
 from mdl.disk.safe_open import open_for_reading
+from mdl.downloader.content_check import check_message
 from mdl.downloader.hub_cache import UNFINISHED, CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.net.ranges import RangeSet
+from mdl.net.server_messages import impostor, is_error_text
 from mdl.weights.known_formats import BEGINNING, kind_of
 
 _ENDINGS = (
     *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),
     *("-partial", ".filepart", ".downloading", ".unfinished", ".!qB", ".!ut", ".bc!", ".fdmdownload", ".dltmp"),
+    *(".downloadInProgress", "_.gstmp"),  # llama.cpp; gsutil and gcloud
 )
 _NAMES = (
     ("{name}(?:" + "|".join(map(re.escape, _ENDINGS)) + ")", "most programs"),
     (r"{stem}\.[\w+-]{{8}}{suffix}\.part", "Firefox"),
     (r"{name}\.[\w+-]{{8}}\.part", "Firefox, of a name without an extension"),
     (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
+    (r"{name}\.[0-9a-f]{{8}}\.partial", "rclone"),
+    (r"{name}\.[0-9a-f]{{32}}\.partial", "torch.hub"),
+    (r"{name}\.[0-9A-Fa-f]{{8}}", "aws s3 cp, boto3"),
+    (r"{name}[\w]{{8}}\.part", "gdown"),
+    (r"\.azDownload-[0-9a-f-]{{36}}-{name}", "azcopy"),
+    (r"downloading_{name}\.part", "LM Studio"),
 )
 """How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
 are in a file beside it: see `pieces_there`.)"""
@@ -43,8 +52,14 @@ _NAMELESS = (
 )
 """Names that do not tell which file it will be. Such a file is taken only if it begins as that one must."""
 _ANY_NAMELESS = re.compile("|".join(pattern for pattern, _ in _NAMELESS), re.ASCII)
-_LOCAL_DIR = Path(".cache", "huggingface", "download")
-"""Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
+_LOCAL_DIRS = (Path(".cache", "huggingface", "download"), Path(".huggingface", "download"))
+"""Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given; the second is that of
+version 0.23."""
+_MODELSCOPE = "._____temp"
+"""Where ModelScope's client keeps unfinished files, below the folder of the model."""
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
+"""What git leaves in the place of a large file that it has not fetched, and of which file it is."""
+_LONGEST_POINTER = 1024
 _ARIA2 = ".aria2"
 """How aria2 calls its control file, beside the unfinished one. The format is in its manual, "Control file": a version,
 a bitfield of the pieces of one length that are complete, then the pieces that are being fetched, each with one of its
@@ -69,8 +84,11 @@ def find_half(
         if ranges:
             return HalfFile(final, ranges, is_final=True)
     digits = remote.digest.hex
-    in_local_dir = _of_hub_client(folder / _LOCAL_DIR / remote.path.text, digits)
-    named = [*_beside(final), *in_local_dir, *in_cache.get(digits, ())]
+    in_local_dir: list[Path] = []
+    for notes in _LOCAL_DIRS:
+        in_local_dir += _of_hub_client(folder / notes / remote.path.text, digits)
+    of_modelscope = folder / _MODELSCOPE / remote.path.text
+    named = [*_beside(final), of_modelscope, *in_local_dir, *in_cache.get(digits, ())]
     return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
 
 
@@ -134,17 +152,31 @@ def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
 # Which parts of a file were written: aria2 may give it its whole length from the start.
 
 
-def written_ranges(path: Path) -> tuple[tuple[int, int], ...] | None:
-    """Return the ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else
-    None."""
+def written_ranges(path: Path, remote: RemoteFile) -> tuple[tuple[int, int], ...] | None:
+    """Return the ranges of ``remote`` that were written into a file, if it has holes or aria2 noted which pieces are
+    there: none at all if it is git's pointer to that file. Else None."""
     noted = pieces_there(path)
     if noted is not None:
         return noted
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+        pointer = _POINTER.match(os.pread(fd, _LONGEST_POINTER, 0))
+        if pointer and remote.digest and pointer[1].decode() == remote.digest.hex:
+            return ()
         ranges = data_ranges(fd)
         if ranges != [(0, os.fstat(fd).st_size)]:
             return tuple(ranges)
     return None
+
+
+def why_no_part(path: Path, name: str) -> str:
+    """Return why a shorter file cannot be the beginning of the file of this ``name``: it is a web page, an error of an
+    API, or a pointer; '' if it can be. Whatever else it begins with, the digest of the whole decides."""
+    with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+        beginning = os.pread(fd, BEGINNING, 0)
+        is_message = check_message(name, beginning, os.fstat(fd).st_size) is not None
+        if is_message and (impostor(beginning) or is_error_text(beginning.decode(errors="replace"))):
+            return "it is a message or a pointer"
+    return ""
 
 
 def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:

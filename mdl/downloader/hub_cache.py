@@ -383,8 +383,14 @@ class CachedRepo:
 
     @cached_property
     def unfinished(self) -> int:
-        """Bytes of downloads of the hub's client that are not finished."""
-        return sum(path.lstat().st_blocks * 512 for path in self.blobs if path.suffix == UNFINISHED)
+        """Bytes of downloads of the hub's client that are not finished. A file that has come since then, by whichever
+        program, is whole."""
+        whole = {path.name for path in self.blobs}
+        unfinished = 0
+        for path in self.blobs:
+            if path.suffix == UNFINISHED and path.name.partition(".")[0] not in whole:
+                unfinished += path.lstat().st_blocks * 512
+        return unfinished
 
     def commit_of(self, revision: str) -> str | None:
         """Return the commit that a branch, tag or commit means here; None if it is not here."""
@@ -476,6 +482,8 @@ def _file(cache: Path, commit: str, path: Path, snapshot: Path, blobs: Path) -> 
     with contextlib.suppress(OSError):
         if path.is_symlink():
             target = Path(os.path.normpath(path.parent / os.readlink(path)))
+            if target.parent != blobs:  # perhaps its user has put a link in the place of that folder
+                target = followed(target.parent) / target.name
             if target.parent == blobs:
                 blob = place = target
                 in_shared_store = shared_target(cache, blob)

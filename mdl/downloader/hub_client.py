@@ -47,6 +47,8 @@ class HubClient:
         environ: Mapping[str, str],
     ) -> None:
         self._endpoint = endpoint
+        if token and token.problem:
+            raise token.problem.but()
         self._token = token.token if token else None
         self._stall = stall
         self._trust = trust

@@ -249,7 +249,7 @@ def _decide_without_file(wanted: Wanted) -> Item:
 
 def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
     """Return whether a file that is not mdl's may be a part of the one that is wanted. A digest decides in the end."""
-    if remote.digest is None or local.stamp is None or local.foreign:
+    if remote.digest is None or local.stamp is None or local.foreign or local.why:
         return False
     if remote.size is None:
         return True  # it is asked for before anything is fetched, and then this is decided again

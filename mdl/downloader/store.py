@@ -203,9 +203,11 @@ class Store:
         path = self.final_path(model, remote)
         receipt = found.receipt
         if receipt is None and remote.digest:
-            from mdl.downloader.foreign_partials import written_ranges
+            from mdl.downloader.foreign_partials import why_no_part, written_ranges
 
-            found = replace(found, written=written_ranges(path))
+            found = replace(found, written=written_ranges(path, remote))
+            if found.written is None:
+                found = replace(found, why=why_no_part(path, remote.path.name))
         if deep or _is_open(found, remote):
             print_, stamp = hash_file(path, remote.hash_algorithm, self.stoppable(watch))
             if found.written is not None:

@@ -320,7 +320,8 @@ class _Import:
     def _hash(self, model: FoundModel, file: FoundFile) -> HashedFile:
         """Read a file. Raises `StorageError` if it changes meanwhile."""
         place = self._folder / file.at
-        tell = watch_reading(model.name, RemoteFile(RelPath.parse(file.path), "", file.size), self._context.on_event)
+        remote = RemoteFile(RelPath.of_repository(file.path), "", file.size)
+        tell = watch_reading(model.name, remote, self._context.on_event)
 
         def watch(done: int) -> None:
             tell(done)

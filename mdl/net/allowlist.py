@@ -92,11 +92,13 @@ def _ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 @value_class
 class OriginToken:
-    """A token and the one origin that may receive it; ``source`` is the variable or file that it was read from."""
+    """A token and the one origin that may receive it; ``source`` is the variable or file that it was read from.
+    ``problem`` is raised where it would be sent: what is set is no token."""
 
     origin: str
     token: str = field(repr=False)
     source: str = "the key"
+    problem: UsageError | None = field(default=None, repr=False, compare=False)
 
 
 def is_public(host: str) -> bool:
@@ -171,7 +173,8 @@ def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
         if not pattern:
             continue
         if not re.fullmatch(_PATTERN, pattern):
-            raise UsageError("not a host, host:port or *.suffix", item=pattern)
+            hint = "MDL_ALLOW_HOSTS, or allow_hosts in config.toml, takes them with commas in between"
+            raise UsageError("not a host, host:port or *.suffix", item=pattern, hint=hint)
         parsed.add(pattern)
     return frozenset(parsed)
 

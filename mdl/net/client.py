@@ -36,9 +36,10 @@ from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import Again, Limits, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
 from mdl.net.sender import SMALL_BODY, Sender
-from mdl.net.server_messages import server_message
+from mdl.net.server_messages import impostor, server_message
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import system_settings
+from mdl.presigned import expires_at
 from mdl.redact import Secrets
 
 _BEGINNING = 4096
@@ -160,15 +161,17 @@ class HttpClient:
             is_located=self.is_located(question.start),
             credential=self._access.credential_for(opened.url),
             proxy=self.proxy_for(opened.url),
+            is_expired=expires_at(opened.url) < time.time(),
         )
         is_of_token = asker.is_hub and asker.sent != "" and not question.bearer
-        if is_of_token and may_be_the_token(server_message(opened.headers, words, secrets)):
+        code = opened.headers.get("x-error-code", "")
+        if is_of_token and may_be_the_token(opened.status, code, server_message(opened.headers, words, secrets)):
             asker = replace(asker, is_open_without=self._is_open_without(question.url, secrets))
         error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
         is_gone_for_good = opened.is_fresh and isinstance(error, NotFound)
         return error.but(
             status_code=opened.status,
-            server_code=opened.headers.get("x-error-code", ""),
+            server_code=code,
             redirected=is_redirected and not is_gone_for_good,
         )
 
@@ -235,18 +238,26 @@ class HttpClient:
             try:
                 return parse_json(text, allow_nan=True), opened.headers, opened.url
             except ValueError as error:
-                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+                raise _not_json(url, text[:_BEGINNING]) from error
 
     def json_lists(
         self, url: str, lists: Mapping[str, Take], hint: str, *, most: int = LARGEST_LIST
     ) -> tuple[Any, Mapping[str, str], str]:
         """As `json`, for an answer with a list that may be long: it is read as it comes, and its items go to ``lists``,
         as `read_json` has them. ``hint`` is for an answer of more than ``most`` bytes."""
-        with self.open("GET", url, {"Accept": "application/json"}) as opened:
+        with self.open("GET", url, {"Accept": "application/json"}, is_file=True) as opened:
+            beginning = bytearray()
+
+            def blocks() -> Iterator[Block]:
+                for block in self._bounded(opened, most, hint):
+                    if len(beginning) < _BEGINNING:
+                        beginning.extend(block[:_BEGINNING])
+                    yield block
+
             try:
-                return read_json(self._bounded(opened, most, hint), lists, LARGEST_ANSWER), opened.headers, opened.url
+                return read_json(blocks(), lists, LARGEST_ANSWER), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
-                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+                raise _not_json(url, bytes(beginning)) from error
 
     def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:
         """Return the result of a short ``request``, which asks ``url``. It is called again while it fails with an error
@@ -309,6 +320,13 @@ class HttpClient:
     def proxy_for(self, url: str) -> Proxy | None:
         """Return the proxy that a request for ``url`` goes through."""
         return self._access.proxy_for(url)
+
+
+def _not_json(url: str, beginning: bytes) -> ProtocolError:
+    """Return the error for an answer that is not JSON; it says what it is if that is a web page."""
+    why = f"{host_of(url)} did not answer in JSON"
+    page = impostor(beginning)
+    return ProtocolError(f"{why}: {page[0]}", hint=page[1]) if page else ProtocolError(why)
 
 
 def _is_silence(error: Exception) -> bool:

@@ -215,6 +215,8 @@ def _proxy_error(error: httpx.ProxyError, url: str, proxy: Proxy, words: str) ->
     if words.startswith(_REFUSED_BY_PROXY):
         hint = proxy.login_hint(error.request.extensions.get(PROXY_OFFERS, ""))
         return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
+    if words.startswith("403"):
+        return AuthError(f"the proxy for {host} answered: {words}", hint=proxy.trouble_hint(url))
     return NetworkError(f"the proxy for {host}: {words}", hint=proxy.trouble_hint(url))
 
 

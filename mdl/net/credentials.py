@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from mdl.errors import TlsError
+from mdl.errors import TlsError, UsageError
 from mdl.net.allowlist import DEFAULT_PORTS, address_of, bracketed, host_of, port_of
 from mdl.values import value_class
 
@@ -24,12 +24,14 @@ NETRC = "~/.netrc"
 class HostCredential:
     """What one host is sent. ``place`` is ``host`` or ``host:port``; without a port it is the usual one. ``source``
     names the variable that has the ``secret``, or `NETRC`; the secret is '' if that has none. ``send`` is ``bearer``,
-    ``basic`` (the secret is then ``user:password``), ``query:NAME`` or ``header:NAME``."""
+    ``basic`` (the secret is then ``user:password``), ``query:NAME`` or ``header:NAME``. ``problem`` is raised where the
+    secret would be sent: it cannot be."""
 
     place: str
     source: str
     send: str = "bearer"
     secret: str = field(default="", repr=False)
+    problem: UsageError | None = field(default=None, repr=False, compare=False)
 
     @property
     def host(self) -> str:
@@ -43,7 +45,12 @@ class HostCredential:
     def may_go_to(self, url: str, *, through_proxy: bool = False) -> bool:
         """Return whether a request for ``url`` may take it along. A proxy can read what comes without TLS."""
         is_private = urlsplit(url).scheme == "https" or (is_loopback(host_of(url)) and not through_proxy)
-        return bool(self.secret) and self.is_for(url) and is_private
+        return (self.secret != "" or self.problem is not None) and self.is_for(url) and is_private
+
+    def check(self) -> None:
+        """Raises `UsageError` if the secret cannot be sent."""
+        if self.problem:
+            raise self.problem.but()
 
     def headers(self) -> dict[str, str]:
         """Return the headers that carry it; none if the query does."""

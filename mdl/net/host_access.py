@@ -39,7 +39,7 @@ class HostAccess:
         proxies: ProxySettings,
     ) -> None:
         self._hosts = hosts
-        self._tokens = {token.origin: token for token in tokens if token.token}
+        self._tokens = {token.origin: token for token in tokens if token.token or token.problem}
         self._credentials = tuple(credentials)
         self._proxies = proxies
         self._public: set[str] = set()
@@ -74,15 +74,19 @@ class HostAccess:
     def proof(self, url: str, proxy: Proxy | None, *, bearer: str, at_home: bool, is_named: bool) -> Proof:
         """Return what proves who asks ``url``, which goes through ``proxy``: the ``bearer`` of this one request, the
         token of its origin as long as no redirect has left that (``at_home``), or the credential of its host if the URL
-        ``is_named`` by the user, the catalog or the lock."""
+        ``is_named`` by the user, the catalog or the lock. Raises `UsageError` if what is set for its origin is no
+        token."""
         if bearer:
             return Proof(url, {"Authorization": f"Bearer {bearer}"}, "the token")
         token = self._tokens.get(origin_of(url))
+        if at_home and token and token.problem:
+            raise token.problem.but()
         if at_home and token:
             return Proof(url, {"Authorization": f"Bearer {token.token}"}, token.source)
         if is_named:
             for credential in self._credentials:
                 if credential.may_go_to(url, through_proxy=proxy is not None):
+                    credential.check()
                     return Proof(credential.url(url), credential.headers(), credential.source)
         return Proof(url)
 

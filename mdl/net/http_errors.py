@@ -18,7 +18,7 @@ from mdl.net.credentials import HostCredential, certificate_wanted
 from mdl.net.headers import retry_after
 from mdl.net.policy import LONGEST_RETRY_AFTER
 from mdl.net.proxies import UNKNOWN_PROXY, Proxy
-from mdl.net.server_messages import request_id, server_message
+from mdl.net.server_messages import filter_hint, request_id, server_message
 from mdl.redact import bare_url
 from mdl.values import value_class
 
@@ -31,7 +31,7 @@ _OF_A_PROXY = (403, 502, 503, 504)
 """Statuses of a proxy that may not or cannot reach the host."""
 _PROXY_HEADERS = frozenset({"x-squid-error", "proxy-status", "proxy-connection", "x-proxy-error"})
 """Headers by which a proxy says that it wrote the answer to a plain request itself."""
-_OF_A_GUARD = (401, 403, 429, 503)
+_OF_A_GUARD = (202, 401, 403, 405, 429, 503)
 _GUARD_HEADERS = {"cf-mitigated": "Cloudflare", "x-amzn-waf-action": "AWS WAF", "x-datadome": "DataDome"}
 """Headers by which a guard before a server says that it wants a browser, and which guard it is."""
 _GUARD_SIGNS = ("challenge", "captcha", "protected")
@@ -58,6 +58,17 @@ _LACKS_RIGHT = re.compile(
 """How hubs say that a token is good, and may not do this."""
 _NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
 """What hubs say of a wrong token, and of a repository that is private or not there."""
+_IS_ARCHIVED = re.compile(r"archived blob|being rehydrated|object'?s? (is |has been )?(archived|storage class)", re.I)
+"""How S3 and Azure say that an object is in cold storage, from which its owner has to ask it back."""
+_IS_USED_UP = re.compile(r"over (its|their) (data )?quota|(quota|bandwidth|download limit)\b.{0,40}\bexceeded", re.I)
+"""How Git hosts and drives say that so much was downloaded of a file, or from an account, that it is closed for now."""
+_IS_CLOSED = re.compile(r"(resource|repository) is disabled|has been (disabled|taken down)", re.IGNORECASE)
+"""How hubs say that nobody gets a repository any more."""
+_IS_PENDING = re.compile(r"\b(awaiting|pending)\b", re.IGNORECASE)
+_IS_REJECTED = re.compile(r"\b(rejected|denied by)\b", re.IGNORECASE)
+"""How the hub says that the owners of a gated repository have not answered a request for access, or refused it."""
+_FEW_WORDS = 4
+"""Up to so many words of a refusal give no reason."""
 _ABSENT_BY_CODE = {
     "RevisionNotFound": "check the revision",
     "EntryNotFound": "check the file's path in the repository",
@@ -71,7 +82,7 @@ class Asker:
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
     did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
     ``proxy`` is what the request went through. ``is_open_without``: the same was served when it was asked once more
-    without the token."""
+    without the token. ``is_expired``: the URL is signed, and says itself that its time is over."""
 
     sent: str = ""
     is_hub: bool = False
@@ -80,6 +91,7 @@ class Asker:
     credential: HostCredential | None = None
     proxy: Proxy | None = None
     is_open_without: bool = False
+    is_expired: bool = False
 
 
 def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
@@ -106,10 +118,17 @@ def error_for_status(
     answer = f"{status} {_PHRASES.get(status, '')}".rstrip()
     says_more = words.lower().strip(". ") not in answer.lower()
     quoted = f": {words}" if says_more else ""
+    message = f"{host} answered {answer}{quoted}{request_named(headers, secrets)}"
+    guard = guard_of(headers, words)
+    if status in _OF_A_GUARD and guard:
+        hint = f"{host} ({guard}) wants a browser: download it there, then mdl import, or take another source"
+        return AuthError(message, hint=hint)
+    if status == 511:
+        hint = "the network wants a sign-in: open any page in a browser, sign in, and run the same command again"
+        return AuthError(message, hint=hint)
     if is_not_yet(status, headers):
         return server_trouble(f"{host} is preparing the file ({answer}){quoted}", status, headers, may_pass=True)
 
-    message = f"{host} answered {answer}{quoted}{request_named(headers, secrets)}"
     proxy = asker.proxy
     if status == 407:
         hint = (proxy or UNKNOWN_PROXY).login_hint(headers.get("proxy-authenticate", ""))
@@ -118,16 +137,16 @@ def error_for_status(
         message = f"the proxy {proxy.shown} for {message}"
         hint = proxy.trouble_hint(url)
         return AuthError(message, hint=hint) if status == 403 else NetworkError(message, hint=hint)
-    guard = guard_of(headers, words)
-    if status in _OF_A_GUARD and guard:
-        hint = f"{host} ({guard}) wants a browser: download it there, then mdl import, or take another source"
-        return AuthError(message, hint=hint)
+    filtered = filter_hint(f"{words} {headers.get('server', '')}", host)
+    if status == 403 and filtered:
+        return AuthError(message, hint=filtered)
     if status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
         return certificate_wanted(url, f"it answered {answer}: {words}")
     if status in _KINDS:
         kind = _KINDS[status]
         return kind(message, hint=_advice(kind, headers.get("x-error-code", ""), words, url, asker))
-    if status == 400 and _KEYS_ENDED in body:
+    is_bad_token = 400 <= status < 500 and asker.sent != "" and _IS_REFUSED.search(words)
+    if is_bad_token or (status == 400 and _KEYS_ENDED in body):
         return AuthError(message, hint=_advice(AuthError, "", words, url, asker))
     return server_trouble(message, status, headers)
 
@@ -170,8 +189,14 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
     """Return what to do about a refusal: that depends on who refused, and on what it was sent."""
     if _CLOCK.search(words):
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
+    if _IS_ARCHIVED.search(words):
+        return "its owner has to ask it back from the archive, which takes hours; or take another source"
+    if _IS_USED_UP.search(words):
+        return "no token helps: try again later, when the quota is free again, or take another source"
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
+    if asker.is_expired and not asker.is_redirected:
+        return "the signature of this link has expired: get a new link where this one came from"
     if asker.is_hub or code:
         if kind is NotFound:
             return _advice_on_absent(code, url, asker.sent)
@@ -195,6 +220,8 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
     """Return what to do if a hub refuses access, which has a ``code`` for some of the reasons."""
     sent = asker.sent
     is_gated = code == "GatedRepo"
+    if _IS_CLOSED.search(words):
+        return "the hub gives it to nobody any more: take another source"
     if not sent:
         if is_gated:
             return f"gated: accept the licence at {page_of(url)} with an account that has access, then set HF_TOKEN"
@@ -203,19 +230,27 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
         return f"{sent} is not accepted; without it this repository is open: unset it, or make a new one"
     if _LACKS_RIGHT.search(words):
         return f"{sent} may not do this: change its rights in the token's settings, or use another token"
+    if is_gated and _IS_REJECTED.search(words):
+        return f"gated: its owners have refused the account of {sent}: ask them, or take another source"
+    if is_gated and _IS_PENDING.search(words):
+        return f"gated: its owners have not yet answered the account of {sent}: wait, or ask them at {page_of(url)}"
     if is_gated:
         return f"gated: accept the licence at {page_of(url)} with the token's account"
     if _IS_REFUSED.search(words):
         return f"{sent} is wrong or has expired: make a new one"
+    if not code and len(words.split()) > _FEW_WORDS and not _NO_LOGIN.search(words):
+        return f"{sent} was sent, and the server says why it does not help; 'mdl doctor' says whose token it is"
     return (
         f"a token was sent ({sent}), and has no access, or the repository does not exist: the server does "
         "not say which; 'mdl doctor' says whose token it is"
     )
 
 
-def may_be_the_token(words: str) -> bool:
-    """Return whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
-    return bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
+def may_be_the_token(status: int, code: str, words: str) -> bool:
+    """Return whether a hub says that the token itself is at fault, so that without it the answer may be another one.
+    That is what 401 means, whatever the words, if a token was sent; the hub has a ``code`` for gated repositories."""
+    is_unknown = status == 401 and code != "GatedRepo"
+    return is_unknown or bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
 
 
 def page_of(url: str) -> str:

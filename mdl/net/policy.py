@@ -180,8 +180,7 @@ class RequestEnded:
             case _ if self.is_hopeless:
                 return "final"
             case NotFound():
-                is_served_to_others = self.is_ranged and self.is_serving and self.others > 0
-                return "refusal" if is_served_to_others else "final"
+                return "refusal" if self.is_ranged else "final"
             case AuthError() | NetworkError(is_answer=True):
                 return "refusal"
         return "final"

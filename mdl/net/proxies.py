@@ -58,7 +58,7 @@ class Proxy:
             )
         if "@" in self.url:
             return f"check the user name and password of {self.variable}; in a password / is %2F, : is %3A and @ is %40"
-        return f"write user name and password into {self.variable}: http://USER:PASSWORD@HOST:PORT"
+        return f"write user name and password into {self.variable}, before the host: USER:PASSWORD@HOST:PORT"
 
     def trouble_hint(self, url: str) -> str:
         """Return what to do if it cannot be reached, or cannot reach the host of ``url``."""

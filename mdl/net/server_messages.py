@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from mdl.bounds import LONGEST_QUOTE, parse_json
@@ -15,8 +16,23 @@ from mdl.redact import redact_value
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_SAYING = ("error", "errors", "message", "error_description", "detail")
+_SAYING = (
+    *("error", "errors", "message", "msg", "detail", "reason", "title", "status"),
+    *("error_description", "error_message"),
+)
 """Keys of a JSON object under which servers say what is wrong."""
+_PHRASES = {status.phrase.lower() for status in HTTPStatus}
+_OF_AN_ERROR = ("error", "errors", "error_description")
+_OF_A_MESSAGE = ("message", "msg", "detail")
+_FEW_KEYS = 4
+"""So many keys at most has a JSON object that is nothing but a message."""
+_XML_ERROR = re.compile(r"\s*(<\?xml[^>]*>\s*)?<Error>\s*<Code>")
+_FILTER = re.compile(
+    r"\b(zscaler|forti(guard|gate|net)|forcepoint|websense|blue ?coat|netskope|mcafee web gateway|skyhigh"
+    r"|cisco umbrella|palo alto|sophos|barracuda|trend ?micro|menlo security|iboss)\b",
+    re.IGNORECASE,
+)
+"""The filters of companies and schools that put a page of their own in the place of an answer, by name."""
 _TAGGED = re.compile(r"<(message|title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 """Where XML and HTML say it."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
@@ -54,12 +70,12 @@ def _message_in(content_type: str, body: bytes) -> str:
 
 
 def _message_in_json(data: Any) -> str:
-    """Return what an answer says under the usual keys; a whole sentence rather than the one word of a code before
-    it."""
+    """Return what an answer says under the usual keys; a whole sentence rather than the one word of a code, or the name
+    of a status, before it."""
     if not isinstance(data, dict):
         return ""
     sayings = [_text_in(data.get(key)) for key in _SAYING]
-    return max(sayings, key=lambda saying: (" " in saying, bool(saying)))
+    return max(sayings, key=lambda saying: (" " in saying and saying.lower() not in _PHRASES, bool(saying)))
 
 
 def _text_in(value: Any) -> str:
@@ -70,12 +86,34 @@ def _text_in(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
+def is_error_text(text: str) -> bool:
+    """Return whether a whole text is what an API or a bucket says in place of an answer: a JSON object with an error,
+    or with little more than a message, or the XML of S3."""
+    if _XML_ERROR.match(text):
+        return True
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        data = parse_json(text, allow_nan=True)
+    except ValueError:
+        return False
+    has_error = any(_text_in(data.get(key)) for key in _OF_AN_ERROR)
+    has_message = any(_text_in(data.get(key)) for key in _OF_A_MESSAGE)
+    return has_error or (has_message and len(data) <= _FEW_KEYS)
+
+
 def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
     """Return the server's own name for the request, to give to its support; "" if it has none."""
     for name in _REQUEST_IDS:
         if headers.get(name):
             return safe_excerpt(headers[name], secrets, 100)
     return ""
+
+
+def filter_hint(words: str, host: str) -> str:
+    """Return what to do about a filter between here and ``host`` that a page of it names; '' if ``words`` name none."""
+    found = _FILTER.search(words)
+    return f"{found[0]} filters this network: have {host} allowed there, or take another source" if found else ""
 
 
 def impostor(body: bytes) -> tuple[str, str] | None:
@@ -87,7 +125,5 @@ def impostor(body: bytes) -> tuple[str, str] | None:
         return None
     title = server_message({}, body)
     named = f", {title!r}" if title else ""
-    return (
-        f"what came is a web page{named}",
-        "if your network requires a sign-in, sign in first; else look at the URL in a browser",
-    )
+    hint = "if your network requires a sign-in, sign in first; else look at the URL in a browser"
+    return f"what came is a web page{named}", filter_hint(title, "its host") or hint

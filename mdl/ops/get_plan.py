@@ -24,6 +24,7 @@ from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.formatting import listed
 from mdl.local.hash_progress import watch_reading
 from mdl.local.status import model_status
+from mdl.paths import RelPath
 from mdl.reports import LeftOutFile
 from mdl.sources.hub_origin import HubOrigin
 
@@ -74,16 +75,32 @@ def find_files(models: Sequence[Model], context: Context, is_new: IsNew = nothin
 def _look_at(model: Model, resolved: Resolved, context: Context) -> list[Wanted]:
     """The files of a model, each with what is on this disk of it."""
     store = context.store
-    clashes = store.clashes(model.name, resolved.files)
+    files = list(resolved.files)
+    failed = dict(resolved.failed)
+    if store.layout.is_by_digest and context.network:
+        _ask_for_digests(files, failed, context)
+    clashes = store.clashes(model.name, files)
     wanted = []
-    for number, remote in enumerate(resolved.files):
-        error = clashes.get(number) or resolved.failed.get(remote.path)
+    for number, remote in enumerate(files):
+        error = clashes.get(number) or failed.get(remote.path)
         if error:
             wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
             continue
         local = store.check(model.name, remote, watch=watch_reading(model.name, remote, context.on_event))
         wanted.append(Wanted(model.name, remote, local))
     return wanted
+
+
+def _ask_for_digests(files: list[RemoteFile], failed: dict[RelPath, MdlError], context: Context) -> None:
+    """Add the digests, by which this layout names its files, that a hub without lists told of none of them. Those whose
+    servers cannot be asked are added to ``failed``."""
+    numbers = [number for number, file in enumerate(files) if file.digest is None and not file.probed]
+    answers = context.resolver.probe_all([files[number] for number in numbers])
+    for number, answer in zip(numbers, answers, strict=True):
+        if isinstance(answer, MdlError):
+            failed[files[number].path] = answer
+        else:
+            files[number] = answer
 
 
 def _absent_ones(files: Sequence[RemoteFile | RefusedFile], model: Model, store: Store) -> list[LeftOutFile]:

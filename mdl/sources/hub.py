@@ -18,7 +18,7 @@ from mdl.files import HubFile, RefusedFile, RemoteFile, role_of
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.sources import RepoFacts, Source, SourceContext
 from mdl.sources.gguf import of_quantisation
-from mdl.sources.hub_api import KNOWN_CODES, RepositoryApi
+from mdl.sources.hub_api import KNOWN_CODES, WITHOUT_LISTS, RepositoryApi
 from mdl.sources.hub_listing import Entry, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.url import UrlSource
@@ -143,7 +143,7 @@ class HubSource(Source):
         try:
             listing = self._ask(origin)
         except MdlError as error:
-            raise error.on(str(origin)) from error
+            listing = self._listing_of_server(origin, error)
         if self._context.keeps and not listing.unlisted:
             hub = self._hub_of(origin)
             with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
@@ -151,6 +151,17 @@ class HubSource(Source):
                 if listing.commit != origin.revision:
                     self._listings.put(hub, replace(origin, revision=listing.commit), listing)
         return listing
+
+    def _listing_of_server(self, origin: HubOrigin, error: MdlError) -> Listing:
+        """The empty listing of a server that has a hub's files and not its API, after this ``error``: the file that
+        ``origin`` names tells the commit, as it does to the hub's own client. Raises the error if it does not."""
+        is_without_api = isinstance(error, NotFound) and error.server_code not in KNOWN_CODES
+        if is_without_api and origin.subpath:
+            with contextlib.suppress(NotFound):
+                asked = UrlSource(self._context).probe(self.file(origin, origin.file_name))
+                if asked.commit and is_pinned(asked.commit):
+                    return Listing(asked.commit, (), unlisted=self._hub_of(origin))
+        raise error.on(str(origin)) from error
 
     def _ask(self, origin: HubOrigin) -> Listing:
         """Ask the hub for a listing. A hub without ``/tree`` may name its files with the revision."""
@@ -166,8 +177,8 @@ class HubSource(Source):
         unlisted = ""
         try:
             files = api.files(commit)
-        except NotFound as error:
-            if error.server_code in KNOWN_CODES:
+        except MdlError as error:
+            if error.status_code not in WITHOUT_LISTS or error.server_code in KNOWN_CODES:
                 raise
             if answer is None or not answer.is_plain:
                 try:

@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from mdl.bounds import MOST_ITEMS
 from mdl.errors import MdlError, ProtocolError, Unsafe
@@ -39,6 +39,8 @@ _OF_REVISION = ("sha", *_OF_ACCESS, "lastModified")
 _OF_REPOSITORY = (*_OF_REVISION, "cardData", "tags")
 _SIMPLER = (400, 404)
 """How a hub answers that does not know ``expand``."""
+WITHOUT_LISTS = (400, 404, 405, 410, 422, 501)
+"""How a hub answers that has no ``/tree``."""
 
 
 @value_class
@@ -213,15 +215,20 @@ def _take_name(item: Any, files: FileList) -> None:
 
 
 def next_page(headers: Mapping[str, str], url: str) -> str | None:
-    """The next page of a listing, which must be on the same origin (RFC 8288, rel="next")."""
+    """The next page of a listing, which is asked for on the same origin (RFC 8288, rel="next"). A mirror may repeat the
+    link of the hub that it stands before: it has the next page of the same list itself."""
     match = re.search(r'<([^<>]*)>\s*;[^,<]*rel="?next"?', headers.get("link", ""))
     if not match:
         return None
     try:
         target = urljoin(url, str(match[1]))
         is_same_origin = origin_of(target) == origin_of(url)
+        asked = urlsplit(url)
+        next_of_hub = urlsplit(target)
     except ValueError as error:
         raise ProtocolError(f"the next page of the listing has no usable address: {error}") from error
+    if not is_same_origin and next_of_hub.path.startswith("/api/") and asked.path.endswith(next_of_hub.path):
+        return asked._replace(query=next_of_hub.query).geturl()
     if not is_same_origin:
         host = host_of(target)
         raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)

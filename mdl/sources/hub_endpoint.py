@@ -16,40 +16,54 @@ from mdl.bounds import LARGEST_NOTE
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import UsageError
 from mdl.net.allowlist import OriginToken, host_of, is_public, origin_of
-from mdl.units import as_meant, is_sendable, is_true
+from mdl.units import as_meant, is_true
 from mdl.urls import check_server_url
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What a token may be that is sent as ``Bearer`` (RFC 6750, 2.1)."""
 
 
 @value_class
 class Endpoint:
-    """``url`` without a trailing slash; ``token`` never shown."""
+    """``url`` without a trailing slash; ``token`` never shown. ``problem`` says why there is none though one is set: it
+    stops whoever asks this hub, and nobody else."""
 
     url: str = DEFAULT
     token: str | None = field(default=None, repr=False)
     token_from: str = "no token set"
+    problem: UsageError | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Endpoint:
-        """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host, and
-        for a token that cannot be sent."""
+        """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host."""
         url = _endpoint_url(as_meant(environ.get("HF_ENDPOINT", "")) or DEFAULT)
         if is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
             return cls(url, None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set")
-        first = next(_tokens(environ), None)
+        try:
+            first = next(_tokens(environ), None)
+        except UsageError as error:
+            return cls(url, token_from=error.item or "the token file", problem=error)
         if first is None:
             return cls(url)
         token, place = first
-        if not is_sendable(token):
+        if not _BEARER.fullmatch(token):
             hint = "it must hold the token alone, in one word, without 'Bearer'"
-            raise UsageError("the token in it has a character that cannot be sent", item=place, hint=hint)
+            problem = UsageError(f"the token in {place} has a character that cannot be sent", item=place, hint=hint)
+            return cls(url, token_from=place, problem=problem)
         return cls(url, token, place)
+
+    def check_token(self) -> None:
+        """Raises `UsageError` if a token is set that cannot be used."""
+        if self.problem:
+            raise self.problem.but()
 
     @property
     def origin_token(self) -> OriginToken | None:
-        return OriginToken(origin_of(self.url), self.token, self.token_from) if self.token else None
+        if not (self.token or self.problem):
+            return None
+        return OriginToken(origin_of(self.url), self.token or "", self.token_from, self.problem)
 
 
 def _endpoint_url(text: str) -> str:

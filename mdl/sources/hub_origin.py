@@ -26,7 +26,7 @@ _QUANT = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 _REVISION = r"(?![-/])(?!.*(\.\.|//))[^\x00-\x20\x7f~^:?*\[\\]{1,255}(?<![/.])"
 _COMMIT = r"[0-9a-f]{40}([0-9a-f]{24})?"
 _FILE_PAGES = {"tree", "blob", "resolve", "raw"}
-_OTHER_PAGES = {"blame", "commit", "commits", "discussions", "edit", "settings"}
+_OTHER_PAGES = {"blame", "commit", "commits", "discussions", "edit", "settings", "sql-console", "viewer"}
 _NOT_REPOS = {
     *("api", "blog", "chat", "collections", "datasets", "docs", "join", "kernels", "learn", "login", "logout"),
     *("models", "new", "notifications", "organizations", "papers", "posts", "pricing", "search", "settings"),

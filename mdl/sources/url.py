@@ -191,6 +191,8 @@ def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
     from mdl.net.headers import parse_content_range, parse_size, recorded_digest, validator_of
     from mdl.net.responses import announced_size
 
+    if opened.status not in (200, 206, 416):
+        raise ProtocolError(f"the server answered with status {opened.status}, which carries no file")
     if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
         raise ProtocolError("the server sent a partial answer without a usable Content-Range")
     names = (remote.path.text, url)

@@ -107,6 +107,18 @@ PLACES: dict[str, Callable[[Path, Path], Path]] = {
         into / NAME, (0, 10 * UNIT), (18 * UNIT, 38 * UNIT), size=38
     ),
     "a downloader with holes": lambda into, _: sparse(into / f"{NAME}.part", (0, 20 * UNIT), (30 * UNIT, 40 * UNIT)),
+    "hf --local-dir, 0.23": lambda into, _: write(into / ".huggingface/download" / f"{NAME}.{HEX}.incomplete", FIRST),
+    "rclone": lambda into, _: write(into / f"{NAME}.0a1b2c3d.partial", FIRST),
+    "torch.hub": lambda into, _: write(into / f"{NAME}.{'0a' * 16}.partial", FIRST),
+    "aws s3 cp": lambda into, _: write(into / f"{NAME}.4Ab3Cd9F", FIRST),
+    "gcloud": lambda into, _: write(into / f"{NAME}_.gstmp", FIRST),
+    "gdown": lambda into, _: write(into / f"{NAME}ab_d1234.part", FIRST),
+    "azcopy": lambda into, _: write(
+        into / "sub" / ".azDownload-0f9c2b1e-9d3b-4b1a-8f2e-1c2d3e4f5a6b-big.safetensors", FIRST
+    ),
+    "LM Studio": lambda into, _: write(into / "sub" / "downloading_big.safetensors.part", FIRST),
+    "llama.cpp": lambda into, _: write(into / f"{NAME}.downloadInProgress", FIRST),
+    "ModelScope": lambda into, _: write(into / "._____temp" / NAME, FIRST),
     "whole, but not renamed": lambda into, _: write(into / f"{NAME}.part", WEIGHTS),
 }
 
@@ -306,3 +318,50 @@ def test_a_control_file_that_is_none(into: Path, damage: bytes) -> None:
     """What cannot be read as one tells nothing."""
     write(into / f"{NAME}.aria2", damage)
     assert pieces_there(into / NAME) is None
+
+
+# What git leaves: pointers in the place of large files, and what it has fetched of them.
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
+
+
+def test_a_pointer_of_git_gives_way(shell: Shell, mdl: Inside, into: Path) -> None:
+    """A clone without its large files has their pointers: the pointer of the very file is replaced by it."""
+    write(into / NAME, POINTER.format(HEX, SIZE).encode())
+    done(get(shell, mdl, into))
+    assert (into / NAME).read_bytes() == WEIGHTS
+
+
+def test_large_files_of_a_clone_are_not_fetched(shell: Shell, mdl: Inside, into: Path) -> None:
+    """What git has fetched already is taken from there, and stays as it is."""
+    stored = write(into / ".git" / "lfs" / "objects" / HEX[:2] / HEX[2:4] / HEX, WEIGHTS)
+    write(into / NAME, POINTER.format(HEX, SIZE).encode())
+    ran = done(get(shell, mdl, into)).document
+    assert ran["bytes_fetched"] < UNIT
+    assert (into / NAME).read_bytes() == stored.read_bytes() == WEIGHTS
+
+
+OTHERS = {
+    "a pointer of another file": POINTER.format("b" * 64, SIZE).encode(),
+    "an error text": b'{"error": "Access to model org/tiny is restricted. You must be authenticated."}',
+    "a web page": b"<!doctype html><html><title>Sign in</title></html>",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_cannot_be_a_part_is_told_before_a_byte_comes(
+    shell: Shell, hub: LoopbackHub, mdl: Inside, into: Path, kind: str
+) -> None:
+    """7, as for any other file, and nothing is fetched for it that would be thrown away."""
+    path = write(into / NAME, OTHERS[kind])
+    done(get(shell, mdl, into), 7)
+    assert path.read_bytes() == OTHERS[kind]
+    assert not [request for request in hub.requests if "/resolve/" in request.path and NAME in request.path]
+
+
+def test_a_file_in_the_place_of_mdls_own_folder(shell: Shell, mdl: Inside, into: Path) -> None:
+    """ModelScope has a file of that name: it is named."""
+    write(into / ".mdl", b"modelscope")
+    assert (
+        f"{into}/.mdl is a file of another program" in done(mdl(shell, "get", "org/tiny", "--into", str(into)), 7).err
+    )

@@ -176,6 +176,25 @@ def test_a_cache_behind_links_is_a_source(shell: Shell, hub: LoopbackHub, mdl: I
     assert hub.sent == sent
 
 
+def test_blobs_behind_a_link_are_listed(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """What hf brought is seen there before mdl has fetched anything."""
+    fill(hf, shell)
+    blobs = cache_of(shell) / "models--org--tiny" / "blobs"
+    blobs.rename(shell.home / "elsewhere")
+    blobs.symlink_to(shell.home / "elsewhere")
+    (row,) = done(mdl(shell, "list", "--local", *LAYOUT)).document["models"]
+    assert (row["files_present"], row["bytes_present"]) == (2, len(CONFIG) + len(WEIGHTS))
+
+
+def test_what_has_come_since_is_not_unfinished(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """An unfinished download of a file that is whole by now does not make its model a part of one."""
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    blob = max((cache_of(shell) / "models--org--tiny" / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.with_name(f"{blob.name}.0a1b2c3d.incomplete").write_bytes(WEIGHTS[:100])
+    (row,) = done(mdl(shell, "list", "--local", *LAYOUT)).document["models"]
+    assert row["status"] == "present"
+
+
 @pytest.mark.parametrize("where", FOLDERS)
 def test_a_new_commit_goes_behind_the_links(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, where: str) -> None:
     """What a newer commit brings is put where the links lead, and programs find it."""

@@ -42,6 +42,43 @@ def test_named_files_need_no_list(mdl: Inside, tmp_path: Path) -> None:
         assert "mdl get org/repo FILE" in ran.err
 
 
+@pytest.mark.parametrize("status", [400, 405, 422, 501])
+def test_lists_that_are_refused_in_another_way(mdl: Inside, tmp_path: Path, status: int) -> None:
+    """Not every hub without lists answers 404."""
+
+    def refuse_lists(request: Request, number: int) -> Answer | None:
+        return reply(status, b"") if "/tree/" in request.path else None
+
+    with LoopbackHub([REPO], script=refuse_lists) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo"))
+        assert files_below(shell.models / "org--repo") == dict(REPO.files)
+
+
+@pytest.mark.parametrize("lacks", [{"tree"}, {"tree", "siblings"}], ids=["names", "nothing"])
+def test_the_caches_layout_without_lists(mdl: Inside, tmp_path: Path, lacks: Collection[str]) -> None:
+    """The digests by which it names files are asked for, one by one."""
+    with LoopbackHub([REPO], lacks=lacks) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo", "config.json", "sub/model.safetensors", "--layout", "hf-cache"))
+        done(mdl(shell, "get", f"org/repo@{REPO.commit}", "x.txt", "--layout", "hf-cache"))
+
+
+def test_files_of_a_server_without_the_api(mdl: Inside, tmp_path: Path) -> None:
+    """A server that has the files alone gives those that are named, and they tell the commit; for all of them, and for
+    one that is not there, it is 3."""
+
+    def refuse_api(request: Request, number: int) -> Answer | None:
+        return reply(404, b"") if request.path.startswith("/api/models/") else None
+
+    with LoopbackHub([REPO], script=refuse_api) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo", "config.json", "sub/model.safetensors"))
+        assert files_below(shell.models / "org--repo").keys() == {"config.json", "sub/model.safetensors"}
+        done(mdl(shell, "get", "org/repo", "none.json"), 3)
+        done(mdl(shell, "get", "org/repo"), 3)
+
+
 def test_a_repository_that_is_not_there(mdl: Inside, tmp_path: Path) -> None:
     """What the hub itself calls missing is not asked for in another way."""
     with LoopbackHub([REPO]) as hub:

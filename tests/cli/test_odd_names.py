@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +211,12 @@ def test_a_file_that_is_a_folder_too(mdl: Inside, tmp_path: Path) -> None:
         assert errors.keys() == {"a/b", "a/c"}
         assert all(error["message"].startswith("refused: a is a file") for error in errors.values())
         assert files_below(shell.models / "m") == PLAIN | {"a": b"1"}
+
+
+def test_odd_names_are_imported(mdl: Inside, tmp_path: Path) -> None:
+    """What get takes of a repository is adopted from a folder of that repository, too."""
+    with hub_of(ODD) as hub:
+        shell = machine(tmp_path / "one", endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo", "--into", str(tmp_path / "two")))
+        shutil.rmtree(tmp_path / "two" / ".mdl")
+        done(mdl(shell, "import", str(tmp_path / "two"), "--from", "hf:org/repo", "--copy"))

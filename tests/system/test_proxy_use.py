@@ -141,6 +141,7 @@ def test_a_block_needs_no_proxy(monkeypatch: pytest.MonkeyPatch, exempt: str) ->
     ("answer", "kind"),
     [
         ("407 Proxy Authentication Required", AuthError),
+        ("403 Forbidden", AuthError),
         ("502 Bad Gateway", NetworkError),
         ("503 Service Unavailable", NetworkError),
         (None, NetworkError),

@@ -89,7 +89,7 @@ def test_a_mistake_is_told(text: str, why: str) -> None:
 def test_a_secret_that_cannot_be_sent(send: str, secret: str, why: str) -> None:
     """It is refused (2) under the name of its variable, and the message does not have it."""
     with pytest.raises(UsageError, match=why) as caught:
-        HostSettings("h", "TOKEN", send).credential({"TOKEN": secret}, str)
+        HostSettings("h", "TOKEN", send).credential({"TOKEN": secret}, str).check()
     assert caught.value.item == "TOKEN"
     assert secret not in f"{caught.value.message} {caught.value.hint}"
 

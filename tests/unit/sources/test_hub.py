@@ -146,6 +146,16 @@ def test_pages(here: World) -> None:
     assert here.asked == [tree_url(), second, third]
 
 
+@pytest.mark.parametrize("other", ["https://hub.example", "http://huggingface.co"])
+def test_a_mirror_that_repeats_the_hubs_link(here: World, other: str) -> None:
+    """The next page of the same list is asked for where the first one was; the other host is not asked."""
+    second = tree_url(more="&cursor=a")
+    here.tree(entry("a.json"), headers={"Link": f'<{other}{second.removeprefix(HUB)}>; rel="next"'})
+    here.mock.add_response(url=second, json=[entry("b.json")])
+    assert [file.path.text for file in here.hub.resolve(PINNED)] == ["a.json", "b.json"]
+    assert here.asked == [tree_url(), second]
+
+
 @pytest.mark.fault(75, 76)
 @pytest.mark.parametrize(
     ("target", "codes"),

@@ -139,7 +139,7 @@ def test_token_that_cannot_be_sent(text: str, tmp_path: Path) -> None:
     path = str(tmp_path / "token")
     for environ, item in (({"HF_TOKEN": text}, "HF_TOKEN"), ({"HF_TOKEN_PATH": path}, path)):
         with pytest.raises(UsageError) as caught:
-            Endpoint.from_environ(environ)
+            Endpoint.from_environ(environ).check_token()
         assert caught.value.item == item
         assert "hf_" not in caught.value.message
 
@@ -187,7 +187,7 @@ def test_a_token_file_that_is_no_text(tmp_path: Path) -> None:
     """It is 2 and names the file, unless another token is used."""
     (tmp_path / "token").write_bytes(b"\x80\x81")
     with pytest.raises(UsageError, match="token is no text"):
-        Endpoint.from_environ({"HF_HOME": str(tmp_path)})
+        Endpoint.from_environ({"HF_HOME": str(tmp_path)}).check_token()
     assert Endpoint.from_environ({"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x"}).token == "hf_x"
 
 
