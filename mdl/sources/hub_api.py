@@ -228,7 +228,7 @@ def next_page(headers: Mapping[str, str], url: str) -> str | None:
     except ValueError as error:
         raise ProtocolError(f"the next page of the listing has no usable address: {error}") from error
     if not is_same_origin and next_of_hub.path.startswith("/api/") and asked.path.endswith(next_of_hub.path):
-        return asked._replace(query=next_of_hub.query).geturl()
+        return f"{url.partition('?')[0]}?{next_of_hub.query}"
     if not is_same_origin:
         host = host_of(target)
         raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)
