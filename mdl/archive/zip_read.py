@@ -370,7 +370,7 @@ def _find_end(archive: ReadAhead, length: int) -> _End:
     tail = archive.exactly(first, length - first)
     at = tail.rfind(END)
     if at < 0:
-        raise ProtocolError("this zip is cut off: it has no end record")
+        raise ProtocolError("this is no complete zip: it has no end record")
     if _end_of_record(tail, at) > len(tail):
         raise ProtocolError("the archive was cut in its end record")
     ends = [end.start() for end in re.finditer(re.escape(END), tail) if _end_of_record(tail, end.start()) == len(tail)]

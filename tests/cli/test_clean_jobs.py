@@ -85,7 +85,7 @@ def test_of_a_job_that_runs_is_paused_and_dies(shell: Shell, gate: Gate, mdl: In
         done(mdl(shell, "jobs", "pause", the_job(shell).id))
         ended(process, 75)
     assert found(shell, mdl, "--yes") == {name: "kept"}
-    assert "may go on with it" in done(mdl(shell, "clean")).out
+    assert "may continue it" in done(mdl(shell, "clean")).out
     assert os.listdir(partials(shell)) == [name]
     gate.reached.clear()
     with started(shell, "jobs", "resume", the_job(shell).id) as process:
