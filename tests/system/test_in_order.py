@@ -52,7 +52,8 @@ def test_every_file_comes(
         shell = with_environ(shell_on(disk, tmp_path, hub), HF_HUB_CACHE=str(disk / "hub"))
         ran = done(mdl(shell, "get", "org/repo", *words))
         times = ran.err.count("one connection per file, and a broken download starts again")
-        assert times == 1 or (times == 0 and "cuts" in kind and "1" in words), ran.err
+        # a disk that can cut files is noticed by a write out of order, and all may have come in order
+        assert times == 1 or (times == 0 and "cuts" in kind), ran.err
         if "hf-cache" not in words:
             assert files_below(disk / "models" / "org--repo") == FILES
         layout = words if "hf-cache" in words else ()

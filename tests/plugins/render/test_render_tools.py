@@ -113,8 +113,14 @@ def test_slurm(tmp_path: Path, mdl: Inside) -> None:
         job = cluster.call("sbatch", "--parsable", *small, export, str(place)).strip()
         until((tmp_path / "began").exists)
         cluster.call("scancel", job)
-        until(lambda: not cluster.call("squeue", "--noheader", "--states=R,CG"))
-        assert "JobState=CANCELLED" in cluster.call("scontrol", "show", "job", job)
+        states: list[str] = []
+
+        def has_ended() -> bool:
+            states.append(re.findall(r"JobState=(\w+)", cluster.call("scontrol", "show", "job", job))[0])
+            return states[-1] not in ("RUNNING", "COMPLETING")
+
+        until(has_ended)
+        assert states[-1] == "CANCELLED"
 
 
 def _folder_with_mdl(tmp_path: Path) -> Path:
