@@ -18,10 +18,11 @@ _SCRIPT = """\
 # Made by 'mdl render slurm'; flags of sbatch have precedence over those above. Start it with: sbatch FILE
 {variables}
 cancelled=
+time_is_over=
 {command} &
 mdl=$!
 # Slurm sends USR1 two minutes before the time is over, and scancel TERM: mdl stops, and what it has fetched is kept.
-trap 'kill -TERM "$mdl"' USR1
+trap 'time_is_over=1; kill -TERM "$mdl"' USR1
 trap 'cancelled=1; kill -TERM "$mdl"' TERM
 wait "$mdl"
 code=$?
@@ -30,14 +31,22 @@ while kill -0 "$mdl" 2>/dev/null; do
     code=$?
 done
 
-# Run it again later after {meaning}; but not what was cancelled.
-case $cancelled$code in
-{codes})
-    [ "${{SLURM_RESTART_COUNT:-0}}" -lt 20 ] && scontrol requeue "$SLURM_JOB_ID"
-    ;;
+# Run it again later after {meaning}, or if its time was over; but not what was cancelled. scancel
+# may end mdl before this script is told: without USR1 a stopped mdl was cancelled.
+again=
+case $code in
+{codes}) again=1 ;;
+{stopped}) again=$time_is_over ;;
 esac
+if [ -n "$again" ] && [ -z "$cancelled" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 20 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$code"
 """
+
+_STOPPED = 143
+"""The exit code of an mdl that was sent TERM."""
+_CODES = tuple(code for code in WORTH_RETRYING if code != _STOPPED)
 
 
 def render(work: Work) -> tuple[RenderedFile, ...]:
@@ -47,8 +56,9 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     text = _SCRIPT.format(
         variables="".join(f"{line}\n" for line in lines),
         command=shlex.join(work.command("get")),
-        codes="|".join(map(str, WORTH_RETRYING)),
-        meaning=meaning(WORTH_RETRYING),
+        codes="|".join(map(str, _CODES)),
+        stopped=_STOPPED,
+        meaning=meaning(_CODES),
     )
     return (RenderedFile("mdl-get.sbatch", text),)
 
