@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cases import each
@@ -16,7 +18,7 @@ import mdl
 from mdl.errors import NotFound
 from mdl.runs import LAYOUTS, find_run, inference_files, recognise
 from mdl.runs.checkpoint import parse_count
-from mdl.runs.tree import Tree, natural_key
+from mdl.runs.tree import Entry, Tree, natural_key
 
 FOLDERS = """
     checkpoint-5/ checkpoint-10/ checkpoint-best/ tmp-checkpoint-7/ global_step5/ checkpoints/
@@ -118,3 +120,21 @@ def test_the_documentation_lists_the_table() -> None:
     listed = " ".join(page.split("mdl recognises ", 1)[1].split("\n\n")[0].split())
     trainers = dict.fromkeys(layout.trainers for layout in LAYOUTS if layout.trainers)
     assert listed == "; ".join([*trainers, "and any folder with exactly one set of weights."])
+
+
+def test_many_weights_in_folders_are_looked_at_once_or_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that no layout fits, with many files in each of its folders, takes work in proportion to its files."""
+    opened: Counter[str] = Counter()
+    tree_open = Tree.open
+
+    def count(tree: Tree, entry: Entry, *, strict: bool = True) -> tuple[int, int]:
+        opened[entry.path] += 1
+        return tree_open(tree, entry, strict=strict)
+
+    monkeypatch.setattr(Tree, "open", count)
+    for number in range(80):
+        file = tmp_path / f"part{number % 2}" / f"{number:02}.bin"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(100))
+    find_run(tmp_path)
+    assert max(opened.values()) <= 2
