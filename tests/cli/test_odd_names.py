@@ -87,6 +87,7 @@ def test_every_odd_name_through_every_command(mdl: Inside, tmp_path: Path) -> No
         assert {str(path.relative_to(commit)) for path in commit.rglob("*") if path.is_file()} == ODD.keys()
 
 
+@pytest.mark.plugins
 def test_odd_names_are_served(mdl: Inside, tmp_path: Path) -> None:
     """Another machine gets every name from 'mdl serve'."""
     with hub_of(ODD) as hub:

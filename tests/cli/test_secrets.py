@@ -208,7 +208,7 @@ def test_netrc_is_not_read(exit_code: ExitCode, tmp_path: Path, where: str) -> N
 def test_nothing_splits_a_request(bench: Bench, char: str) -> None:
     """CR, LF, NUL and what is no ASCII in token, header, path or Location: refused, or sent as one harmless word."""
     with pytest.raises(UsageError) as caught:
-        Endpoint.from_environ({"HF_TOKEN": f"canary{char}token"})
+        Endpoint.from_environ({"HF_TOKEN": f"canary{char}token"}).check_token()
     assert "canary" not in str(vars(caught.value))
     with FaultyServer(faults.honest(SMALL)) as server, HttpClient(AllowList.of(["127.0.0.1"])) as http:
         for url, headers in ((f"{server.url}/a{char}b", {}), (f"{server.url}/c", {"If-Range": f"x{char}y"})):
