@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -26,10 +27,12 @@ from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import (
     MAX_OVERHEAD,
     PROGRESS,
+    Again,
     AskPlainly,
     GiveUp,
     RequestEnded,
     RetryPolicy,
+    Rewind,
     State,
     Verified,
     VersionChanged,
@@ -625,3 +628,44 @@ def test_a_whole_file_that_is_refused_beside_others_is_asked_for_once_more() -> 
     assert isinstance(decision, AskPlainly)
     _, decision = decide(RetryPolicy(), state, RequestEnded(began=3.0, error=AuthError("403")), 4.0)
     assert isinstance(decision, GiveUp)
+
+
+def test_wrong_bytes_are_fetched_again_once() -> None:
+    """The first time the file is downloaded from the start again, and a cache may be to blame; then it is given up."""
+    wrong = Verified(ProtocolError("wrong bytes"), may_help=True)
+    state, decision = decide(RetryPolicy(), State(mirrors=0), wrong, 1.0)
+    assert (decision, state.is_suspicious) == (Rewind("wrong bytes"), True)
+    _, decision = decide(RetryPolicy(), state, wrong, 2.0)
+    assert isinstance(decision, GiveUp)
+    assert not State().is_suspicious
+    assert State(protocol_errors=1).is_suspicious
+
+
+def test_a_lie_about_a_range_is_asked_plainly_once() -> None:
+    """An answer that is not of the range is no failure of the file: all of it is asked for. The same of a plain request
+    is one of its protocol errors, for which there is another try."""
+    lie = RequestEnded(began=1.0, error=ProtocolError("another range"), is_ranged=True)
+    state, decision = decide(RetryPolicy(), State(), lie, 2.0)
+    assert (isinstance(decision, AskPlainly), state.is_plain) == (True, True)
+    state, decision = decide(RetryPolicy(), replace(state, charged_at=-math.inf), lie, 3.0)
+    assert (type(decision), state.protocol_errors) == (Again, 1)
+
+
+def test_a_refused_link_is_renewed_at_once() -> None:
+    """The first refusal of a link costs no wait: most have expired. The next one is waited for."""
+    refused = RequestEnded(began=1.0, error=AuthError("403"), by_link=True)
+    state, decision = decide(RetryPolicy(), State(), refused, 2.0)
+    assert (decision, state.refused_links) == (Again(), 1)
+    _, decision = decide(RetryPolicy(), state, replace(refused, began=3.0), 4.0)
+    assert isinstance(decision, Again)
+    assert decision.delay > 0
+
+
+def test_trouble_is_counted_from_one() -> None:
+    """The first failure of the network is the first, and the second the second."""
+    state = State()
+    for count in (1, 2):
+        cut = RequestEnded(began=10.0 * count, error=NetworkError("cut"))
+        state, decision = decide(RetryPolicy(), state, cut, 10.0 * count + 1)
+        assert isinstance(decision, Again)
+        assert (state.network_errors, decision.failure) == (count, count)
