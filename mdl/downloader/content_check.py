@@ -74,10 +74,11 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
             hint = "sign in to the network or to the host first, or use a direct download URL"
             return AuthError(what, hint=hint)
         return _final(what, hint)
-    text = _text_of(beginning) if holds_no_text(name) else ""
+    is_known = holds_no_text(name)
+    text = _text_of(beginning) if is_known else ""
     if is_media(name) and not text.lstrip().startswith(("{", "[")):
         return None  # a few letters may stand in for a picture; an API's error is JSON
-    if not text and size == len(beginning) and suffix not in _MAY_BE_JSON:
+    if not is_known and size == len(beginning) and suffix not in _MAY_BE_JSON:
         whole = _text_of(beginning)  # a name that nobody knows: only what is plainly an error is refused
         text = whole if is_error_text(whole) else ""
     if not text:

@@ -96,8 +96,10 @@ class LocalCopies:
             yield path, not receipt.adopted
         for repo in self.repos:
             yield repo.real_blobs / remote.digest.hex, True
-        digits = remote.digest.hex
-        yield self.store.folder(model) / _GIT_LFS / digits[:2] / digits[2:4] / digits, False
+        objects = self.store.folder(model) / _GIT_LFS
+        if objects.is_dir():
+            digits = remote.digest.hex
+            yield objects / digits[:2] / digits[2:4] / digits, False
         if remote.size is None:  # what is told apart by its size alone cannot be looked for
             return
         for path in self._in_snapshots(remote):
