@@ -251,7 +251,7 @@ class Download:
         return self.held.total
 
     def is_wanted(self, segment: Segment) -> bool:
-        """Return whether what the request for a segment brings is still of use, and how it ends counts."""
+        """Return whether the bytes of a segment are still needed, so that the end of its request counts."""
         return not (segment.is_unwanted or self.is_settled)
 
     @property
@@ -553,8 +553,8 @@ class Download:
         self.remote = item.remote
 
     def answered(self, location: str | None, *, is_single: bool) -> None:
-        """Note an answer that brings bytes of it, and the ``location`` to which that was redirected, if it was.
-        ``is_single``: it does not tell enough to go on in another answer."""
+        """Record an answer that contains bytes of the file, and the ``location`` to which it was redirected, if any.
+        ``is_single``: its headers do not allow another answer to continue it."""
         if location:
             self.location = location
         if is_single and not self.first_response_seen:

@@ -82,7 +82,7 @@ class OpenFile:
         self.is_begun = True
 
     def answered(self, url: str) -> None:
-        """Note that an answer of this ``url`` brings bytes of it."""
+        """Record that an answer from this ``url`` contains bytes of the file."""
         self.responses += 1
         self.answered_by = url
 

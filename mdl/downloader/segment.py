@@ -78,7 +78,7 @@ class Segment:
         return 0 if self.stop is None else self.stop - self.at
 
     def will_bring(self, stop: int | None) -> None:
-        """Note where its answer will end, if that is known."""
+        """Record where the answer ends, if that is known."""
         self.covers = stop
 
     def begin_answer(self, now: float) -> None:
@@ -86,20 +86,20 @@ class Segment:
         self.answered = now
 
     def end_question(self) -> None:
-        """Note that it has told whether a second connection is served."""
+        """Record that this request has shown whether the server accepts a second connection."""
         self.is_second = False
 
     def count(self, received: int) -> None:
-        """So many more bytes came for it."""
+        """Record that ``received`` more bytes arrived."""
         self.received += received
 
     def wrote(self, count: int) -> None:
-        """So many more of its bytes came and were written."""
+        """Record that ``count`` more bytes arrived and were written."""
         self.at += count
         self.received += count
 
     def becomes_whole(self, size: int | None) -> None:
-        """The answer to it brings the whole file, of this ``size`` in bytes if that is known."""
+        """Record that the answer contains the whole file, of ``size`` bytes if that is known."""
         self.asked_range = None
         self.at = 0
         self.first = 0
@@ -111,7 +111,7 @@ class Segment:
         return self.stop == start and is_going_on and not self.is_unwanted
 
     def extend(self, stop: int) -> None:
-        """Have its answer bring the bytes up to ``stop`` too."""
+        """Extend the segment to ``stop``: the answer continues that far."""
         self.stop = stop
 
     def end_request(self) -> None:

@@ -113,7 +113,7 @@ class OriginRecord:
         self.serves_parallel = False
 
     def end_question(self) -> None:
-        """The second connection has told, or has ended without telling."""
+        """Record that the attempt with a second connection is over, whatever it showed."""
         self.is_asked = False
 
     def note_answer(self, seconds: float) -> None:

@@ -92,8 +92,8 @@ def _look_at(model: Model, resolved: Resolved, context: Context) -> list[Wanted]
 
 
 def _ask_for_digests(files: list[RemoteFile], failed: dict[RelPath, MdlError], context: Context) -> None:
-    """Add the digests, by which this layout names its files, that a hub without lists told of none of them. Those whose
-    servers cannot be asked are added to ``failed``."""
+    """Ask for the missing digests and add them to ``files``: this layout names files by digest, and a hub without lists
+    gives none. A file whose server cannot be asked is added to ``failed``."""
     numbers = [number for number, file in enumerate(files) if file.digest is None and not file.probed]
     answers = context.resolver.probe_all([files[number] for number in numbers])
     for number, answer in zip(numbers, answers, strict=True):
