@@ -173,7 +173,7 @@ def test_little_memory(shell: Shell, exit_code: ExitCode) -> None:
     """
     codes = []
     final = shell.models / "one" / "f.bin"
-    for megabytes in (800, 60, 40):
+    for megabytes in (800, 45, 40):
         prefix = ("sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh")
         ran = shell.run("get", "one", "--connections", "2", prefix=prefix)
         codes.append(ran.code)
