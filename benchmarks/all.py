@@ -24,7 +24,7 @@ from pathlib import Path
 
 import harness as bench
 import page
-from record import Record
+from record import Finding, Record
 
 _HERE = Path(__file__).parent
 RESULTS = _HERE / "results.json"
@@ -64,7 +64,7 @@ def measure(part: page.Part, under: Path | None) -> Record:
         env = {**os.environ, bench.RECORD: file.name}
         done = subprocess.run([sys.executable, *words], cwd=_HERE, env=env, check=False)
         text = Path(file.name).read_text()
-    found = json.loads(text or '{"skipped": "", "tables": [], "claims": [], "comparisons": []}')
+    found: Finding = json.loads(text or '{"skipped": "", "tables": [], "claims": [], "comparisons": []}')
     return {
         "command": f"python benchmarks/{part.command}",
         "day": time.strftime("%Y-%m-%d", time.gmtime()),

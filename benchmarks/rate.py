@@ -67,8 +67,8 @@ def command(case: Case, urls: list[str], target: Path) -> list[str]:
         words = ["aria2c", "-q", "--no-conf", f"-x{count}", f"-s{count}", "-k1M", "--file-allocation=none"]
         words += ["--disk-cache=0", f"--max-overall-download-limit={rate}", "-d", str(target)]
         return [*words, "-o", "served-0.bin", urls[0]]
-    words = ("get", *urls, "--to", str(target), "--limit-rate", rate, "--connections", count)
-    return bench.mdl(*words, "--progress", "none", "--quiet")
+    flags = ("--to", str(target), "--limit-rate", rate, "--connections", count)
+    return bench.mdl("get", *urls, *flags, "--progress", "none", "--quiet")
 
 
 def hold(case: Case, samples: list[bench.Sample], place: Path, env: dict[str, str]) -> Held:

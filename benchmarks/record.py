@@ -41,8 +41,17 @@ class Comparison(TypedDict):
     peers: list[Peer]
 
 
-class Record(TypedDict):
-    """One run of one benchmark. ``skipped`` tells why it could not run here, or is ''."""
+class Finding(TypedDict):
+    """What a benchmark writes down itself. ``skipped`` tells why it could not run here, or is ''."""
+
+    skipped: str
+    tables: list[Table]
+    claims: list[Claim]
+    comparisons: list[Comparison]
+
+
+class Record(Finding):
+    """One run of one benchmark."""
 
     command: str
     day: str
@@ -50,7 +59,3 @@ class Record(TypedDict):
     versions: str
     seconds: float
     code: int
-    skipped: str
-    tables: list[Table]
-    claims: list[Claim]
-    comparisons: list[Comparison]

@@ -229,7 +229,10 @@ def _is_whole_bundle(path: Path) -> bool:
     with tarfile.open(path) as tar:
         found = {one.name.partition("/")[2]: hashlib.sha256(_bytes_of(tar, one)).hexdigest() for one in tar}
         sums = _bytes_of(tar, tar.getmember("mdl-bundle/SHA256SUMS")).decode()
-    listed = dict(reversed(line.split("  ", 1)) for line in sums.splitlines())
+    listed = {}
+    for line in sums.splitlines():
+        digest, name = line.split("  ", 1)
+        listed[name] = digest
     return listed == {name: digest for name, digest in found.items() if name != "SHA256SUMS"}
 
 
