@@ -353,7 +353,21 @@ class Paused(Cancelled):
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_NOT_TAKEN = {errno.EINVAL, errno.ESPIPE, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_IN_THE_WAY = "move what is there already, or choose another place"
+_NOT_TAKEN = "this file system does not take what was asked of it: take a folder on a local disk"
+_TOO_MANY_FILES = "raise the limit of open files (ulimit -n)"
+_HINTS = {
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: "a file is in the way: name a folder, not a file",
+    errno.EMFILE: _TOO_MANY_FILES,
+    errno.ENFILE: _TOO_MANY_FILES,
+    errno.EINVAL: _NOT_TAKEN,
+    errno.ESPIPE: _NOT_TAKEN,
+    errno.ENOTSUP: _NOT_TAKEN,
+    errno.EOPNOTSUPP: _NOT_TAKEN,
+    errno.ENOSYS: _NOT_TAKEN,
+}
 
 
 def storage_error(
@@ -372,14 +386,8 @@ def storage_error(
         return NoSpace(words, item=item, hint=when_full)
     if error.errno == errno.EFBIG:
         return NoSpace(words, item=item, hint=when_too_large)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return StorageError(words, item=item, hint="raise the limit of open files (ulimit -n)")
-    if error.errno == errno.ENOTDIR:
-        return StorageError(words, item=item, hint="a file is in the way: name a folder, not a file")
-    if error.errno in _NOT_TAKEN:
-        hint = "this file system does not take what was asked of it: take a folder on a local disk"
-        return StorageError(words, item=item, hint=hint)
-    return StorageError(words, item=item, hint="check the folder's permissions and the disk")
+    hint = _HINTS.get(error.errno, "check the folder's permissions and the disk")
+    return StorageError(words, item=item, hint=hint)
 
 
 @contextlib.contextmanager

@@ -162,6 +162,15 @@ def test_init(shell: Shell, mdl: Inside, words: str, place: str) -> None:
     assert path.is_symlink()
 
 
+def test_init_where_a_file_is(shell: Shell, mdl: Inside) -> None:
+    """A file where init needs a folder is 7, and the hint does not speak of permissions."""
+    (shell.home / "notes").write_text("mine")
+    for place, hint in (("notes", "choose another place"), ("notes/below", "a file is in the way")):
+        told = done(mdl(shell, "init", place), 7).err
+        assert (hint in told, "permissions" in told) == (True, False)
+    assert (shell.home / "notes").read_text() == "mine"
+
+
 def test_the_example_of_init_is_right(tmp_path: Path, mdl: Inside) -> None:
     """Without its comment signs, the example in a new catalog is a catalog."""
     head, mark, example = BEGINNING.partition("# [models")
