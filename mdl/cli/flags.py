@@ -45,7 +45,7 @@ def argument(word: str, about: str, **more: Any) -> Any:
 
 
 bare_flag = partial(flag, envvar=None)
-"""A flag that is read from no variable."""
+"""A flag that is read from no variable: it speaks of one target, or of how this one answer is shown."""
 
 
 def _version(wanted: bool | None) -> None:
