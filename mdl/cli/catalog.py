@@ -1,16 +1,18 @@
-"""init, add, remove and lock: the catalog begun and edited, its comments kept; and what its models are resolved to,
-written down."""
+"""search, init, add, remove, lock and export: what the hub has for a catalog, the catalog begun and edited, its
+comments kept; and what its models are resolved to, written down, also for other programs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mdl.cli.command import command
-from mdl.cli.flags import AskSettings, Globs, argument, flag
+from mdl.cli.flags import AskSettings, Globs, LockedNames, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import first_of
+from mdl.formatting import first_of, human_bytes
+from mdl.paths import shown
+from mdl.redact import Requested
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -147,3 +149,74 @@ def _show_lock(session: Session, report: LockReport) -> None:
             what = "1 file has" if row.without_digest == 1 else f"{row.without_digest} files have"
             session.console.note(f"{row.name}: {what} no published digest; the first 'mdl get' records what came")
     session.console.data(str(report.path))
+
+
+@command(
+    "export",
+    "mdl export bert-fa  # one URL per line",
+    "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
+    "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
+)
+def export(
+    session: Session,
+    names: LockedNames = None,
+    list_format: Annotated[
+        Literal["urls", "aria2", "metalink", "sha256sums"],
+        flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output"),
+    ] = "urls",
+) -> int:
+    """Print the locked files as a list for other programs. Paths are relative to the models folder."""
+    found = session.client().export(names or None, list_format=list_format)
+    left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
+    session.console.check_file(found.text)
+    facts = {"format": found.format, "text": Requested(found.text), "files": found.files}
+
+    def show() -> None:
+        session.console.file(found.text)
+        for line in first_of([f"left out: {shown(path)}: {why}" for path, why in found.left_out.items()]):
+            session.console.note(line)
+
+    return session.show(facts | {"skipped": left_out}, show)
+
+
+@command(
+    "search",
+    "mdl search whisper  # the models that are downloaded most",
+    "mdl search persian tts --sort modified --limit 5  # the newest",
+    "mdl search parsinlu --kind dataset --json  # for a script",
+)
+def search(
+    session: Session,
+    words: Annotated[list[str], argument("TEXT", "A part of their names.")],
+    settings: AskSettings,
+    kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
+    sort: Annotated[
+        Literal["downloads", "likes", "modified"],
+        bare_flag("--sort", "The order: those with the most, or the newest, first.", panel="Output"),
+    ] = "downloads",
+    limit: Annotated[int, flag("--limit N", "How many at most, 1 to 100.", panel="Output")] = 20,
+) -> int:
+    """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.
+
+    The size counts all revisions of a repository; 'mdl show --remote org/repo' has the size of the newest.
+    """
+    found = session.client(settings).search(" ".join(words), kind=kind, sort=sort, limit=limit)
+
+    def show() -> None:
+        rows = [
+            (
+                one.repo.removeprefix("hf:"),
+                human_bytes(one.bytes),
+                f"{one.downloads:,}" if one.downloads is not None else "?",
+                one.license or "-",
+                one.access,
+                (one.modified_at or "-")[:10],
+            )
+            for one in found
+        ]
+        heads = ("REPOSITORY", "SIZE", "DOWNLOADS", "LICENSE", "ACCESS", "MODIFIED")
+        session.console.table(heads, rows, cut=(), drop=("LICENSE", "MODIFIED", "DOWNLOADS", "ACCESS"))
+        note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' adds it to your catalog"
+        session.console.note(note if found else "the hub has no such repository")
+
+    return session.show({"repos": found}, show)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from mdl.cli.completion import offers
+from mdl.cli.completion import completion_script, install_completion, offers
 from mdl.config.settings import Progress, Settings, settings_table
 from mdl.values import value_class
 from mdl.version import full_version
@@ -56,17 +56,13 @@ def _version(wanted: bool | None) -> None:
 
 def _install_completion(shell: str | None) -> None:
     if shell:
-        from mdl.cli.shells import install
-
-        sys.stdout.write(f"{install(shell, os.environ)}\n")
+        sys.stdout.write(f"{install_completion(shell, os.environ)}\n")
         raise typer.Exit
 
 
 def _show_completion(shell: str | None) -> None:
     if shell:
-        from mdl.cli.shells import script
-
-        sys.stdout.write(script(shell, os.environ))
+        sys.stdout.write(completion_script(shell, os.environ))
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ from mdl.errors import Cancelled, StorageError, UsageError
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
 _ANSWERABLE = "complete_fish"
-"""How the scripts of `mdl.cli.shells` ask. What Typer says to its own scripts, bash and zsh would run (ADR 62)."""
+"""How the scripts of `mdl.cli.completion` ask. What Typer says to its own scripts, bash and zsh would run (ADR 62)."""
 _HELP = "Download machine-learning models and verify every byte. Pack, release and upload trained ones."
 EXAMPLES = (
     "mdl demo  # try everything on this machine, without a network",

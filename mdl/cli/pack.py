@@ -1,4 +1,4 @@
-"""checkpoints and pack: what a trained run holds, and taking it away."""
+"""checkpoints, pack and push: what a trained run holds, and taking it away, as a zip or to the hub."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import mdl
-from mdl import StorageError, UsageError
+from mdl import Settings, StorageError, UsageError
 from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, argument, bare_flag, flag
+from mdl.cli.flags import DryRun, LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config.places import place_of
 from mdl.formatting import counted, first_of, human_bytes, local_time, utc_time
@@ -20,7 +20,7 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mdl import PackPlan, PackRequest, PackResult, Run
+    from mdl import PackPlan, PackRequest, PackResult, PushResult, Run
     from mdl.jobs.log import OperationLog
 
 _STDOUT = 1
@@ -262,3 +262,52 @@ def _show_left_out(session: Session, plan: PackPlan) -> None:
         session.console.note(note)
     for line in first_of([f"left out: {one.path} ({one.why})" for one in plan.left_out]):
         session.console.note(line)
+
+
+_NAMED = 10
+"""How many files that stay here are named, without --verbose."""
+
+
+@command(
+    "push",
+    "mdl push runs/tts hf:org/tts -n  # which files would go, and what stays here",
+    "mdl push model_tts.zip hf:org/tts  # a private repository",
+    "mdl push runs/tts hf:org/tts@v2 --public  # to a branch; everybody may read it",
+)
+def push(
+    session: Session,
+    source: Annotated[str, argument("ARCHIVE|FOLDER", "A folder of a training or a model, or what 'mdl pack' wrote.")],
+    repository: Annotated[
+        str, argument("REF", "hf:org/repo or hf:org/repo@branch; mdl creates what does not exist.", autocompletion=None)
+    ],
+    settings: Annotated[Settings, ("stall", "offline")],
+    public: Annotated[bool, bare_flag("--public", "Let everyone read the repository; else it is private.")] = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Upload a trained model to the hub with huggingface_hub; the last line is the commit.
+
+    What 'mdl pack' leaves out stays here, and so does every file that holds a token or key.
+    """
+    client = session.client(settings)
+    with session.console.watch(method="hub") as on_event:
+        report = client.push(source, repository, public=public, dry_run=dry_run, on_event=on_event)
+        on_event.end_with(None)
+    facts = {**vars(report), "files": len(report.files), "bytes": report.bytes, "members": list(report.files)}
+    return session.show(facts, lambda: _show_push(session, report))
+
+
+def _show_push(session: Session, report: PushResult) -> None:
+    console = session.console
+    if report.commit is None:
+        console.table(("SIZE", "PATH"), [(human_bytes(file.size), shown(file.path)) for file in report.files])
+    lines = [f"stays here: {skipped.path}: {skipped.why}" for skipped in report.skipped]
+    for line in lines if session.common.verbose else first_of(lines, most=_NAMED):
+        console.note(line)
+    amount = f"{counted(len(report.files), 'file')}, {human_bytes(report.bytes)}"
+    place = f"{report.repo}@{report.branch}"
+    if report.commit is None:
+        console.note(f"{amount} to {place}; nothing was uploaded")
+        return
+    access = "private" if report.private else "public"
+    console.note(f"{amount} are in {place} ({access}): {report.url}")
+    console.data(f"{report.repo}@{report.commit}")

@@ -20,7 +20,7 @@ import pytest
 from support.jobs import records_of
 from support.shell import Run, Shell, done, machine, settings
 
-from mdl.cli import shells
+from mdl.cli.completion import completion_script
 from mdl.jobs.job import Invocation, Job
 
 _OWN_TERMINAL = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
@@ -277,7 +277,7 @@ def test_names_that_a_shell_would_run(tmp_path: Path) -> None:
     names = ["a b;touch c", "a`d`", "a$(e)", "hf:org/a b"]
     (tmp_path / "mdl").write_text("#!/bin/sh\nprintf 'a b;touch c\\tx\\na`d`\\na$(e)\\nhf:org/a b\\n'\n")
     (tmp_path / "mdl").chmod(0o755)
-    (tmp_path / "mdl.sh").write_text(shells.script("bash", {}))
+    (tmp_path / "mdl.sh").write_text(completion_script("bash", {}))
     for line, words, offered_names in (
         ("mdl get a", "mdl get a", names),
         ("mdl get hf:org/a", "mdl get hf : org/a", [*names[:3], "org/a b"]),
