@@ -52,7 +52,10 @@ _HF_CHECKPOINTS = Pattern(
 )
 
 
-_HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)\b.*\.(safetensors|bin|h5|msgpack)")
+_HF_MODEL = re.compile(
+    r"(model|pytorch_model|adapter_model|tf_model|flax_model)\b.*\.(safetensors|bin|h5|msgpack)"
+    r"|((lora|prefix)_)?model_state\b.*\.pdparams"  # PaddleNLP's
+)
 
 
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
@@ -68,7 +71,7 @@ def _find_hf_run(tree: Tree, base: str) -> Found | None:
 
 def _find_hf_model(tree: Tree, base: str) -> Found | None:
     """A finished model alone: weights beside their configuration."""
-    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", ADAPTER_CONFIG))
+    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", "model_config.json", ADAPTER_CONFIG))
     if not is_configured or not tree.files_named(base, _HF_MODEL.fullmatch):
         return None
     return _hf_found(tree, base, [])
@@ -124,11 +127,12 @@ _HF_LOGS = ("trainer_log.jsonl", "running_log.txt", "*_results.json", "training_
 HF_RUN = Layout(
     "hf-trainer",
     _find_hf_run,
-    trainers="HF Trainer (also PEFT, axolotl, LLaMA-Factory, DeepSpeed, FSDP)",
+    trainers="HF Trainer (also PEFT, axolotl, LLaMA-Factory, PaddleNLP, DeepSpeed, FSDP)",
     above=(*CONFIGS, *VOCABULARY),
     keep=(
         *("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json"),
         *("tf_model*.h5*", "flax_model*.msgpack*", "adapter_*", "*/adapter_*", "config.json", "generation_config.json"),
+        *("*model_state*.pdparams", "model_config.json", "lora_config.json", "prefix_config.json"),
         *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
         *("chat_template*", "*processor_config.json", "*.py", "*.yaml", "*.yml", "README.md", "LICENSE*"),
     ),
@@ -939,6 +943,35 @@ SKRL = Layout(
     above=(*CONFIGS, "params/*.yaml"),
 )
 
+_ML_AGENTS = Pattern(
+    r"(?P<name>.+-(?P<step>[0-9]+))\.(onnx|pt)|checkpoint\.pt",
+    derived=r"checkpoint\.pt",
+    run_in=lambda name: re.sub(r"-[0-9]+$", "", name),
+)
+
+
+def _find_ml_agents(tree: Tree, base: str) -> Found | None:
+    """The checkpoints of each behavior, in a folder that is called like it; the finished model is beside that. A copy
+    of the newest state, with which the training goes on, is called ``checkpoint.pt``."""
+    checkpoints: list[Checkpoint] = []
+    for folder in tree.subfolders(base):
+        numbered = re.compile(rf"{re.escape(folder.name)}-[0-9]+\.(onnx|pt)")
+        if tree.is_file(join(folder.path, "checkpoint.pt")) and tree.files_named(folder.path, numbered.fullmatch):
+            checkpoints += _ML_AGENTS.checkpoints(tree, folder.path, folder.path)
+    if not checkpoints:
+        return None
+    return Found((*checkpoints, *finished_model(tree, base, r".+\.onnx", checkpoints)))
+
+
+ML_AGENTS = Layout(
+    "ml-agents",
+    _find_ml_agents,
+    trainers="Unity ML-Agents",
+    keep=("*.onnx", "*.pt", "configuration.yaml"),
+    above=("configuration.yaml",),
+    notes=(("*.pt", OPTIMIZER_INSIDE),),
+)
+
 
 # Adapters for pictures and small machines
 
@@ -953,12 +986,26 @@ MLX = Layout(
     keep=("*adapters.*", "adapter_config.json"),
     drop=(),
 )
+_ONE_TRAINER = Pattern(
+    r".*-(save|backup)-(?P<step>[0-9]+)-(?P<epoch>[0-9]+)-[0-9]+(\.(safetensors|ckpt))?",
+    kinds=(*FILES, "folder"),
+    order=lambda name: int("-save-" in name),  # of one step, the model before the state of the training
+)
+
+
+def _find_one_trainer(tree: Tree, base: str) -> Found | None:
+    """The checkpoints of a workspace: the states of the training in ``backup``, the models in ``save``."""
+    checkpoints: list[Checkpoint] = []
+    for folder in (base, join(base, "backup"), join(base, "save")):
+        checkpoints += _ONE_TRAINER.checkpoints(tree, folder, folder)
+    if not checkpoints:
+        return None
+    return Found((*checkpoints, *finished_model(tree, base, rf"(?!{_ONE_TRAINER.saved}).+\.safetensors", checkpoints)))
+
+
 ONE_TRAINER = Layout(
     "onetrainer",
-    Pattern(
-        r".*-(save|backup)-(?P<step>[0-9]+)-(?P<epoch>[0-9]+)-[0-9]+(\.(safetensors|ckpt))?",
-        kinds=(*FILES, "folder"),
-    ).find,
+    _find_one_trainer,
     trainers="OneTrainer",
     keep=("*.safetensors", "*.ckpt", "*/*", "*.json"),
     drop=(("optimizer/*", "optimizer state"), ("ema/*", "the state of the average")),
@@ -1068,6 +1115,48 @@ STABLE_BASELINES = Layout(
     marks=r".+\.zip",
     keep=("*.zip", "*vec*normalize*.pkl"),
 )
+
+
+def _fastai_models(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
+    return [join(base, "models")]
+
+
+FASTAI = Layout(
+    "fastai",
+    Pattern(
+        r"(.+)_(?P<epoch>[0-9]+)\.pth|.+\.pth",
+        best=r"(?i).*best.*",
+        requires=r"export\.pkl",
+        final=r"export\.pkl",
+        final_alone=True,
+        places=_fastai_models,
+        run_in=lambda name: re.sub(r"_[0-9]+\.pth$", "", name) if re.search(r"_[0-9]+\.pth$", name) else None,
+    ).find,
+    trainers="fastai",
+    marks=r"export\.pkl",
+    keep=("export.pkl", "*.pth"),
+    notes=(("*.pth", OPTIMIZER_INSIDE),),
+)
+"""``Learner.export`` writes the finished model, callbacks write into ``models``."""
+PADDLE = Layout(
+    "paddle",
+    Pattern(
+        r"(?P<name>(iter_)?(epoch_)?(?P<epoch>[0-9]+)|latest|best_accuracy|best_model|model_final)"
+        r"\.(pdparams|pdopt|pdema|pdstates|states)",
+        best=r"best_.+",
+        last=("latest", "model_final"),
+        holds=matching(r".+\.pdparams"),
+        requires=r".+\.pdopt",
+        beside=("*.yml", "*.yaml"),
+    ).find,
+    trainers="PaddleDetection, PaddleClas and PaddleOCR",
+    keep=("*.pdparams", "*.yml", "*.yaml"),
+    drop=(
+        ("*.pdopt", "optimizer state"),
+        ("*.pdema", "the weights without their average, which only the training needs"),
+        ("*states", "the trainer's own record"),
+    ),
+)
 ALLENNLP = Layout(
     "allennlp",
     Pattern(
@@ -1157,8 +1246,8 @@ PLAIN = Layout(
 MARKED = Layout(
     "model",
     _find_marked,
-    trainers="spaCy, MLflow and diffusers models",
-    marks=r"MLmodel|model_index\.json|config\.cfg",
+    trainers="spaCy, MLflow, RLlib and diffusers models",
+    marks=r"MLmodel|model_index\.json|config\.cfg|rllib_checkpoint\.json",
     keep=_ANY,
 )
 
@@ -1284,7 +1373,10 @@ LAYOUTS: tuple[Layout, ...] = (
     RSL_RL,
     RL_GAMES,
     SKRL,
+    ML_AGENTS,
     STABLE_BASELINES,
+    FASTAI,
+    PADDLE,
     ALLENNLP,
     AUDIOCRAFT,
     WENET,

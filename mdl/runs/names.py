@@ -15,7 +15,7 @@ from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import small_value_class, value_class
-from mdl.weights.known_formats import is_weights, stem_of
+from mdl.weights.known_formats import folder_kind_of, is_weights, stem_of
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
@@ -39,7 +39,12 @@ _LONG_MODEL = re.compile(r"(?:^|[-_.])model[-_](?P<step>[0-9]{5,18})(?:$|[-_.])"
 """A count that is padded with zeros, or so high that it counts nothing else: ``model_0001999``."""
 _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
-_DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|ema|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
+_DERIVED = re.compile(
+    r"(?:^|.*[-_.=+])"
+    r"(?:avg|ave|averaged?|ema|swa|init|[0-9]+best|merged|hf|gguf|fused|consolidated)"
+    r"(?:$|[-_.=+0-9].*)"
+)
+"""An average, what the training began with, or a copy that was merged or converted."""
 _NO_WORD = re.compile(r"[^a-z]+")
 _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 
@@ -221,9 +226,9 @@ def own_state(tree: Tree, base: str) -> str:
 
 
 def holds_a_model(tree: Tree, folder: Entry) -> bool:
-    """Tell whether a folder holds a model: directly in it or, if its own name is a step or an epoch, in folders below
-    it that are no checkpoints themselves."""
-    if tree.files_named(folder.path, holds_model):
+    """Tell whether a folder holds a model: directly in it, as a format's own marker declares or, if its own name is a
+    step or an epoch, in folders below it that are no checkpoints themselves."""
+    if tree.files_named(folder.path, holds_model) or folder_kind_of(tree.names(folder.path)):
         return True
     if not what_name_says(folder.name).is_counted:
         return False

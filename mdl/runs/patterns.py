@@ -312,7 +312,7 @@ def finished_model(tree: Tree, base: str, model: str, checkpoints: Iterable[Chec
     if not tree.files_named(base, matching(model)):
         return []
     taken = paths_of(checkpoints) | {folder.path for folder in named_folders(tree, base)}
-    return [checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))]
+    return [checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken), weights=model))]
 
 
 def _matching(tree: Tree, folder: str, globs: tuple[str, ...]) -> list[Entry]:

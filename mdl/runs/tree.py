@@ -204,12 +204,11 @@ class Tree:
         return [entry, *self.below(entry.path)] if entry.kind == "folder" else [entry]
 
     def all_but(self, base: str, taken: Collection[str]) -> tuple[Entry, ...]:
-        """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
-        entries: list[Entry] = []
-        for child in self.children(base):
-            if child.path not in taken:
-                entries += self.with_contents(child)
-        return tuple(entries)
+        """All that is in ``base``, except the ``taken`` paths in it and what is below them."""
+        left_out = set(taken) - {base, *folders_above(base)}
+        return tuple(
+            entry for entry in self.below(base) if left_out.isdisjoint((entry.path, *folders_above(entry.path)))
+        )
 
     def is_unchanged(self, entry: Entry) -> bool:
         """Tell whether the file is still the one that was scanned."""

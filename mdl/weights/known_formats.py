@@ -169,7 +169,7 @@ _KINDS = (
         lacks=_torch_lacks,
         optimizer="perhaps",
     ),
-    Kind("checkpoint", (".ckpt",), "torch", lacks=_torch_lacks, optimizer="perhaps"),
+    Kind("checkpoint", (".ckpt", ".cleanrl_model"), "torch", lacks=_torch_lacks, optimizer="perhaps"),
     Kind("binary", (".bin",), "torch", lacks=_torch_lacks, is_certain=False),
     Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks, "perhaps"),
     Kind("HDF5", (".weights.h5",), "Keras", _is_hdf5, True, end_records.hdf5_lacks),
@@ -372,6 +372,7 @@ _FOLDER_KINDS = (
         "orbax checkpoint", one_of=frozenset({"_CHECKPOINT_METADATA", "manifest.ocdbt"}), weights=r"d/.+|[0-9a-f]{32}"
     ),
     FolderKind("diffusers pipeline", frozenset({"model_index.json"})),
+    FolderKind("RLlib checkpoint", frozenset({"rllib_checkpoint.json"}), weights=r".+\.(pkl|msgpack)"),
     FolderKind("Core ML package", frozenset({"Manifest.json", "Data"}), weights=r"model\.mlmodel|weight\.bin"),
 )
 ORBAX_STAGING = re.compile(r".+\.orbax-checkpoint-tmp(-[0-9]+)?")

@@ -121,6 +121,78 @@ CASES = {
         "1000",
         "2024-05-01_10-00-00-save-1000-10-0.safetensors",
     ),
+    "OneTrainer's workspace": Case(
+        "onetrainer",
+        "backup/a-backup-{500-5,1000-10,1500-15}-0/{lora/lora.safetensors,optimizer/optimizer.pt,meta.json} "
+        "save/a-save-{500-5,1000-10}-0.safetensors tensorboard/events.out.tfevents.1",
+        "a-backup-500-5-0@500 a-backup-1000-10-0@1000 a-backup-1500-15-0@1500* "
+        "a-save-500-5-0.safetensors@500 a-save-1000-10-0.safetensors@1000",
+        "latest",
+        "lora/lora.safetensors optimizer/optimizer.pt meta.json",
+        "lora/lora.safetensors meta.json",
+    ),
+    "OneTrainer: of one step, the model": Case(
+        "onetrainer",
+        "backup/a-backup-1000-10-0/{lora/lora.safetensors,meta.json} save/a-save-1000-10-0.safetensors a.safetensors",
+        "a-backup-1000-10-0@1000 a-save-1000-10-0.safetensors@1000* final",
+        "final",
+        "a.safetensors",
+    ),
+    "ML-Agents": Case(
+        "ml-agents",
+        "configuration.yaml Jump.onnx run_logs/timers.json Jump/Jump-{900,1000}.{onnx,pt} Jump/checkpoint.pt",
+        "Jump-900@900 Jump-1000@1000* checkpoint.pt final",
+        "latest",
+        "Jump-1000.onnx Jump-1000.pt configuration.yaml",
+    ),
+    "ML-Agents: of two behaviors, none is the latest": Case(
+        "ml-agents",
+        "configuration.yaml {A,B}.onnx A/{A-900.pt,checkpoint.pt} B/{B-800.pt,checkpoint.pt}",
+        "A-900@900 A-checkpoint.pt B-800@800 checkpoint.pt final",
+        "final",
+        "A.onnx B.onnx configuration.yaml",
+    ),
+    "fastai": Case(
+        "fastai",
+        "export.pkl models/{model_9,model_10,bestmodel}.pth",
+        "model_9.pth@e9 model_10.pth@e10* bestmodel.pth+ final",
+        "final",
+        "export.pkl",
+        "export.pkl",
+    ),
+    "fastai: stages by the user's own names": Case(
+        "fastai", "export.pkl models/stage-{1,2}.pth", "stage-1.pth stage-2.pth final", "stage-2", "stage-2.pth"
+    ),
+    "RLlib": Case(
+        "named",
+        "PPO_1/checkpoint_00000{0,1}/{rllib_checkpoint.json,algorithm_state.pkl,policies/p/policy_state.pkl}",
+        "checkpoint_000000@0 checkpoint_000001@1*",
+        "latest",
+        "rllib_checkpoint.json algorithm_state.pkl policies/p/policy_state.pkl",
+    ),
+    "MLflow: a folder that its marker declares": Case(
+        "named",
+        "checkpoints/{epoch_1,epoch_2}/{MLmodel,data/model.pth}",
+        "epoch_1@e1 epoch_2@e2*",
+        "latest",
+        "MLmodel data/model.pth",
+    ),
+    "ms-swift: a merged adapter is no step of its own": Case(
+        "peft",
+        "checkpoint-{5,10}/{adapter_model.safetensors,adapter_config.json,trainer_state.json} "
+        "checkpoint-10-merged/{model.safetensors,config.json}",
+        "checkpoint-10-merged@10 checkpoint-5@5 checkpoint-10@10*",
+        "10",
+        "adapter_model.safetensors adapter_config.json trainer_state.json",
+    ),
+    "torchtitan: the last step in Hugging Face's format too": Case(
+        "named",
+        "checkpoint/step-{5,10}/{__0_0.distcp,.metadata} checkpoint/step-10-hf/{model.safetensors,config.json}",
+        "step-5@5 step-10@10* step-10-hf@10",
+        "latest",
+        "__0_0.distcp .metadata",
+    ),
+    "CleanRL": Case("plain", "run/ppo.cleanrl_model", "final*", "latest", "run/ppo.cleanrl_model"),
     "Megatron: the tracker outranks the greatest number": Case(
         "megatron",
         "iter_000{1000,2000,3000}/mp_rank_00/model_optim_rng.pt latest_checkpointed_iteration.txt",
@@ -293,11 +365,38 @@ CASES = {
         "weights.02-0.21.hdf5",
     ),
     "Paddle": Case(
-        "named",
-        "epoch_{1,2}.pdparams epoch_2.pdopt",
-        "epoch_1.pdparams@e1 epoch_2.pdparams@e2*",
-        "2",
-        "epoch_2.pdparams",
+        "paddle",
+        "{0,9,best_model,model_final}.{pdparams,pdopt}",
+        "0@e0 9@e9 best_model+ model_final*",
+        "9",
+        "9.pdparams 9.pdopt",
+        "9.pdparams",
+    ),
+    "PaddleOCR": Case(
+        "paddle",
+        "{iter_epoch_10,best_accuracy,latest}.{pdparams,pdopt,states} config.yml",
+        "iter_epoch_10@e10 best_accuracy+ latest*",
+        "best",
+        "best_accuracy.pdparams best_accuracy.pdopt best_accuracy.states config.yml",
+        "best_accuracy.pdparams config.yml",
+    ),
+    "PaddleNLP": Case(
+        "hf-trainer",
+        "checkpoint-{500,1000}/{model_state.pdparams,optimizer.pdopt,scheduler.pdparams,trainer_state.json} "
+        "checkpoint-{500,1000}/config.json model_state.pdparams config.json",
+        "checkpoint-500@500 checkpoint-1000@1000* final",
+        "latest",
+        "model_state.pdparams optimizer.pdopt scheduler.pdparams trainer_state.json config.json",
+        "model_state.pdparams config.json",
+    ),
+    "PaddleNLP in one format": Case(
+        "hf-trainer",
+        "checkpoint-500/{model,optimizer,master_weights}-00001-of-00001.safetensors checkpoint-500/trainer_state.json",
+        "checkpoint-500@500*",
+        "latest",
+        "model-00001-of-00001.safetensors optimizer-00001-of-00001.safetensors "
+        "master_weights-00001-of-00001.safetensors trainer_state.json",
+        "model-00001-of-00001.safetensors",
     ),
     "quoted by a browser": Case(
         "lightning",
