@@ -66,8 +66,7 @@ _PURE = """
     ops/export local/import_report local/formats
     plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
-    plugins/fleet/documents plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job
-    plugins/serve/refusals
+    plugins/fleet/report plugins/fleet/work
 """
 PURE = {module for module in _PURE.split() if not module.startswith("plugins/") or (ROOT / f"{module}.py").exists()}
 """Those of plug-ins only if the plug-ins are here."""

@@ -173,7 +173,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         raise UsageError(why, hint="render fewer models at a time")
     name, _, key = work.secret.partition("/")
     secret = {"secret": _text(name), "key": _text(key or "token")}
-    lines = [_variable(key, value) for key, value in work.variables.items()]
+    lines = [_variable(key, value) for key, value in work.variables.items() if value]
     lines += work.shell_comments(_variable, but=_OWN)
     variables = "".join(f"  {line}\n" for line in lines)
     main = {"image": _text(work.image), "cpu": "500m", "memory": "512Mi", "limit": "2Gi"}

@@ -1,69 +1,154 @@
-"""Plan: a manifest from the names that were given, the catalog and its lock."""
+"""Plan: a manifest from the names that were given, the catalog, its lock and this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.lock import Lock
-from mdl.catalog.model import Catalog, Model
+from mdl.catalog.model import Model
 from mdl.disk.process import split_command
 from mdl.errors import LockError, UsageError
 from mdl.ops.sub_catalog import excerpt
 from mdl.plugins.render import cron, kubernetes, slurm, systemd
-from mdl.plugins.render.work import NIGHT, Rendered, Work
+from mdl.plugins.render.this_machine import is_reachable, variables_of, why_closed
+from mdl.plugins.render.work import INSTALL_FOR_ALL, NIGHT, USUAL_PROGRAM, Rendered, Work
 from mdl.redact import has_secret
+from mdl.sources.hub_endpoint import token_path
 from mdl.units import Window, parse_rate
+from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.client import Client
 
 RENDERERS = {"k8s": kubernetes.render, "slurm": slurm.render, "systemd": systemd.render, "cron": cron.render}
 """How each format is written."""
 
 
-def render(
+def manifest(
+    client: Client,
     name: str,
     names: Sequence[str],
-    known: Catalog,
-    lock: Lock,
     *,
     limit_rate: str | None = None,
     window: str | None = None,
-    program: str = "",
-    variables: Mapping[str, str] | None = None,
+    program: str | None = None,
     **facts: Any,
 ) -> Rendered:
     """The manifest in the format ``name``, one of `RENDERERS`, that brings the models and groups ``names`` of the
-    catalog ``known``, or all that is locked. ``facts`` are further fields of `Work`.
+    client's catalog, or all that is locked. ``facts`` are further fields of `Work`.
 
     Raises `LockError` if nothing is named and nothing locked, or if a pod is to bring what is not locked, `UsageError`,
     `NotFound`.
     """
     if name not in RENDERERS:
         raise UsageError(f"{name!r} is not a format", hint=f"choose one of {', '.join(RENDERERS)}")
-    names = names or [one.name for one in known.meant() if one.name in lock.models]
+    lock = client.catalogs.lock
+    names = names or [model.name for model in client.catalog.meant() if model.name in lock.models]
     if not names:
         raise LockError("nothing is named, and nothing is locked", hint="name models; 'mdl lock' writes the lock")
-    models = list({model.name: model for one in names for model in known.find(one)}.values())
+    by_name: dict[str, Model] = {}
+    for target in names:
+        by_name |= {model.name: model for model in client.catalog.find(target)}
+    models = list(by_name.values())
     limits: list[str] = []
     if limit_rate:
         parse_rate(limit_rate, "--limit-rate")
         limits += ["--limit-rate", limit_rate]
-    hours = Window.parse(window or NIGHT, "--window") if name in ("systemd", "cron") else None
-    if hours:
+    hours = None
+    if name in ("systemd", "cron"):
+        hours = Window.parse(window or NIGHT, "--window")
         limits += ["--window", str(hours)]
+    starts = _program_of(name, program, client.config.environ.get("PATH"))
+    endpoint = client.config.environ.get("HF_ENDPOINT", "")
     work = Work(
         names,
         is_locked=all(map(lock.covers, models)),
         limits=limits,
-        program=split_command(program, "--mdl") if program else (),
+        program=starts.words,
+        lacks_program=starts.is_missing,
         window=hours,
-        variables={key: value for key, value in (variables or {}).items() if not has_secret(value)},
+        catalog=_catalogs_of(client),
+        variables={} if has_secret(endpoint) else {"HF_ENDPOINT": endpoint},
+        shell=_variables_of_shell(client, name),
+        **facts,
     )
-    work = replace(work, **facts)
     if name == "k8s":
         work = _pinned(work, models, lock)
     work.check()
-    return Rendered(name, RENDERERS[name](work), work.left_out)
+    return Rendered(name, RENDERERS[name](work), work.left_out, starts.warnings)
+
+
+def _catalogs_of(client: Client) -> str:
+    """The user's catalogs as MDL_CATALOG has them; '' for the shipped one, which every mdl has."""
+    if client.catalogs.is_shipped:
+        return ""
+    return os.pathsep.join(str(catalog.absolute()) for catalog in client.catalogs.paths)
+
+
+def _variables_of_shell(client: Client, name: str) -> dict[str, str]:
+    """The variables of this shell that mdl reads. Cron and Slurm start mdl as this user, who may read the token's
+    file."""
+    keys = [remote.key_variable for remote in client.network.remotes.values()]
+    for host in client.network.host_tables.values():
+        keys += [host.variable, host.key_password_variable]
+    environ = client.config.environ
+    variables = variables_of(environ, keys)
+    token_file = token_path(environ)
+    if token_file and name in ("cron", "slurm"):
+        variables.setdefault("HF_TOKEN_PATH", str(token_file))
+    return variables
+
+
+@value_class
+class _Program:
+    """How a manifest calls mdl: the ``words``, none if the format is to choose; whether there ``is_missing`` an mdl
+    that a service can run; and what to tell the user about it."""
+
+    words: Sequence[str] = ()
+    is_missing: bool = False
+    warnings: Sequence[str] = ()
+
+
+def _program_of(name: str, named: str | None, path: str | None) -> _Program:
+    """How a manifest of the format ``name`` calls mdl: as ``named``, else the one of this ``path`` where the format
+    needs a full path. Raises `UsageError`."""
+    if named:
+        words = split_command(named, "--mdl")
+        doubt = _doubt_about(name, words[0])
+        return _Program(words, name == "systemd", (doubt,)) if doubt else _Program(words)
+    here = shutil.which("mdl", path=path)
+    if not here or name not in ("systemd", "cron"):
+        return _Program()
+    here = os.path.abspath(here)
+    if name == "cron" or is_reachable(here):
+        return _Program((here,))
+    if is_reachable(USUAL_PROGRAM):
+        return _Program()
+    warning = (
+        f"the unit starts {USUAL_PROGRAM}, which is not there, because no service can run {here}; "
+        f"the unit has the line that installs mdl for all users"
+    )
+    return _Program((), True, (warning,))
+
+
+def _doubt_about(name: str, program: str) -> str:
+    """Why what a manifest of this format starts may not be able to run the ``program`` that the user named; '' if
+    nothing is known against it. A manifest may be for another machine, so that it is only told."""
+    is_full = program.startswith("/")
+    if name == "slurm" and "/" in program and not is_full:
+        return f"the script starts {program}, which each node looks for in the folder in which sbatch is called"
+    if not is_full or program == USUAL_PROGRAM:
+        return ""
+    if name == "cron" and not os.access(program, os.X_OK):
+        return f"the crontab starts {program}, which you cannot run on this machine"
+    closed = why_closed(program) if name == "systemd" else ""
+    if closed:
+        return f"the unit starts {program}, which no service can run: {closed}; for all users: {INSTALL_FOR_ALL}"
+    return ""
 
 
 def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from mdl.bounds import LONGEST_LOCAL_PATH
 from mdl.paths import shown
-from mdl.plugins.serve.refusals import Refusal
 from mdl.plugins.serve.repositories import Repository, Revision, ServedFile, Table
+from mdl.plugins.serve.responses import Refusal
 from mdl.sources.hub_origin import why_bad_id
 from mdl.sources.hub_protocol import HubCall, file_headers, header_text, parse_call, repository_info
 

@@ -23,8 +23,7 @@ from mdl.formatting import utc_time
 from mdl.ops.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
 from mdl.plugins.serve.connection import KEY, Connection
-from mdl.plugins.serve.refusals import Refusal
-from mdl.plugins.serve.responses import Address, answer_with
+from mdl.plugins.serve.responses import Address, Refusal, answer_with
 from mdl.plugins.serve.work import Check, Work
 from mdl.runs import find_run
 from mdl.runs.tree import Tree

@@ -20,8 +20,7 @@ from starlette.responses import Response
 
 from mdl.formatting import json_bytes
 from mdl.plugins.serve.connection import KEY, Connection
-from mdl.plugins.serve.refusals import Refusal
-from mdl.plugins.serve.responses import Handler
+from mdl.plugins.serve.responses import Handler, Refusal
 
 AT_ONCE = 2
 """How many are done at a time: each may take a core."""

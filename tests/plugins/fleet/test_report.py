@@ -10,8 +10,7 @@ from support.cases import each
 from support.schemas import is_right
 
 from mdl.errors import DigestMismatch, LockError, NetworkError, NotFound, PartialFailure
-from mdl.plugins.fleet.documents import NodeModel
-from mdl.plugins.fleet.report import FleetReport, NodeReport, node_report
+from mdl.plugins.fleet.report import FleetReport, NodeModel, NodeReport, node_report
 from mdl.plugins.fleet.work import Answer, Work
 
 SIZES = {("tiny", "a"): 10, ("tiny", "b"): 5}

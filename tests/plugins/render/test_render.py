@@ -23,7 +23,7 @@ from support.polling import until
 from support.shell import Inside, Shell, done, machine, settings, with_environ
 
 from mdl.errors import EXIT_CODES, NOT_WORTH_RETRYING, WORTH_RETRYING
-from mdl.plugins.render.variables import variables_of
+from mdl.plugins.render.this_machine import variables_of
 
 GOLDEN = Path(__file__).parent / "corpus"
 CALLS = {
