@@ -56,7 +56,11 @@ def _say_version() -> int:
         sys.stdout.flush()
     except OSError as error:
         sys.stdout = None
-        return 141 if isinstance(error, BrokenPipeError) else 7
+        if isinstance(error, BrokenPipeError):
+            return 141
+        with contextlib.suppress(OSError, AttributeError):
+            sys.stderr.write(f"mdl: stdout: {error.strerror}\n  hint: send the output elsewhere\n")
+        return 7
     return 0
 
 

@@ -1069,7 +1069,8 @@ class Client:
         settings = remote_named(name, self.remotes)
         bucket = settings if settings.kind == "bucket" else self.remotes.get(settings.get("bucket"))
         if bucket is None:
-            raise UsageError("it has no bucket, and nothing else can be cleaned", item=name, hint="give it its bucket")
+            hint = f"name its bucket in [remotes.{name}] of config.toml"
+            raise UsageError("only a bucket can be cleaned, and this remote names none", item=name, hint=hint)
         seconds = parse_duration(as_text(older_than), "--older-than", least=0)
         with self._asking(name, cancel) as context:
             yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)

@@ -41,8 +41,8 @@ from typing import Any, Self
 
 EXIT_CODES: dict[int, tuple[str, str, str]] = {
     0: ("ok", "done, or already there", "go on"),
-    1: ("fault", "a fault in mdl", "report it"),
-    2: ("usage", "usage, settings or catalog", "fix the call"),
+    1: ("fault", "a fault in mdl", "report it, with what -v prints"),
+    2: ("usage", "a wrong call, setting or catalog", "fix it"),
     3: ("not-found", "not found: model, file, revision, run, checkpoint, release", "fix the name"),
     4: (
         "access",
@@ -61,16 +61,16 @@ EXIT_CODES: dict[int, tuple[str, str, str]] = {
         "lock missing or stale with --locked or --check; not on disk with --offline",
         "run 'mdl lock', or go online",
     ),
-    9: ("busy", "another mdl is at work on it", "wait"),
-    10: ("several", "several items failed for different reasons", "read the report"),
+    9: ("busy", "another mdl is at work on it", "wait, then run it again"),
+    10: ("several", "several items failed, for different reasons", "read the report"),
     11: ("unsafe", "refused as unsafe: path, link, archive, redirect, host", "look at the source"),
-    12: ("state", "own state unreadable or from a newer mdl", "upgrade"),
-    13: ("tls", "TLS: certificate, name, protocol", "fix CA settings"),
+    12: ("state", "a file of mdl's own is damaged, or of a newer mdl", "upgrade mdl"),
+    13: ("tls", "TLS: certificate, name, protocol", "fix the CA settings or the clock"),
     14: ("pending", "the remote job is not finished yet", "wait, ask again"),
-    75: ("time", "stopped by its time limit or window, or paused; what is there is kept", "run again"),
-    130: ("interrupted", "interrupted with Ctrl-C; what is there is kept", "run again"),
-    141: ("pipe", "the program that reads the output has ended", "read all of it"),
-    143: ("terminated", "terminated, or cancelled; what is there is kept", "run again"),
+    75: ("time", "stopped by a time limit or window, or paused; what is there is kept", "run it again"),
+    130: ("interrupted", "interrupted with Ctrl-C; what is there is kept", "run it again"),
+    141: ("pipe", "the program that reads the output ended too early", "read all of the output"),
+    143: ("terminated", "terminated, or cancelled; what is there is kept", "run it again"),
 }
 """Every number that mdl exits with: a name for it, what it means, and what a script should do."""
 STOPPED = (75, 130, 143)
@@ -417,7 +417,10 @@ def internal_error(error: BaseException) -> MdlError:
     if isinstance(error, MemoryError):
         fault = MdlError("there is not enough memory", hint="end other programs, or raise the limit (ulimit -v)")
     else:
-        fault = MdlError(f"{type(error).__name__}: {error}", hint="this is a fault in mdl; please report it with -v")
+        fault = MdlError(
+            f"{type(error).__name__}: {error}",
+            hint="this is a fault in mdl: run the command again with -v, and report what it prints",
+        )
     fault.__cause__ = error
     return fault
 

@@ -163,8 +163,9 @@ class NetworkAccess:
         seconds = self._config["max_duration"]
         window = self._config["window"]
         limit = TimeLimit(math.inf if seconds is None else seconds, window)
-        if limit.is_over():
-            raise Deadline(f"outside the download window ({window})")
+        reason = limit.reason()
+        if reason:
+            raise Deadline(reason, hint="run the same command again within the window, or without it")
         return limit
 
     # What asks.

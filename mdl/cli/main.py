@@ -22,7 +22,7 @@ from mdl.cli.typer_app import epilog_of, root_group
 from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.disk.process import without_core_files
-from mdl.errors import Cancelled, StorageError, UsageError
+from mdl.errors import Cancelled, Problem, StorageError, as_problem
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
@@ -68,31 +68,47 @@ def _run(words: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except (typer.TyperException, UsageError) as error:
-        return _misused(words, error)
+    except typer.TyperException as error:
+        return _failed(words, usage_error(error, f"mdl {_command_of(words)}".strip()))
     except (KeyboardInterrupt, typer.Abort):
         return Cancelled.exit_code
     except Cancelled as error:
         return error.exit_code
     except SystemExit:  # how Typer ends if the reader of a help has left
         return BROKEN_PIPE
+    except BrokenPipeError:
+        _discard_stdout()
+        return BROKEN_PIPE
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return BROKEN_PIPE if isinstance(error, BrokenPipeError) else StorageError.exit_code
+        _discard_stdout()
+        hint = "the output could not be written; send it elsewhere"
+        return _failed(words, StorageError(error.strerror or str(error), item="stdout", hint=hint))
+    except Exception as error:
+        return _failed(words, as_problem(error))
     finally:
         the_signals().rest()
 
 
-def _misused(words: Sequence[str], error: typer.TyperException | UsageError) -> int:
-    """Show a call that cannot be parsed as every other error, as a document too if its words ask for one."""
-    named = {word: listed for word in words if (listed := find(word))}
-    name = next(iter(named), "")
-    usage = error if isinstance(error, UsageError) else usage_error(error, f"mdl {name}".strip())
+def _command_of(words: Sequence[str]) -> str:
+    """The first word that is a command; "" if none is."""
+    return next((word for word in words if find(word)), "")
+
+
+def _failed(words: Sequence[str], error: Problem) -> int:
+    """Show what no command could: as every other error, as a document too if the words ask for one."""
+    name = _command_of(words)
+    listed = find(name)
+    command = listed.see or name if listed else "mdl"
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
-    common = Common(json="--json" in words, progress="json" if wants_lines else None)
-    command = named[name].see or name if name else "mdl"
-    return report(Session(command, common, os.environ), usage)
+    is_verbose = "-v" in words or "--verbose" in words
+    common = Common(json="--json" in words, progress="json" if wants_lines else None, verbose=is_verbose)
+    return report(Session(command, common, os.environ), error)
+
+
+def _discard_stdout() -> None:
+    """Let what is still to be written there go nowhere."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _complete() -> int:

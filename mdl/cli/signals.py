@@ -29,7 +29,7 @@ def _reason(number: int) -> Cancelled:
         case signal.SIGUSR1:
             return Paused("paused")
         case signal.SIGALRM:
-            return DeadlineReached("its time limit or window is over")
+            return DeadlineReached("the time limit or window is over")
     return Cancelled("terminated", terminated=True)
 
 

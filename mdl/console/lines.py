@@ -46,7 +46,8 @@ class Lines:
         self._tenth: int | None = None
         """The tenths of the whole that were told; None until the first look, and after a rewind: what was there then
         is no progress."""
-        self._has_failures = False
+        self._has_ended = False
+        """Whether a model has finished or failed."""
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
         """Write the lines of the event. The bytes of a file are told before its finish."""
@@ -60,11 +61,11 @@ class Lines:
                 self._stream.offer(line)
             else:
                 self._stream.post(line)
-        if isinstance(event, Failed):
-            self._has_failures = True
+        if isinstance(event, Finished | Failed):
+            self._has_ended = True
         if isinstance(event, Progressed):
-            is_after_the_last_error = self._has_failures and not event.files
-            if not is_after_the_last_error:
+            is_after_the_last = self._has_ended and not event.files
+            if not is_after_the_last:
                 self._write_progress()
 
     def close(self) -> None:

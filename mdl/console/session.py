@@ -69,7 +69,7 @@ class ReportSession:
             listener(event)
         if self.end and not self._cancel.is_set():
             if self.end.status == "paused":
-                self._cancel.set(DeadlineReached("its time limit or window is over"))
+                self._cancel.set(DeadlineReached(self.end.message or "paused"))
             elif self.end.status == "cancelled":
                 self._cancel.set(Cancelled())
 

@@ -228,7 +228,7 @@ class _Waiting:
                 self._on_wait(holder_of(self._lease))
             left = self._until - time.monotonic()
             if left <= 0:
-                hint = "wait for it, or give it longer with --lock-wait"
+                hint = "'mdl jobs' shows what runs; to wait longer: --lock-wait 2h"
                 raise Busy(f"{holder_of(self._lease)} is at work on it", item=self._name, hint=hint)
             self._cancel.wait(min(pause, left))
             pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)

@@ -33,12 +33,13 @@ class TimeLimit:
         self._window = window
         self._until = clock() + seconds
 
-    def is_over(self) -> bool:
+    def reason(self) -> str:
+        """Why to stop now, in words; "" as long as the work may go on."""
         if self._window is not None:
             now = self._wall()
             if not self._window.is_open(now.tm_hour * 60 + now.tm_min + now.tm_sec / 60):
-                return True
-        return self._clock() >= self._until
+                return f"outside the download window ({self._window})"
+        return "the time limit (--max-duration) is over" if self._clock() >= self._until else ""
 
     def next_look(self) -> float:
         """In how many seconds to ask again at the latest; infinite if there is no limit."""
@@ -56,8 +57,9 @@ def time_limit(limit: TimeLimit, cancel: CancelToken) -> Iterator[None]:
 
     def look() -> None:
         while not is_done.wait(min(limit.next_look(), threading.TIMEOUT_MAX)):
-            if limit.is_over():
-                cancel.set(DeadlineReached("its time limit or window is over"))
+            reason = limit.reason()
+            if reason:
+                cancel.set(DeadlineReached(reason))
                 return
 
     watchers = start_threads("mdl-deadline", [look])

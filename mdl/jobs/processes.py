@@ -108,8 +108,8 @@ def pause(job: Job, records: Records) -> Job:
     while job.status == "running":
         job = _stopped(job, signal.SIGUSR1, records)
     if job.status != "paused":
-        why = f"there is nothing to pause: its status is {job.status}"
-        raise UsageError(why, item=job.id, hint=resume_command(job))
+        hint = resume_command(job) or "'mdl jobs --status running' shows what can be paused"
+        raise UsageError(f"there is nothing to pause: its status is {job.status}", item=job.id, hint=hint)
     return job
 
 

@@ -122,10 +122,15 @@ def _failed(model: str, file: str, error: MdlError) -> Failed:
 
 def _tell_left_out(found: Found, plan: Plan, context: Context) -> None:
     """Say what is not fetched of a model, because it is the same in another format, if anything else of it is."""
-    fetched = {item.wanted.model for item in plan.fetch}
+    incoming = _incoming(plan)
     for name, files in found.left_out.items():
-        if name in fetched:
+        if name in incoming:
             context.on_event(Noticed(name, message=words_of_left_out([file.size for file in files])))
+
+
+def _incoming(plan: Plan) -> set[str]:
+    """The names of the models of which something comes, from a source or from elsewhere on this disk."""
+    return {item.wanted.model for item in (*plan.fetch, *plan.linked, *plan.repeated)}
 
 
 def _check_space(plan: Plan, context: Context) -> None:
@@ -133,7 +138,7 @@ def _check_space(plan: Plan, context: Context) -> None:
     store = context.store
     free = store.free_space()
     if free is None and plan.fetch:
-        why = f"{store.root}: this disk does not say how much space is free, so the plan is not held against it"
+        why = f"{store.root}: this disk does not say how much space is free, so mdl cannot compare the plan with it"
         context.on_event(Noticed(message=why))
     replace(plan, linked=()).check_space(free)
 
@@ -141,8 +146,7 @@ def _check_space(plan: Plan, context: Context) -> None:
 def _note_wanted(found: Found, plan: Plan, context: Context) -> None:
     """Write down which files are wanted of each model of which something comes, so that a later run knows what is
     missing."""
-    incoming = {item.wanted.model for item in (*plan.fetch, *plan.linked, *plan.repeated)}
-    for name in incoming:
+    for name in _incoming(plan):
         paths = []
         for wanted in found.wanted:
             if wanted.model == name and not wanted.remote.is_name_open:

@@ -152,18 +152,20 @@ class RemoteJob:
             return -math.inf
         return now - datetime.fromisoformat(moment).timestamp()
 
-    def check_is_done(self, *, allow_running: bool = False, logs: bool = False) -> None:
+    def check_is_done(self, *, allow_running: bool = False, logs: bool = False, has_files: bool = True) -> None:
         """Raises `NotFinished` for a job that still runs, `NotFound` for one that ended without a result; its ``logs``
-        can be had of such a one too."""
+        can be had of such a one too. One that runs may have files already, unless ``has_files`` is false."""
         messages = {"failed": "the job failed", "cancelled": "the job was cancelled"}
         if self.status in messages and not logs:
-            hint = "'mdl fetch --logs' fetches its logs, if it wrote any"
+            hint = "if it wrote logs: run the command again with --logs"
             reason = ", and does not say why"
             if self.error:
                 reason = f": {self.error}"
             raise NotFound(messages[self.status] + reason, item=self.id, hint=hint)
         if not self.is_over and not allow_running:
-            hint = "--wait waits for it; --allow-running takes what there is"
+            hint = "--wait 2h waits for it"
+            if has_files:
+                hint += "; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)
 
 

@@ -58,6 +58,8 @@ class HttpRemote:
     """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named."""
 
     is_archived = False
+    lists_jobs = True
+    """Whether `jobs` knows them without a bucket."""
 
     def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         self.settings = settings
@@ -144,7 +146,7 @@ class HttpRemote:
         """The error of a request with a hint that names the remote's own settings."""
         table = f"[remotes.{self.name}]"
         if isinstance(error, NotFound):
-            return error.but(hint=f"check the id of the job, and the URL of {table} in config.toml")
+            return error.but(hint=f"check the URL of {table} in config.toml, and the id of the job")
         if not isinstance(error, AuthError):
             return error
         variable = self.settings.key_variable
@@ -242,7 +244,7 @@ class HttpRemote:
         if recorded.bytes:
             self._in_bucket.add(origin.job)
             return self.bucket.files(origin)
-        recorded.check_is_done()
+        recorded.check_is_done(has_files=False)
         missed["the bucket (it has a record, but no result)"] += 1
         return None
 
@@ -250,9 +252,13 @@ class HttpRemote:
         """The error that names every place that was asked, and how often."""
         times = {1: "once", 2: "twice"}
         asked = ", ".join(f"{place} {times.get(count, f'{count} times')}" for place, count in missed.items())
+        table = f"[remotes.{self.name}]"
         hint = f"'mdl remote jobs {self.name}' lists the jobs"
         if self.bucket is None:
-            hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
+            if self.lists_jobs:
+                hint += f"; name its bucket in {table} to find the results of every worker"
+            else:
+                hint = f"check the id of the job, and the URL of {table} in config.toml"
         last = f"; the last answer: {words}" if words else ""
         return NotFound(f"not found on {self.name}; asked: {asked}{last}", item=job, hint=hint)
 

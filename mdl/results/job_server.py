@@ -265,6 +265,8 @@ _CHECK = "mdl-check"
 class Api(HttpRemote):
     """One API."""
 
+    lists_jobs = False
+
     def hosts(self) -> tuple[str, ...]:
         return (*super().hosts(), host_of(self._status_url(_CHECK)))
 
@@ -316,7 +318,7 @@ class Api(HttpRemote):
             return [answer]
         judged = judge(answer, job, base=url)
         if not judged.outputs and isinstance(answer, dict) and "status" in answer:
-            self.job(answer, job).check_is_done()
+            self.job(answer, job).check_is_done(has_files=False)
         return [replace(output, is_stable=_is_own(output.url, url)) for output in self.outputs_of(judged, job)]
 
     def _asked(self, url: str) -> Any:

@@ -85,7 +85,7 @@ class _Forgotten(NetworkError):
 _MEANINGS: tuple[tuple[re.Pattern[str], type[MdlError], str | None], ...] = (
     (_TOO_LARGE, NoResult, _LIMITS),
     (_UNKNOWN, UnknownProcess, None),
-    (_UNFINISHED, NotFinished, "--wait waits for it"),
+    (_UNFINISHED, NotFinished, "--wait 2h waits for it"),
 )
 """What the words of a worker mean: the error that they are, and its hint."""
 
@@ -186,7 +186,7 @@ class Runpod(HttpRemote):
         facts = self._in_queue(job, missed)
         if facts is None:
             return self._outputs_of_process(job, missed)
-        self.job(facts, job).check_is_done()
+        self.job(facts, job).check_is_done(has_files=False)
         output = facts.get("output") or self._streamed(job) or facts.get("output")
         if output is None:
             raise _no_result(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -296,8 +297,20 @@ def test_no_home_needs_a_folder(shell: Shell) -> None:
 @pytest.mark.fault(135)
 @pytest.mark.parametrize("word", ["--version", "--help", "list"])
 def test_a_full_stdout_is_told_by_the_code(shell: Shell, word: str) -> None:
-    """If stdout is full there is no traceback, and 7."""
-    done(shell.run(word, prefix=("sh", "-c", 'exec "$@" >/dev/full', "sh")), 7)
+    """If stdout is full there is no traceback, and 7, in the system's words."""
+    ran = done(shell.run(word, prefix=("sh", "-c", 'exec "$@" >/dev/full', "sh")), 7)
+    assert "mdl: stdout: No space left on device\n" in ran.err
+
+
+def test_a_command_that_cannot_be_loaded(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged installation is a fault (1): one line and what to do, in the document too; -v has the traceback."""
+    monkeypatch.setitem(sys.modules, "mdl.cli.outdated", None)
+    ran = done(mdl(shell, "outdated", "--json"), 1)
+    assert ran.err.startswith("mdl: ModuleNotFoundError: ")
+    assert (
+        ran.document["error"]["hint"]
+        == "this is a fault in mdl: run the command again with -v, and report what it prints"
+    )
 
 
 @pytest.mark.fault(140)

@@ -94,7 +94,7 @@ def test_a_job_that_is_not_done(mdl: Inside, box: Box) -> None:
     done(mdl(box.shell, "fetch", "box", "j3", "--allow-running"))
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     failed = done(mdl(box.shell, "fetch", "box", "j4"), 3)
-    assert ("CUDA out of memory" in failed.err, "fetches its logs" in failed.err) == (True, True)
+    assert ("CUDA out of memory" in failed.err, "again with --logs" in failed.err) == (True, True)
     done(mdl(box.shell, "fetch", "box", "j4", "--logs"))
     assert files_below(folder.with_name("j4_logs")) == {"training.log": b"loss 0.1\n"}
     mixed = done(mdl(box.shell, "fetch", "box", "j4", "j5", "nope", "--json"), 3).document

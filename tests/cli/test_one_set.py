@@ -51,6 +51,14 @@ def test_one_set_is_fetched(run: Run, shell: Shell, hub: LoopbackHub, target: st
     assert run(f"list {'' if target == 'm' else '--local'} --json").document["models"][0]["status"] == "present"
 
 
+def test_what_is_copied_from_this_disk_says_it_too(run: Run, shell: Shell) -> None:
+    """A second copy that comes from this disk names what is left out of it."""
+    run("get o/m")
+    ran = run("get m")
+    assert "copied from this disk" in ran.err
+    assert f"m: {LEFT_OUT}\n" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "files"),
     [

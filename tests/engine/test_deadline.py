@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,17 @@ def test_the_time_is_over_before_the_first_byte(tmp_path: Path, mdl: Inside, tar
         shell = machine(tmp_path, unpinned(f"{server.url}/f"), server.url if target != "one" else NOBODY)
         ran = done(mdl(shell, "get", target, "--max-duration", "1s"), 75)
         assert len(server.requests) <= 1  # none, if a busy machine took that second to start
-    assert "time limit or window is over" in ran.err
+    assert "the time limit (--max-duration) is over" in ran.err
+
+
+def test_outside_of_the_window(tmp_path: Path, mdl: Inside) -> None:
+    """The message names the window, and does not speak of bytes: none came."""
+    hour = time.localtime().tm_hour
+    closed = f"{(hour + 2) % 24}:00-{(hour + 3) % 24}:00"
+    ran = done(mdl(machine(tmp_path), "get", "org/repo", "--window", closed), 75)
+    assert "outside the download window" in ran.err
+    assert "again within the window" in ran.err
+    assert "kept" not in ran.err
 
 
 @pytest.mark.fault(62, 82)

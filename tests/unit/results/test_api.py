@@ -190,8 +190,11 @@ def test_status(host: Host, server: FaultyServer) -> None:
         remote = made.open("web")
         found = [remote.status(job) for job in ("j1", "j2")]
         assert [(job.status, job.updated_at) for job in found] == [("running", "2026-01-01T00:00:00Z"), ("done", None)]
-        with pytest.raises(NotFound, match=r"not found on web; asked: 127\.0\.0\.1 once"):
+        with pytest.raises(NotFound, match=r"not found on web; asked: 127\.0\.0\.1 once") as caught:
             remote.status("j3")
+        assert (
+            caught.value.hint == "check the id of the job, and the URL of [remotes.web] in config.toml"
+        )  # no list here
         for ask in (remote.jobs, lambda: remote.cancel("j1")):
             with pytest.raises(UsageError):
                 ask()
