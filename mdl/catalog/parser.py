@@ -19,8 +19,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, clashing, folded, twin_error
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url_origin import UrlOrigin, check_url
-from mdl.toml.problems import TomlText
-from mdl.toml.table import Table
+from mdl.toml.table import Table, TomlText
 from mdl.values import value_class
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from mdl.disk.safe_open import read_whole
 from mdl.errors import CatalogError, LockError, UsageError
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
-from mdl.toml.problems import Problems, TomlText, did_you_mean, one_line
+from mdl.toml.table import Problems, TomlText, did_you_mean, one_line
 
 
 def no_web(url: str, named: str) -> str:

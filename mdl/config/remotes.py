@@ -12,8 +12,7 @@ from mdl.errors import UsageError
 from mdl.formatting import near_hint
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
-from mdl.toml.problems import did_you_mean
-from mdl.toml.table import Table
+from mdl.toml.table import Table, did_you_mean
 from mdl.units import as_meant
 from mdl.urls import check_server_url
 from mdl.values import value_class

@@ -499,8 +499,7 @@ def read_text(path: Path) -> str | None:
 
 def check_config(path: Path, text: str) -> dict[str, Any]:
     """The tables of a ``config.toml`` with this ``text``, as they are used. Raises `UsageError` with every mistake."""
-    from mdl.toml.problems import Problems
-    from mdl.toml.table import Table
+    from mdl.toml.table import Problems, Table
 
     problems = Problems("config.toml", UsageError)
     file = problems.file(path, text)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from mdl.demo.repositories import Content, Repo, StoredFile, blocks
-from mdl.net.range_requests import answer_to
+from mdl.net.ranges import answer_to
 from mdl.sources import hub_protocol
 from mdl.sources.hub_protocol import HubCall
 

@@ -26,7 +26,7 @@ from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_folders, open_named
 from mdl.events import Ended, Event, Finished, Noticed, Planned, Progressed, Started
 from mdl.formatting import human_bytes, human_rate, spelled, utc_now
-from mdl.jobs.lines import event_facts, event_in, facts_in, without_secrets
+from mdl.jobs.job import event_facts, event_in, facts_in, without_secrets
 from mdl.redact import Secrets
 from mdl.values import value_class
 

@@ -1,6 +1,6 @@
 """Records: the files of all jobs of one user, one file a job.
 
-The first line of a file has what never changes; lines with events and states are appended (`mdl.jobs.lines`, ADR 70).
+The first line of a file has what never changes; lines with events and states are appended (`mdl.jobs.job`, ADR 70).
 
 Whether a job that says it is running really is, is asked of its process: the boot, the PID name space, the process id
 and the moment it was started, so that another process with the same id is never taken for it. If the process cannot be
@@ -29,16 +29,18 @@ from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration, listed, utc_now
 from mdl.jobs.job import (
     ENDED,
+    STATE,
     VERSION,
     Job,
     can_be_resumed,
+    facts_in,
     finishers,
     head_facts,
     is_no_job,
     job_of,
+    line_of,
     state_facts,
 )
-from mdl.jobs.lines import STATE, facts_in, line_of
 from mdl.jobs.log import Log
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"

@@ -14,8 +14,7 @@ from mdl.describe import ended_by
 from mdl.disk.own_files import open_own_regular
 from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe
 from mdl.events import Ended, Listener, Planned, Progressed
-from mdl.jobs.job import Job, resume_command
-from mdl.jobs.lines import STATE, event_in, facts_in
+from mdl.jobs.job import STATE, Job, event_in, facts_in, resume_command
 from mdl.jobs.records import Records
 
 _POLL_SECONDS = 0.25

@@ -47,8 +47,7 @@ from mdl.downloader.receipts import RECORD, Receipts, file_key
 from mdl.downloader.store import Store
 from mdl.errors import CatalogError, LockError, MdlError, UsageError
 from mdl.formatting import human_bytes, human_duration
-from mdl.jobs.job import shown_facts
-from mdl.jobs.lines import event_in, facts_in, line_of
+from mdl.jobs.job import event_in, facts_in, line_of, shown_facts
 from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.prefetch import last_success
 from mdl.jobs.records import Records

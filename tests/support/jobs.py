@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.jobs.job import Job, head_facts, state_facts
-from mdl.jobs.lines import line_of
+from mdl.jobs.job import Job, head_facts, line_of, state_facts
 from mdl.jobs.records import Records
 from support.data import DATA
 from support.faults import honest

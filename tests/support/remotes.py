@@ -23,8 +23,7 @@ from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote
 from mdl.sources import SourceContext
 from mdl.sources.hub_endpoint import Endpoint
-from mdl.toml.problems import Problems
-from mdl.toml.table import Table
+from mdl.toml.table import Problems, Table
 from mdl.values import value_class
 from support.bench import ONE_CONNECTION
 from support.networks import network_of

@@ -50,14 +50,14 @@ ONLY = {
 _PURE = """
     bounds net/pagination describe formatting paths urls weights/safetensors presigned redact crc_json files
     events listener errors reports json_stream weights/end_records weights/junk weights/known_formats units values
-    net/allowlist net/credentials net/headers net/host_access net/pacer net/policy net/proxies net/redirects
-    net/ranges net/range_requests net/server_messages net/http_errors net/responses
+    net/allowlist net/credentials net/headers net/host_access net/pacer net/policy net/proxies
+    net/ranges net/server_messages net/http_errors net/responses
     downloader/plan downloader/content_check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin sources/hub_protocol results/outputs results/answers results/answer_keys results/answer_names
     config/remotes jobs/job
-    jobs/lines console/state console/remarks
-    toml/__init__ toml/positions toml/problems toml/table catalog/model catalog/parser catalog/targets catalog/lock
+    console/state console/remarks
+    toml/__init__ toml/positions toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes
     catalog/choice_of_weights
     sources/shorthand sources/gguf sources/url_origin archive/zip_records archive/manifest

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from mdl.errors import MdlError
 from mdl.net.credentials import is_loopback
-from mdl.net.range_requests import answer_to
+from mdl.net.ranges import answer_to
 from mdl.plugins.serve import hub_api
 from mdl.plugins.serve.connection import KEY, App
 from mdl.plugins.serve.options import ServeOptions

@@ -14,7 +14,7 @@ from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.errors import AuthError, Busy, NotFinished, NotFound, Occupied, Problem, Unsafe, UsageError
 from mdl.files import Stamp
 from mdl.formatting import json_bytes
-from mdl.net.range_requests import Answer
+from mdl.net.ranges import Answer
 from mdl.plugins.serve.connection import KEY, Connection
 from mdl.plugins.serve.traffic import COUNT, Traffic
 from mdl.sources.hub_protocol import refusal_headers

@@ -421,7 +421,7 @@ def test_large_catalog_takes_work_in_proportion(monkeypatch: pytest.MonkeyPatch)
     """Four times as many entries, every one with two mistakes, take four times as many calls, not sixteen times; and
     at most half a million names are compared to guess what was meant."""
     compared: list[int] = []
-    monkeypatch.setattr("mdl.toml.problems.get_close_matches", lambda _, names, *__: compared.append(len(names)) or [])
+    monkeypatch.setattr("mdl.toml.table.get_close_matches", lambda _, names, *__: compared.append(len(names)) or [])
 
     def calls(entries: int, name: str) -> int:
         entry = '[models.m{n}]\nsource = "hf:o/r{n}"\ntitel = ""\nsee = ["{name}{n}"]\n'

@@ -11,8 +11,7 @@ from mdl.config.hosts import HostSettings, netrc_login, read_hosts
 from mdl.errors import UsageError
 from mdl.net.credentials import NETRC
 from mdl.toml import parse_toml
-from mdl.toml.problems import Problems
-from mdl.toml.table import Table
+from mdl.toml.table import Problems, Table
 
 SECRET = "canary-token"
 

@@ -10,8 +10,7 @@ from support.cases import each
 from mdl.config.remotes import RemoteSettings, read_remotes
 from mdl.errors import UsageError
 from mdl.toml import parse_toml
-from mdl.toml.problems import Problems
-from mdl.toml.table import Table
+from mdl.toml.table import Problems, Table
 
 GOOD = """
 [remotes]

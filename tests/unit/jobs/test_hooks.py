@@ -28,9 +28,9 @@ from mdl.cancel import CancelToken
 from mdl.disk import process
 from mdl.errors import Cancelled, UsageError
 from mdl.events import Ended
-from mdl.jobs.hooks import hook_environment, hook_facts
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.records import Records
+from mdl.jobs.run import hook_environment, hook_facts
 
 TOKEN = "hf_" + "s3cr3t" * 5
 GONE = answers(404, body=f"{TOKEN} is not known, see https://h/x?sig=5ignature".encode())

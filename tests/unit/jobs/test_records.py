@@ -31,9 +31,9 @@ from mdl.disk.mutex import HeldFile
 from mdl.disk.process import ProcessId, hostname
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Event, Finished, Planned, Progressed
-from mdl.jobs import lines, processes
-from mdl.jobs.job import Invocation, Job, head_facts, state_facts
-from mdl.jobs.lines import line_of
+from mdl.jobs import job as job_file
+from mdl.jobs import processes
+from mdl.jobs.job import Invocation, Job, head_facts, line_of, state_facts
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import Tracker
 from mdl.redact import Secrets
@@ -448,9 +448,9 @@ def test_each_of_a_thousand_jobs_is_read_once(records: Told, monkeypatch: pytest
         head, state, _ = file_of(replace(DONE, id=name)).split(b"\n")
         event = line_of({"event": "finished", "time": "", "model": "m", "file": "f" * 100}).encode()
         place(records, name).write_bytes(b"\n".join([head, state, *[event] * 20, state, *[event] * 3, b""]))
-    counted = [Mock(wraps=one) for one in (os.open, lines.parse_json, ProcessId.is_alive)]
+    counted = [Mock(wraps=one) for one in (os.open, job_file.parse_json, ProcessId.is_alive)]
     for name, one in zip(
-        ("os.open", "mdl.jobs.lines.parse_json", "mdl.disk.process.ProcessId.is_alive"), counted, strict=True
+        ("os.open", "mdl.jobs.job.parse_json", "mdl.disk.process.ProcessId.is_alive"), counted, strict=True
     ):
         monkeypatch.setattr(name, one)
     assert len(records.all()) == 1_000
@@ -463,7 +463,7 @@ def test_the_last_state_is_found_before_many_events(records: Told) -> None:
     event = Finished("m", "f" * 200, 1)
     with contextlib.closing(records.open(JOB.id)) as file:
         file.add_state(DONE)
-        file.append(*[lines.event_facts(event)] * 5000)
+        file.append(*[job_file.event_facts(event)] * 5000)
     assert records.find(JOB.id) == DONE
     with place(records).open("ab") as raw:
         raw.write(line_of(state_facts(replace(DONE, status="failed"), ""))[:-5].encode())

@@ -32,8 +32,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.jobs.job import Invocation, Job
-from mdl.jobs.lines import event_facts, event_in, facts_in, line_of
+from mdl.jobs.job import Invocation, Job, event_facts, event_in, facts_in, line_of
 from mdl.jobs.log import LogListener, LogSource
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow

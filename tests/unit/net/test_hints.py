@@ -7,9 +7,9 @@ from support.cases import each
 
 from mdl.errors import AuthError, NetworkError, Unsafe, online_hint
 from mdl.net.connection_errors import not_http_hint
+from mdl.net.follower import loop_hint, redirect_target
 from mdl.net.http_errors import Asker, error_for_status
 from mdl.net.proxies import Proxy
-from mdl.net.redirects import loop_hint, redirect_target
 
 URL = "https://models.example/f.bin"
 PROXY = Proxy("http://me:pw@proxy.corp:3128", "HTTPS_PROXY")

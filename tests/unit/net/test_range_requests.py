@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.cases import each
 
-from mdl.net.range_requests import answer_to
+from mdl.net.ranges import answer_to
 
 ETAG = '"abc"'
 ANSWERS: dict[str, tuple[dict[str, str], tuple[int, int, int]]] = {

@@ -7,7 +7,7 @@ from support.cases import each
 
 from mdl.errors import UsageError
 from mdl.toml import TomlError, parse_toml
-from mdl.toml.problems import Problems
+from mdl.toml.table import Problems
 
 HEX, DECIMAL, BINARY, OCTAL = "0x" + "f" * 6000, "9" * 6000, "0b" + "1" * 6000, "0o" + "7" * 6000
 LARGE = {
