@@ -28,7 +28,9 @@ _MAY_BE_A_PAGE = {
 }
 _MAY_BE_JSON = _MAY_BE_A_PAGE | {".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".ipynb", ".geojson", ".log"}
 _PAGE = re.compile(
-    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html|head|title|body)\b", re.I | re.S
+    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+"
+    rb"<(?:!doctype\s+html|html|head|title|body|meta|script|style|div|center|h1|iframe|br)\b",
+    re.I | re.S,
 )
 _SIGN_IN = re.compile(
     rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I

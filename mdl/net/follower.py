@@ -39,7 +39,7 @@ _HEADERS = {
 }
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
-_UNUSABLE = re.compile(r"^$|[\x00-\x20\x7f]")
+_UNUSABLE = re.compile(r"^$|[\x00-\x1f\x7f]")
 """A Location that is empty, or holds what no URL may hold."""
 
 
@@ -229,7 +229,7 @@ def redirect_target(headers: Mapping[str, str], current: str) -> str:
     no URL.
     """
     host = host_of(current)
-    location = headers.get("location", "")
+    location = headers.get("location", "").strip().replace(" ", "%20")  # as browsers read it (ADR 143)
     region = headers.get("x-amz-bucket-region", "")
     if region and not location:
         raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")

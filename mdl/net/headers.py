@@ -153,3 +153,8 @@ def _decoded(text: str) -> str:
         return unquote_to_bytes(match[2]).decode(match[1])
     except UnicodeDecodeError:
         return ""
+
+
+def sign_in_schemes(offers: str) -> list[str]:
+    """Return the schemes that a Proxy-Authenticate or WWW-Authenticate header offers, without their parameters."""
+    return re.findall(r"(?:^|,)\s*([\w-]+)(?![\w-]|\s*=)", offers)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.allowlist import host_of
 from mdl.net.credentials import HostCredential, certificate_wanted
-from mdl.net.headers import retry_after
+from mdl.net.headers import retry_after, sign_in_schemes
 from mdl.net.policy import LONGEST_RETRY_AFTER
 from mdl.net.proxies import UNKNOWN_PROXY, Proxy
 from mdl.net.server_messages import filter_hint, request_id, server_message
@@ -144,10 +144,10 @@ def error_for_status(
         return certificate_wanted(url, f"it answered {answer}: {words}")
     if status in _KINDS:
         kind = _KINDS[status]
-        return kind(message, hint=_advice(kind, headers.get("x-error-code", ""), words, url, asker))
+        return kind(message, hint=_advice(kind, headers, words, url, asker))
     is_bad_token = 400 <= status < 500 and asker.sent != "" and _IS_REFUSED.search(words)
     if is_bad_token or (status == 400 and _KEYS_ENDED in body):
-        return AuthError(message, hint=_advice(AuthError, "", words, url, asker))
+        return AuthError(message, hint=_advice(AuthError, {}, words, url, asker))
     return server_trouble(message, status, headers)
 
 
@@ -185,8 +185,9 @@ def guard_of(headers: Mapping[str, str], words: str) -> str:
     return "Cloudflare" if "cloudflare" in headers.get("server", "").lower() else "a guard before it"
 
 
-def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+def _advice(kind: type[MdlError], headers: Mapping[str, str], words: str, url: str, asker: Asker) -> str:
     """Return what to do about a refusal: that depends on who refused, and on what it was sent."""
+    code = headers.get("x-error-code", "")
     if _CLOCK.search(words):
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
     if _IS_ARCHIVED.search(words):
@@ -203,7 +204,7 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
         return _advice_of_hub(code, words, url, asker)
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
-    return _advice_of_host(kind, url, asker)
+    return _advice_of_host(kind, url, asker, sign_in_schemes(headers.get("www-authenticate", "")))
 
 
 def _advice_on_absent(code: str, url: str, sent: str) -> str:
@@ -264,12 +265,19 @@ def _or_dataset(url: str) -> str:
     return "; a dataset is hf:datasets/OWNER/NAME" if "/api/models/" in url else ""
 
 
-def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
-    """Return what to do about a refusal of any other host. A token of the hub has nothing to do with it."""
+def _advice_of_host(kind: type[MdlError], url: str, asker: Asker, offers: list[str]) -> str:
+    """Return what to do about a refusal of any other host, which ``offers`` these ways to sign in. A token of the hub
+    has nothing to do with it."""
     check = "check the URL; " if kind is NotFound else ""
-    if asker.sent:
-        return f"{check}{asker.sent} was sent: is it still valid?"
+    schemes = {scheme.lower() for scheme in offers}
+    is_basic = "basic" in schemes and "bearer" not in schemes
     credential = asker.credential
+    if asker.sent:
+        other = '; the host asks for send = "basic"' if is_basic and credential and credential.send != "basic" else ""
+        return f"{check}{asker.sent} was sent: is it still valid?{other}"
+    if schemes and schemes.isdisjoint(("basic", "bearer")):
+        ways = ", ".join(offers)
+        return f"{host_of(url)} takes {ways} alone, which mdl does not speak: fetch it with curl, then mdl import"
     if credential:
         if credential.secret:
             only = "a credential goes over https only, and not through a proxy without TLS"
@@ -278,6 +286,8 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
     place = urlsplit(url).netloc.lower()
     variable = _variable_of(host_of(url))
     table = f'[hosts."{place}"] token_env = "{variable}"'
+    if is_basic:
+        return f'{check}write into config.toml: {table}, and send = "basic"; then set {variable} to USER:PASSWORD'
     return f"{check}if it needs a token, write into config.toml: {table}; then set {variable}"
 
 

@@ -16,6 +16,7 @@ from dataclasses import field
 from urllib.parse import urlsplit
 
 from mdl.net.allowlist import address_of, bracketed, host_of, is_public, port_of
+from mdl.net.headers import sign_in_schemes
 from mdl.units import as_meant
 from mdl.values import value_class
 
@@ -24,8 +25,6 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 _SAME = {"socks": "socks5h"}
 _HOW = "write it as http://host:port, and / in a password as %2F, : as %3A, @ as %40"
 _NAMES = ("http", "https", "all")
-_WAYS_TO_SIGN_IN = re.compile(r"(?:^|,)\s*([\w-]+)(?![\w-]|\s*=)")
-"""The schemes in a Proxy-Authenticate header, without their parameters."""
 _WITH_PORT = re.compile(r"(\[[^\]]*\](?:/\d+)?|[^:]*|[0-9a-f:.]*/\d+):(\d{1,5})")
 """An entry of NO_PROXY with a port. An IPv6 address has one only if it stands in brackets, or before its prefix."""
 _BRACKETS = re.compile(r"\[([^\]]*)\]")
@@ -50,7 +49,7 @@ class Proxy:
 
     def login_hint(self, offers: str) -> str:
         """Return what to do if it wants another login. ``offers`` are its Proxy-Authenticate headers."""
-        ways = _WAYS_TO_SIGN_IN.findall(offers)
+        ways = sign_in_schemes(offers)
         if ways and "basic" not in offers.lower():
             return (
                 f"the proxy takes {', '.join(ways)} alone, and mdl speaks Basic: a password in {self.variable} cannot "

@@ -178,17 +178,16 @@ def judge(
 
 def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -> bool:
     """Return whether the body is a part of the file: a 206, or a 200 with a Content-Range, which some servers send
-    (rclone's S3), unless that Content-Range covers the whole file and a later part was requested."""
-    if status == 206:
-        return True
+    (rclone's S3). If that Content-Range covers the whole file, and all of it or a later part was requested, the body is
+    the whole file: some caches answer every request with 206."""
     if "content-range" not in headers:
-        return False
+        return status == 206
     part = content_range(headers)
     if part is None:
         return True
     sent, total = part
     is_whole = sent.start == 0 and sent.stop == total
-    return not is_whole or (asked is not None and asked.start == 0)
+    return not is_whole or (asked is not None and (status == 206 or asked.start == 0))
 
 
 def _total_of_part(headers: Mapping[str, str]) -> int | None:

@@ -17,15 +17,28 @@ _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SAYING = (
-    *("error", "errors", "message", "msg", "detail", "reason", "title", "status"),
+    *("error", "errors", "message", "Message", "msg", "detail", "reason", "title", "status"),
     *("error_description", "error_message"),
 )
 """Keys of a JSON object under which servers say what is wrong."""
 _PHRASES = {status.phrase.lower() for status in HTTPStatus}
 _OF_AN_ERROR = ("error", "errors", "error_description")
-_OF_A_MESSAGE = ("message", "msg", "detail")
+_OF_A_MESSAGE = ("message", "Message", "msg", "detail")
 _FEW_KEYS = 4
 """So many keys at most has a JSON object that is nothing but a message."""
+_LONGEST_PLAIN_ERROR = 300
+"""So many characters at most has a text that is nothing but an error in plain words."""
+_PLAIN_ERROR = (
+    r"(?i)\s*(error\b|[45]\d\d\W{1,3}[a-z]{3}|(un|not )authori[sz]ed|forbidden|(access|permission) (is )?denied"
+    r"|not found|bad request"
+    r"|(the )?(file|page|entry|model|repo(sitory)?|object|resource)\b.{0,60}\b(not found|does not exist|no longer)"
+    r"|(invalid|expired) (user ?name|credential|token|api key|signature|link|request)|too many requests"
+    r"|(rate|download|quota|bandwidth)\b.{0,20}\b(limit|exceeded)|(internal|bad|service|gateway|upstream) \w+"
+    r"|no healthy upstream|authentication|(please |you (must|need to|have to) )(log|sign|try)"
+    r"|you (are not|do not|don't)\b)"
+)
+"""How servers and proxies begin a plain text that they send in the place of a file; kept as text, as it is needed for
+names that nobody knows alone."""
 _XML_ERROR = re.compile(r"\s*(<\?xml[^>]*>\s*)?<Error>\s*<Code>")
 _FILTER = re.compile(
     r"\b(zscaler|forti(guard|gate|net)|forcepoint|websense|blue ?coat|netskope|mcafee web gateway|skyhigh"
@@ -87,12 +100,12 @@ def _text_in(value: Any) -> str:
 
 
 def is_error_text(text: str) -> bool:
-    """Return whether a whole text is what an API or a bucket says in place of an answer: a JSON object with an error,
-    or with little more than a message, or the XML of S3."""
+    """Return whether a whole text is what a server says in place of a file: a JSON object with an error, or with little
+    more than a message, the XML of S3, or an error in a few plain words."""
     if _XML_ERROR.match(text):
         return True
     if not text.lstrip().startswith("{"):
-        return False
+        return len(text) <= _LONGEST_PLAIN_ERROR and re.match(_PLAIN_ERROR, text) is not None
     try:
         data = parse_json(text, allow_nan=True)
     except ValueError:

@@ -44,6 +44,12 @@ REFUSALS: dict[str, tuple[str, Answer, int, str]] = {
     ),
     "a filter with 200": ("/m.bin", reply(200, b"<html><title>Blocked by FortiGuard</title>"), 6, "FortiGuard filters"),
     "a network that wants a sign-in": ("/m.bin", reply(511, b""), 4, "sign in"),
+    "IIS, a login of Windows": (
+        "/m.bin",
+        reply(401, b"", ("WWW-Authenticate", "Negotiate"), ("WWW-Authenticate", "NTLM")),
+        4,
+        "takes Negotiate, NTLM alone",
+    ),
     "GitHub, a quota": (
         "/m.bin",
         reply(403, b'{"message": "This repository is over its data quota."}', JSON),

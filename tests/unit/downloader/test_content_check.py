@@ -57,7 +57,14 @@ RIGHT = {
     "even.bin": b"w\0eightss" * 9,
     "error.json": b'{"error": "this is what was asked for"}',
     "error.txt": b"Unauthorized",
-    "LICENSE": b"Unauthorized",
+    "LICENSE": b"Unauthorized use of this model is not permitted to anybody. " * 9,
+    "VERSION": b"4.0.1",
+    "m.vec": b"400 2\nthe 0.1 0.2\n",
+    "m.arpa": b"\\data\\\nngram 1=3\n",
+    "m.phones": b"<s>\n<unk>\n<p>\n<a>\n",
+    "m.mdl": b"<TransitionModel> <Topology>\n",
+    "m.cfg": b"error_rate = 1\n",
+    "errors.dict": b"errors 0\nfile 1\nnot 2\n",
 }
 """What may come under these names."""
 NO_TEXT = """
@@ -181,6 +188,27 @@ def test_a_file_without_its_end_is_not_published(bench: Bench, name: str) -> Non
     cut = whole_file(name)[:-700]
     assert bench.fetch(honest(cut), cut, known=False, path=name).code == 6
     assert bench.strangers() == []
+
+
+PLAIN_ERRORS = """
+    404: Not Found|Not Found|Unauthorized|Access denied. Please log in.|Entry not found|Rate limit exceeded
+    You are not allowed to access this resource|File m.foo does not exist on the server.|error code: 1015
+    Please sign in first|upstream connect error or disconnect/reset before headers|no healthy upstream
+    Invalid token|Error: quota|Download limit exceeded for this file|Internal Server Error|The file was not found
+    <script>location.href="/login"</script>|<meta http-equiv="refresh" content="0; url=/login">|<center>Blocked</center>
+    <br />\n<b>Warning</b>: fopen() failed|{"Code":10010,"Message":"Repo not exist","Success":false}
+"""
+
+
+@pytest.mark.fault(259)
+@each("name", ["m.q4_0", "m.foo", "model"])
+def test_an_error_in_plain_words_under_a_name_that_nobody_knows(name: str) -> None:
+    """A short text that begins as servers word an error is no model; a text file says what it likes."""
+    for words in PLAIN_ERRORS.strip().replace("\n    ", "|").split("|"):
+        error = check_content(name, words.encode(), len(words))
+        assert error, words
+        assert error.exit_code == 6
+        assert check_content("notes.md", words.encode(), len(words)) is None
 
 
 def test_a_message_in_place_of_a_picture() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
+from mdl.net.credentials import HostCredential
 from mdl.net.http_errors import Asker, error_for_status
 from mdl.net.server_messages import impostor, request_id, safe_excerpt, server_message
 
@@ -239,3 +240,15 @@ def test_temporary_keys_that_have_ended() -> None:
     assert "The provided token has expired." in error.message
     assert "keys" in str(error.hint)
     assert isinstance(error_for_status(400, {}, b"<Error/>", "https://h/k", Asker(is_located=True)), NetworkError)
+
+
+def test_a_host_that_wants_a_user_and_a_password() -> None:
+    """What Artifactory, Nexus and GitLab offer is written into the table of the host; a bearer token is named then."""
+    offer = {"www-authenticate": 'Basic realm="Artifactory Realm", charset="UTF-8"'}
+    url = "https://files.example/m.bin"
+    hint = str(error_for_status(401, offer, b"", url).hint)
+    assert '[hosts."files.example"] token_env = "FILES_TOKEN", and send = "basic"; then set FILES_TOKEN to USER' in hint
+    asker = Asker(sent="FILES_TOKEN", credential=HostCredential("files.example", "FILES_TOKEN", secret="s3cret"))
+    assert 'send = "basic"' in str(error_for_status(401, offer, b"", url, asker).hint)
+    both = {"www-authenticate": 'Bearer realm="x", Basic realm="x"'}
+    assert "send =" not in str(error_for_status(401, both, b"", url).hint)
