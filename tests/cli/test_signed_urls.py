@@ -114,11 +114,11 @@ def look_at_jobs(shell: Shell, checked: ExitCode) -> None:
 @pytest.mark.parametrize("form", SIGNED)
 def test_a_signed_url_that_works(checked: ExitCode, tmp_path: Path, form: str) -> None:
     """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept. Each
-    form is tried with every fourth of the commands that only look, and with all of them in the long run."""
+    form is tried with every sixth of the commands that only look, and with all of them in the long run."""
     fetch = "get URL -v | get two -v --json | prefetch one --metrics m.prom --ready-file ready.json -v"
     look = """get URL --json --progress json | show URL | show one --json | lock --json | lock | list | list --json |
         show one | get one -n | verify one --json | jobs --json | verify one"""
-    some = look.split("|") if LONG else look.split("|")[list(SIGNED).index(form) % 4 :: 4]
+    some = look.split("|") if LONG else look.split("|")[list(SIGNED).index(form) % 6 :: 6]
     with FaultyServer(faults.honest(DATA)) as server:
         url = f"{server.url}/a/f.bin{SIGNED[form]}"
         with FaultyServer(faults.redirects(url)) as other:

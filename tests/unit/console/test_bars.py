@@ -434,7 +434,7 @@ def test_many_running_files() -> None:
 
 def test_columns_stand_still() -> None:
     """Every column keeps its place at every width, while names and figures change."""
-    for width in range(20, 200):
+    for width in [*range(20, 100), *range(100, 200, 7)]:
         drawn, places = Board(), set()
         for step, name in enumerate(["a", "n" * 300, "模型" * 40, "مدل‌فارسی"]):
             done = 9**step
