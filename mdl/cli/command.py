@@ -98,7 +98,7 @@ def report(session: Session, error: Problem) -> int:
     console = session.console
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
-    console.error(error)
+    console.error(error.but(item=session.spelled(error.item)))
     return session.show({}, error=error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument, bare_flag, flag
 from mdl.cli.model_table import age_since
 from mdl.cli.session import Session
+from mdl.errors import MdlError
 from mdl.formatting import counted, human_bytes, utc_time
 
 if TYPE_CHECKING:
@@ -173,12 +175,16 @@ def _name_kept(session: Session, name: str, kept: Sequence[KeptFile]) -> None:
     asks=True,
 )
 def clean(session: Session, settings: LookSettings) -> int:
-    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
-    them. Models stay: 'mdl rm' deletes them."""
+    """Show unfinished downloads that no running or paused job needs, files that a model no longer has, and leftovers;
+    --yes removes them. Models stay: 'mdl rm' deletes them."""
     is_asked = session.common.yes
     rows: list[tuple[Waste, str]] = []
     total = 0
-    for waste, is_removed in session.client(settings).clean(remove=is_asked):
+    client = session.client(settings)
+    if not session.common.json:
+        with contextlib.suppress(MdlError):  # a record that is damaged, or of a newer mdl, keeps nobody from cleaning
+            session.labels = {model.name: model.label for model, _ in client.inventory().models}
+    for waste, is_removed in client.clean(remove=is_asked):
         action = "would delete"
         if is_removed:
             action = "deleted"
@@ -211,7 +217,7 @@ def _show_waste(session: Session, rows: Sequence[tuple[Waste, str]], total: int)
         console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
         return
     headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
-    console.table(headers, [_waste_row(*row) for row in rows], cut=("FILE",), drop=("AGE",), below="WHY")
+    console.table(headers, [_waste_row(session, *row) for row in rows], cut=("FILE",), drop=("AGE",), below="WHY")
     if console.verbose:
         for waste, _ in rows:
             console.note(f"{waste.kind}: {waste.path}")
@@ -224,9 +230,13 @@ def _show_waste(session: Session, rows: Sequence[tuple[Waste, str]], total: int)
         console.note(_NOT_YET.format(human_bytes(total)))
 
 
-def _waste_row(waste: Waste, action: str) -> tuple[str, ...]:
+def _waste_row(session: Session, waste: Waste, action: str) -> tuple[str, ...]:
     file = waste.file
     if not waste.model:
         file = file or str(waste.path)
     age = age_since(waste.since) or "-"
-    return action, waste.kind, waste.model or "-", file or "-", human_bytes(waste.bytes), age, waste.reason
+    why = waste.reason
+    if waste.model and waste.kind == "partial":  # these say what it is: its URL is in the document
+        why = waste.kept or "unfinished"
+    name = session.spelled(waste.model) or "-"
+    return action, waste.kind, name, file or "-", human_bytes(waste.bytes), age, why

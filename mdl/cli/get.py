@@ -116,6 +116,7 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
 def begin(session: Session, client: Client, models: Sequence[Model], into: str | None) -> Mapping[str, Path]:
     """The folders of the models. Raises `MdlError` for all that can be known to be wrong before anything is done; from
     then on a signal raises nothing."""
+    session.labels = {model.name: model.label for model in models}
     folders = client.folders(models, into=into)
     client.network.time_limit()
     session.signals.poll()
@@ -175,9 +176,9 @@ def show_plan(session: Session, models: Sequence[Model], work: Callable[..., Pla
     with session.console.watch(method=method) as on_event:
         report = work(on_event=on_event)
         on_event.end_with(report.error)
-    labels = {model.name: model.label for model in models}
-    show_failures(session, report, labels)
-    return session.show(payload(report), lambda: _show_plan(session, report, labels), error=report.error)
+    session.labels = {model.name: model.label for model in models}
+    show_failures(session, report)
+    return session.show(payload(report), lambda: _show_plan(session, report), error=report.error)
 
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
@@ -204,35 +205,29 @@ def payload(report: Report) -> dict[str, Any]:
     return facts | {"seconds": round(report.seconds, 3)}
 
 
-def show_failures(session: Session, report: Any, labels: Mapping[str, str] | None = None) -> None:
-    """One message for each model and reason. A model is named as in ``labels``, or as the events named it."""
+def show_failures(session: Session, report: Any) -> None:
+    """One message for each model and reason."""
     error = report.error
     if error is None:
         return
     if len(report.failures) < 2:
-        session.console.error(error.but(item=_spelled(error.item, labels or {})))
+        session.console.error(error.but(item=session.spelled(error.item)))
         return
     told_hints = set()
     for summary in report.summaries:
         hint = None if summary.hint in told_hints else summary.hint
         told_hints.add(summary.hint)
-        session.console.error(MdlError(summary.message, item=_spelled(summary.item, labels or {}), hint=hint))
-
-
-def _spelled(item: str | None, labels: Mapping[str, str]) -> str | None:
-    """An item, a model or a file of one, with the model's name of ``labels``."""
-    name, slash, path = (item or "").partition("/")
-    return f"{labels[name]}{slash}{path}" if name in labels else item
+        session.console.error(MdlError(summary.message, item=session.spelled(summary.item), hint=hint))
 
 
 _ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
 
 
-def _show_plan(session: Session, report: PlanReport, labels: Mapping[str, str]) -> None:
-    """Show a row for each file, under the name of its model in ``labels``."""
+def _show_plan(session: Session, report: PlanReport) -> None:
+    """Show a row for each file, under the name of its model."""
     rows = []
     for model in report.models:
-        name = labels.get(model.name, model.name)
+        name = session.spelled(model.name)
         for file in model.files:
             action = file.way or _ACTIONS.get(file.action, "-")
             here = file.size if file.action == "kept" else file.resumed_at

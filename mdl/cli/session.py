@@ -45,6 +45,8 @@ class Session:
         self.environ = environ
         self.words = words
         self.empty: dict[str, Any] = {}
+        self.labels: Mapping[str, str] = {}
+        """The names of the models at work as people write them, by what mdl calls them: ``org/repo``."""
         self.config = Config({}, environ, flags=True)
         """The settings without the flags of this command."""
         self._client: Client | None = None
@@ -104,6 +106,11 @@ class Session:
             console = self.console
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
         return self._client
+
+    def spelled(self, item: str | None) -> str | None:
+        """An item, such as a model or a file of one, with the model's name of `labels`."""
+        name, slash, path = (item or "").partition("/")
+        return f"{self.labels[name]}{slash}{path}" if name in self.labels else item
 
     def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
         """Say on stderr what failed, item by item; of many the first, and how many more there are. If stderr is for a

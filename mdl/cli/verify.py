@@ -68,6 +68,7 @@ def verify(
         if session.is_detached(job):
             return session.start_in_background(run)
     session.signals.poll()
+    session.labels = client.labels(models, into=choice.into)
     with run.running() if run else session.console.watch() as on_event:
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
@@ -77,13 +78,13 @@ def verify(
     words: Sequence[str] = ()
     if names or choice.into or settings.get("home"):
         words = session.words
-    report = _spelled(report, client.labels(models, into=choice.into), words)
+    report = _spelled(report, session.labels, words)
     note = report.note_on_changed(_command(words, "replace"))
     is_in_hint = report.remedy is not None and report.remedy.kind == "replace"
     if note and not is_in_hint:
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
-        session.console.error(failure)
+        session.console.error(failure.but(item=session.spelled(failure.item)))
     return session.show(facts, lambda: _show_verified(session, report), error=report.error)
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 from support.loopback_hub import LoopbackHub, Repo
+from support.partials import dead_owner, left_behind
 from support.shell import Inside, Shell, done, machine
+
+from mdl.disk.mutex import file_lock
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
+from mdl.paths import RelPath
 
 FILES = {"config.json": b"{}", "model.safetensors": (2).to_bytes(8, "little") + b"{}" + b"w" * 3_000}
 
@@ -32,6 +38,22 @@ def test_a_repository_is_read_as_it_is_typed(tmp_path: Path, mdl: Inside) -> Non
         moved = done(mdl(shell, "outdated"))
         assert moved.err.endswith("to fetch: mdl update org/m\n")
         assert "org--m" not in moved.out + moved.err
+
+
+def test_failures_and_leftovers_too(tmp_path: Path, mdl: Inside) -> None:
+    """What offline lacks, what another process holds, and what clean finds is named org/repo."""
+    with LoopbackHub([Repo("org/m", FILES)]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        done(mdl(shell, "get", "org/m", "config.json"))
+        done(mdl(shell, "get", "org/m", "-n"))
+        offline = done(mdl(shell, "get", "org/m", "--offline"), 8)
+        assert "mdl: org/m/model.safetensors: missing; mdl is offline\n" in offline.err
+        left = left_behind(shell.models / ".mdl" / "partials", dead_owner())
+        left.rename(left.with_name(f"{file_key('org--m', RelPath('config.json'))}.{dead_owner()}"))
+        assert done(mdl(shell, "clean")).out.splitlines()[1].split()[2:5] == ["partial", "org/m", "config.json"]
+        with file_lock(Store(shell.models).locks, "org--m", 0.0, lambda _holder: None):
+            busy = done(mdl(shell, "get", "org/m", "--lock-wait", "0s"), 9)
+        assert busy.err.splitlines()[-2].startswith("mdl: org/m: another ")
 
 
 @pytest.mark.parametrize("has_own", [False, True])
