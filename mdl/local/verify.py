@@ -303,8 +303,9 @@ def check(
 
 def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     """Read a file and judge it. Raises `StorageError`, `StateError`, `Cancelled`."""
-    asked = expected_file(remote, store.receipts.get(model, remote.path, remote))
-    local = store.check(model, asked, deep=True)
+    receipt = store.receipts.get(model, remote.path, remote)
+    asked = expected_file(remote, receipt)
+    local = store.check(model, asked, deep=True, found=store.quick_check(model, asked, receipt))
     judgement = judge(local, asked)
     actual = local.why or None
     if local.fingerprint is not None:
@@ -341,9 +342,12 @@ def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[Remot
     known = resolver.known(model)
     if known is None:
         return _by_receipts(model, receipts, context)
-    left_out = {remote.path for remote in resolver.known(model, in_all_formats=True) or ()}
-    left_out.difference_update(remote.path for remote in known)
-    return known + [as_vouched_for(receipt) for receipt in receipts if receipt.path in left_out]
+    paths = {remote.path for remote in known}
+    others = {receipt.path: receipt for receipt in receipts if receipt.path not in paths}
+    if not others:
+        return known
+    in_all_formats = resolver.known(model, in_all_formats=True) or ()
+    return known + [as_vouched_for(others[remote.path]) for remote in in_all_formats if remote.path in others]
 
 
 def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
