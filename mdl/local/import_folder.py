@@ -20,6 +20,7 @@ from typing import Literal
 
 from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
+from mdl.config.places import CATALOG_NAME, LOCK_NAME
 from mdl.context import Context, adopt_kept, model_locks, verified_by
 from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
@@ -50,6 +51,8 @@ from mdl.reports import no_space
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
+_OWN_NAMES = (CATALOG_NAME, LOCK_NAME)
+"""How mdl calls a catalog and its lock, which are about models and of none."""
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
@@ -119,8 +122,10 @@ def _commits_in(models: Sequence[FoundModel]) -> list[str]:
 
 
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
-    """Read what is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and
-    models folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
+    """Read what is below a folder, and what of it cannot be taken: what is no file, and catalogs with their locks.
+    Links are not followed, and models folders of mdl's are passed over.
+
+    Raises `NotFound`, `UsageError`, `StorageError`."""
     item = str(folder)
     if not folder.is_dir():
         raise NotFound("no such folder", item=item, hint="name the folder that holds the models")
@@ -135,7 +140,9 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
             status = os.lstat(place)
         except FileNotFoundError:
             continue
-        if stat.S_ISREG(status.st_mode):
+        if Path(path).name in _OWN_NAMES:
+            left_out[path] = "mdl's own: a catalog or its lock"
+        elif stat.S_ISREG(status.st_mode):
             files[path] = status.st_size
             if _HUB_BLOB.search(f"{folder.name}/{path}"):
                 hint = "mdl takes files from there by itself; --layout hf-cache works in it"

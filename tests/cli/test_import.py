@@ -126,6 +126,16 @@ def test_a_new_comfyui(
     assert {row["model"] for row in rows(shell, str(folder), "-n").values()} == models
 
 
+def test_a_project(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
+    """A catalog and its lock are no files of a model, wherever in the folder they lie; a move leaves them there."""
+    own = ("catalog.toml", "mdl.lock", "sub/catalog.toml")
+    folder = written(tmp_path / "project", dict.fromkeys([*own, "sub/lora.safetensors"], LORA))
+    document = done(mdl(shell, "import", str(folder), "--move", "--json")).document
+    assert [row["source"] for row in document["files"]] == ["sub/lora.safetensors"]
+    assert {row["path"] for row in document["skipped"]} == set(own)
+    assert all((folder / name).is_file() for name in own)
+
+
 def test_what_is_shared_and_what_is_not(shell: Shell, tmp_path: Path, rows: Rows) -> None:
     """Without a flag a large file shares its bytes with the original and a small one is a copy; --copy shares none;
     --link shares all. No mode is changed."""
