@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mdl.catalog.model import Model, RepoIds
 from mdl.catalog.resolver import Resolver
 from mdl.disk import look_anew
-from mdl.disk.mutex import file_lock
+from mdl.disk.mutex import Mutex, file_lock
 from mdl.disk.pool import start_threads
 from mdl.disk.publish import OpenFolders
 from mdl.downloader.copies import LocalCopies
@@ -68,30 +68,37 @@ def model_locks(models: Sequence[Model], context: Context) -> Iterator[None]:
     """
     store = context.store
     names = sorted({model.name for model in models})
-    with contextlib.ExitStack() as stack:
+    held: list[Mutex] = []
+    try:
         for name in names:
             with suppress_storage_trouble():
                 waiting = _waiting(context.on_event, name)
-                held = stack.enter_context(file_lock(store.locks, name, context.lock_wait, waiting, store.cancel))
-                if held is not None:
-                    stack.enter_context(store.showing_life(held))
+                held.append(file_lock(store.locks, name, context.lock_wait, waiting, store.cancel))
+        store.leases.update(mutex.lease for mutex in held if mutex.lease)
         for name in names:
             look_anew(store.receipts.place(name))
         remove_stale(store.own, names)
-        try:
-            yield
-        finally:
-            if any(thread.is_alive() for thread in store.at_work):
-                locks = stack.pop_all()
-                if not start_threads("mdl-unlock", [partial(_close_after, store.at_work, locks)]):
-                    locks.close()
+        yield
+    finally:
+        let_go = partial(_let_go, held, store)
+        is_written_to = any(thread.is_alive() for thread in store.at_work)
+        if not is_written_to or not start_threads("mdl-unlock", [partial(_call_after, store.at_work, let_go)]):
+            let_go()
 
 
-def _close_after(threads: Sequence[Thread], locks: contextlib.ExitStack) -> None:
-    """Let go of the ``locks`` once the ``threads`` have ended."""
+def _let_go(held: Sequence[Mutex], store: Store) -> None:
+    """Release the mutexes of models, the last one that was taken first."""
+    for mutex in reversed(held):
+        if mutex.lease is not None:
+            store.leases.discard(mutex.lease)
+        mutex.release()
+
+
+def _call_after(threads: Sequence[Thread], let_go: Callable[[], None]) -> None:
+    """Call ``let_go`` once the ``threads`` have ended."""
     for thread in threads:
         thread.join()
-    locks.close()
+    let_go()
 
 
 def wait_for_others(items: Sequence[Item], context: Context) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from mdl.bounds import LARGEST_NOTE, LONGEST_SHOWN_NAME, parse_json
 from mdl.cancel import CancelToken
@@ -49,9 +49,9 @@ _ABSENT_SECONDS = 600.0
 FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
 
-_locked: dict[int, os.stat_result] = {}
-"""The descriptors of the files that this process keeps locked, and which files these are, for `_after_fork`: the system
-calls that function without an argument, so this is a variable of the module."""
+_locked: dict[int, tuple[int, int]] = {}
+"""The descriptors of the files that this process keeps locked, and which files these are, by device and inode, for
+`_after_fork`: the system calls that function without an argument, so this is a variable of the module."""
 
 
 # Locks on open files.
@@ -84,12 +84,18 @@ def unlock_and_close(fd: int) -> None:
 def _flock(fd: int, kind: int) -> bool | None:
     """Try once to lock an open file; returns what `try_lock` returns."""
     try:
-        _locked[fd] = os.fstat(fd)  # before it is locked, for a fork may come at any moment
+        _locked[fd] = _identity(fd)  # before it is locked, for a fork may come at any moment
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:
         _locked.pop(fd, None)
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Return the device and inode of an open file."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def is_locked(path: Path) -> bool | None:
@@ -122,7 +128,7 @@ def _after_fork() -> None:
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         for fd, file in held.items():
             with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(fd), file):
+                if _identity(fd) == file:
                     os.dup2(nothing, fd, inheritable=False)
         os.close(nothing)
 
@@ -136,8 +142,10 @@ class HeldFile:
     ``flags`` are further ones to open it with. Raises `OSError`.
     """
 
+    __slots__ = ("_fd", "_path", "_touched_at")
+
     def __init__(self, path: Path, flags: int = 0, text: bytes = b"") -> None:
-        self._path = path
+        self._path = os.fspath(path)
         self._touched_at = time.monotonic()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK | flags, 0o600)
         try:
@@ -164,27 +172,51 @@ class HeldFile:
             return
         self._touched_at = now
         with contextlib.suppress(OSError):
-            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
+            if os.path.samestat(os.lstat(self._path), os.fstat(self._fd)):
                 os.utime(self._path, follow_symlinks=False)
 
     def stop(self) -> None:
         """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
         with contextlib.suppress(OSError):
-            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
-                self._path.unlink(missing_ok=True)
+            if os.path.samestat(os.lstat(self._path), os.fstat(self._fd)):
+                os.unlink(self._path)
         unlock_and_close(self._fd)
 
 
 # The mutex of a name: a locked file and a lease.
 
 
-@contextlib.contextmanager
+class Mutex:
+    """A mutex that this process holds until `release`, or to the end of a ``with`` block.
+
+    ``lease`` is to be touched by work that takes longer than a minute; None if no file can be made there. A call may
+    hold thousands of them.
+    """
+
+    __slots__ = ("fd", "lease")
+
+    def __init__(self, fd: int, lease: HeldFile | None) -> None:
+        self.fd = fd
+        self.lease = lease
+
+    def release(self) -> None:
+        """Remove the lease, and let go of the lock."""
+        if self.lease is not None:
+            self.lease.stop()
+        unlock_and_close(self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 def file_lock(
     folder: Path, name: str, wait: float, on_wait: Callable[[str], None], cancel: CancelToken | None = None
-) -> Iterator[HeldFile | None]:
-    """Hold the mutex ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
+) -> Mutex:
+    """Take the mutex ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
-    Yields the lease, which is to be touched by work that takes longer than a minute; None if no file can be made there.
     ``on_wait`` is called once with the name of the holder if this has to wait. Raises `Busy`, which names the holder,
     and `Cancelled`, `Unsafe`, `OSError`.
     """
@@ -192,14 +224,14 @@ def file_lock(
     lock = folder / f"{record_name(name)}.lock"
     lease = folder / f"{record_name(name)}.who"
     waiting = _Waiting(name, lease, wait, on_wait, cancel or CancelToken())
-    with contextlib.ExitStack() as stack:
-        fd = waiting.until(lambda: _open_locked(lock))
-        stack.callback(unlock_and_close, fd)
-        held: HeldFile | None = None
+    mutex = Mutex(waiting.until(lambda: _open_locked(lock)), None)
+    try:
         with suppress_storage_trouble():
-            held = waiting.until(lambda: _make_lease(lease, fd, name))
-            stack.callback(held.stop)
-        yield held
+            mutex.lease = waiting.until(lambda: _make_lease(lease, mutex.fd, name))
+    except BaseException:
+        mutex.release()
+        raise
+    return mutex
 
 
 class _Waiting:

@@ -105,7 +105,8 @@ class Store:
         self.own = self.layout.own
         self.at_work: list[threading.Thread] = []
         """Threads of a transfer that was stopped. They may write for a moment yet."""
-        self._held: list[HeldFile] = []
+        self.leases: set[HeldFile] = set()
+        """What `show_life` touches: the leases of the mutexes that are held while something works on this store."""
         self.receipts = Receipts(self.own / "receipts")
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"
@@ -464,20 +465,11 @@ class Store:
 
         return on_bytes
 
-    @contextlib.contextmanager
-    def showing_life(self, held: HeldFile) -> Iterator[None]:
-        """Have `show_life` touch this lease of a mutex inside the block."""
-        self._held.append(held)
-        try:
-            yield
-        finally:
-            self._held.remove(held)
-
     def show_life(self) -> None:
         """Show processes of other machines that work on this store goes on. Whatever takes longer than a minute calls
         it again and again. (ADR 68)"""
-        for held in tuple(self._held):
-            held.touch()
+        for lease in tuple(self.leases):
+            lease.touch()
 
 
 def _clash(other: RelPath, why: str) -> Unsafe:

@@ -171,8 +171,10 @@ def rollback(
     releases = _releases_in(folder)
     if not releases.releases.is_dir():
         releases.check_used(History())
-    mutex = file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel)
-    with storage_trouble(releases.folder, _WHEN_FULL), mutex:
+    with (
+        storage_trouble(releases.folder, _WHEN_FULL),
+        file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel),
+    ):
         releases.prepare()
         history = releases.history()
         version = releases.chosen(history, to) if to else releases.rollback_target(history)

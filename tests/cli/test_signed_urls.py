@@ -197,9 +197,9 @@ def test_another_prefetch_is_quicker(
     unreached: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, words: str, code: int
 ) -> None:
     """One that begins before the process in the background does is told at once, and leaves no job behind."""
-    lock = file_lock(state_of(unreached) / "locks", "prefetch", 0.0, print)
+    locks = state_of(unreached) / "locks"
     with contextlib.ExitStack() as held:
-        before_start(monkeypatch, lambda: held.enter_context(lock))
+        before_start(monkeypatch, lambda: held.enter_context(file_lock(locks, "prefetch", 0.0, print)))
         assert mdl(unreached, "prefetch", "one", "--detach", *words.split()).code == code
     assert records_of(unreached).all() == []
 

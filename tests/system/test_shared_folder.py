@@ -141,8 +141,8 @@ def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str)
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[mutex.HeldFile]:
     with mutex.file_lock(folder, "m", 0.0, lambda _: None) as held:
-        assert held
-        yield held
+        assert held.lease
+        yield held.lease
 
 
 @pytest.fixture
