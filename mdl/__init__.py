@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.ops.configure import SettingValue as SettingValue
     from mdl.ops.export import Export as Export, ExportedFile as ExportedFile
     from mdl.ops.fetch import FetchReport as FetchReport
-    from mdl.local.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
+    from mdl.local.import_folder import ImportedFile as ImportedFile, ImportReport as ImportReport
     from mdl.local.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
     from mdl.local.delete_plan import KeptFile as KeptFile
     from mdl.local.move import MovedModel as MovedModel, MoveReport as MoveReport
@@ -128,7 +128,7 @@ _HOMES = {
     "mdl.ops.configure": "SettingValue",
     "mdl.ops.export": "Export ExportedFile",
     "mdl.ops.fetch": "FetchReport",
-    "mdl.local.import_report": "ImportReport ImportedFile",
+    "mdl.local.import_folder": "ImportReport ImportedFile",
     "mdl.local.delete": "DeletedModel DeleteReport",
     "mdl.local.delete_plan": "KeptFile",
     "mdl.local.move": "MoveReport MovedModel",

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from mdl.local.clean import Waste
     from mdl.local.delete import DeleteReport
     from mdl.local.delete_plan import Deletion
-    from mdl.local.import_folder import How
-    from mdl.local.import_report import ImportReport
+    from mdl.local.import_folder import How, ImportReport
     from mdl.local.inventory import Inventory
     from mdl.local.move import MoveReport
     from mdl.local.status import ModelStatus

@@ -7,8 +7,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
-from mdl.catalog.lock_changes import words_of_changes
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of, words_of_changes
 from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.context import Context

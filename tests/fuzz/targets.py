@@ -33,8 +33,7 @@ from mdl.archive.zip_read import read_directory
 from mdl.bounds import brief, parse_json, whole_number
 from mdl.cancel import CancelToken
 from mdl.catalog.extends import WebBases
-from mdl.catalog.lock import entry_of
-from mdl.catalog.lock_changes import words_of_changes
+from mdl.catalog.lock import entry_of, words_of_changes
 from mdl.catalog.lock_file import lock_text, parse_lock, read_lock
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.config.settings import check_config

@@ -58,12 +58,11 @@ _PURE = """
     config/remotes jobs/job
     console/state console/remarks
     toml/__init__ toml/positions toml/table catalog/model catalog/parser catalog/targets catalog/lock
-    catalog/lock_changes
     catalog/choice_of_weights
     sources/shorthand sources/gguf sources/url_origin archive/zip_records archive/manifest
     catalog/mirror_layout
     runs/default_excludes archive/secret_scan
-    ops/export local/import_report local/formats
+    ops/export local/formats
     plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
     plugins/fleet/report plugins/fleet/work

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.bounds import LARGEST_NUMBER
-from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
-from mdl.catalog.lock_changes import words_of_changes
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of, words_of_changes
 from mdl.catalog.lock_file import lock_text, parse_lock, read_lock, write_lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
