@@ -226,16 +226,27 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
     if model is None:
         return replace(everything, notes=_note_without_model(run))
     others = run.checkpoints_outside(model)
-    if not others:
+    if not others and not run.runs_below:
         return everything
-    theirs = paths_of(others) - {"", *(entry.path for entry in model.entries)}
+    theirs = paths_of(others) - {run.base, *(entry.path for entry in model.entries)}
+    theirs.update(path for path, _ in run.runs_below)
     entries = []
     for entry in run.tree.entries:
         if theirs.isdisjoint((entry.path, *folders_above(entry.path))):
             entries.append(entry)
-    size = human_bytes(sum(row.bytes for row in others))
-    note = f"left out: {counted(len(others), 'checkpoint')}, {size}; --all packs them, --checkpoint NAME one"
-    return _Scope("", entries, skipped=tuple((row.name, A_CHECKPOINT) for row in others), notes=(note,))
+    skipped = [(row.name, A_CHECKPOINT) for row in others]
+    notes = []
+    if others:
+        size = human_bytes(sum(row.bytes for row in others))
+        notes = [f"left out: {counted(len(others), 'checkpoint')}, {size}; --all packs them, --checkpoint NAME one"]
+    if run.runs_below:
+        skipped += [(path, A_CHECKPOINT) for path, _ in run.runs_below]
+        runs = listed(
+            [f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in run.runs_below], most=_NAMED
+        )
+        first = shown(str(run.tree.root / run.runs_below[0][0]))
+        notes.append(f"left out: {runs}; --all packs the folder as it is, mdl pack {first} that run")
+    return _Scope("", entries, skipped=tuple(skipped), notes=tuple(notes))
 
 
 def _note_without_model(run: Run) -> tuple[str, ...]:

@@ -11,13 +11,15 @@ from mdl.bounds import OutOfBounds, parse_whole_number, whole_number
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights.known_formats import folder_kind_of, is_weights
+from mdl.weights.known_formats import folder_kind_of, is_weights, stem_of
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
 """The folder of a run that holds its finished model, if the run has one."""
 FINAL = "final"
 """The name of a row for the finished model that lies beside the checkpoints."""
+_CALLED_FINAL = re.compile(r"(^|[-_.=+])final($|[-_.=+])", re.IGNORECASE)
+"""What many trainers call the model that they write at the end: ``model_final.pth``, ``final-model.pt``."""
 Axis = Literal["step", "epoch"]
 
 
@@ -127,7 +129,10 @@ class Checkpoint:
     @property
     def is_finished(self) -> bool:
         """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
-        return self.name == FINAL or (self.latest and self.ends_with_model)
+        if self.name == FINAL:
+            return True
+        is_end = self.ends_with_model or _CALLED_FINAL.search(stem_of(self.name)) is not None
+        return self.latest and self.last is not None and is_end
 
     def is_weights(self, entry: Entry) -> bool:
         """Tell whether one of its files holds weights, by its name."""

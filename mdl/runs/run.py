@@ -20,9 +20,10 @@ class Run:
     """A training's folder.
 
     ``layout`` names the trainer; ``checkpoints`` are ordered by step; ``latest_note`` and ``best_note`` say why none is
-    the latest, or the best. ``runs_below`` are folders with several checkpoints of their own, and how many; they are
-    not part of this run. ``is_recognised`` is False if the folder holds several runs, or weights of which nobody can
-    say that they are one model: then these are candidates, and none is the latest.
+    the latest, or the best. ``base`` is the folder below its own that the run is in, if it is the only one there.
+    ``runs_below`` are folders with checkpoints of their own, and how many; they are not part of this run.
+    ``is_recognised`` is False if the folder holds several runs, or weights of which nobody can say that they are one
+    model: then these are candidates, and none is the latest.
     """
 
     name: str
@@ -33,13 +34,13 @@ class Run:
     runs_below: tuple[tuple[str, int], ...] = ()
     latest_note: str = ""
     is_recognised: bool = True
+    base: str = ""
 
     @property
     def model_base(self) -> str:
         """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
-        if self.tree.is_folder(MODEL_FOLDER):
-            return MODEL_FOLDER
-        return ""
+        model_folder = join(self.base, MODEL_FOLDER)
+        return model_folder if self.tree.is_folder(model_folder) else ""
 
     @property
     def _finished(self) -> Checkpoint | None:
@@ -48,11 +49,12 @@ class Run:
 
     @property
     def model_beside_checkpoints(self) -> Checkpoint | None:
-        """The finished model in the run's own folder, if other checkpoints lie beside it."""
-        if self.model_base or len(self.checkpoints) < 2:
+        """The finished model in the run's own folder, if other checkpoints or runs lie beside it."""
+        is_alone = len(self.checkpoints) < 2 and not self.runs_below
+        if self.model_base or is_alone:
             return None
         model = self._finished
-        if model and model.base in ("", FINAL):
+        if model and model.base in (self.base, join(self.base, FINAL)):
             return model
         return None
 

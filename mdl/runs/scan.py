@@ -34,18 +34,19 @@ def find_in(tree: Tree, name: str) -> Run:
     scan = _Scan(tree)
     own = scan.own_run("")
     if own.checkpoints:
-        return _one_run(tree, name, own, scan.runs_beside(own))
+        runs_below = scan.runs_beside(own)
+        return _one_run(tree, name, _without(tree, own, runs_below), runs_below=runs_below)
     runs = scan.runs_in(tree.subfolders())
     loose = scan.sets_outside(runs)
     if len(runs) == 1 and not loose:
-        [found] = runs.values()
-        return _one_run(tree, name, found)
+        [(base, found)] = runs.items()
+        return _one_run(tree, name, found, base=base)
     if not runs and len(loose) <= 1:
         return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
     return _several(tree, name, runs, loose)
 
 
-def _one_run(tree: Tree, name: str, found: Found, runs_below: Iterable[tuple[str, int]] = ()) -> Run:
+def _one_run(tree: Tree, name: str, found: Found, *, base: str = "", runs_below: Iterable[tuple[str, int]] = ()) -> Run:
     chosen = choose(found)
     is_told = any(checkpoint.latest for checkpoint in chosen.checkpoints)
     return Run(
@@ -53,6 +54,7 @@ def _one_run(tree: Tree, name: str, found: Found, runs_below: Iterable[tuple[str
         tree,
         chosen.layout,
         chosen.checkpoints,
+        base=base,
         best_note=chosen.best_note,
         runs_below=tuple(runs_below),
         latest_note=chosen.latest_note,
@@ -151,12 +153,17 @@ class _Scan:
         return runs
 
     def runs_beside(self, own: Found) -> list[tuple[str, int]]:
-        """The folders in a run that hold several checkpoints of their own, and how many."""
+        """The folders in a run that hold checkpoints of their own, and how many: several, or one with a number."""
         taken = {CHECKPOINTS_FOLDER, MODEL_FOLDER}
         for checkpoint in own.checkpoints:
             if checkpoint.name != FINAL:
                 taken.update(entry.path.partition("/")[0] for entry in checkpoint.entries)
-        return _large(self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken))
+        runs = self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken)
+        return [
+            (path, len(found.checkpoints))
+            for path, found in runs.items()
+            if len(found.checkpoints) > 1 or found.checkpoints[0].is_counted
+        ]
 
     def sets_outside(self, runs: Collection[str]) -> list[list[Entry]]:
         """The sets of weights that are in none of the runs."""
@@ -164,6 +171,18 @@ class _Scan:
 
 
 # A run of several folders
+
+
+def _without(tree: Tree, found: Found, runs_below: Iterable[tuple[str, int]]) -> Found:
+    """The same, the finished model without the runs in its folder."""
+    left_out = {path for path, _ in runs_below}
+    checkpoints = []
+    for checkpoint in found.checkpoints:
+        if left_out and checkpoint.name == FINAL:
+            entries = tuple(entry for entry in checkpoint.entries if not _is_in_any(entry, left_out))
+            checkpoint = checked(tree, replace(checkpoint, entries=entries))
+        checkpoints.append(checkpoint)
+    return replace(found, checkpoints=tuple(checkpoints))
 
 
 def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
@@ -258,6 +277,10 @@ def _is_model(entry: Entry) -> bool:
 
 def _set_of(entry: Entry) -> SetKey:
     return entry.folder, set_name(entry.name)
+
+
+def _is_in_any(entry: Entry, folders: Collection[str]) -> bool:
+    return any(_is_in(entry, folder) for folder in folders)
 
 
 def _is_in(entry: Entry, folder: str) -> bool:

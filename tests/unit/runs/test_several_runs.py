@@ -219,6 +219,41 @@ def test_a_plain_pack_of_several_checkpoints_says_so(tmp_path: Path) -> None:
     assert plan.selection.notes == ("no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one",)
 
 
+MODEL = "{model.safetensors,config.json}"
+MODEL_FILES = "model.safetensors config.json"
+RUNS_IN_FOLDERS = {
+    "the only run, in a folder below": (
+        f"exp/{MODEL} exp/checkpoint-5/{MODEL}",
+        "exp/model.safetensors exp/config.json",
+    ),
+    "the same, with its model in a folder": (f"exp/model/{MODEL} exp/checkpoint-5/{MODEL}", MODEL_FILES),
+    "checkpoints in a folder of another name": (f"{MODEL} ckpts/epoch_{{1,2}}.pt", MODEL_FILES),
+    "one checkpoint that is counted": (f"{MODEL} state/global_step20/mp_rank_00_model_states.pt", MODEL_FILES),
+    "a module of the model": (
+        f"{MODEL} 2_Dense/model.safetensors ckpts/epoch_{{1,2}}.pt",
+        f"{MODEL_FILES} 2_Dense/model.safetensors",
+    ),
+    "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("files", "packed"), RUNS_IN_FOLDERS.values(), ids=RUNS_IN_FOLDERS)
+def test_a_finished_model_is_packed_without_the_checkpoints_below(tmp_path: Path, files: str, packed: str) -> None:
+    """What is listed as finished is what a plain pack takes; a run in the run's folder is no part of it, and named."""
+    run = write(tmp_path / "run", files)
+    plan = planned(run)
+    assert names(plan) == set(packed.split())
+    for path, _ in find_run(run).runs_below:
+        assert f"left out: {path} (" in plan.selection.notes[-1]
+        assert names(planned(run / path))
+
+
+def test_a_torn_run_below_leaves_the_finished_model_whole(tmp_path: Path) -> None:
+    """What another run is still writing says nothing of the model beside it."""
+    run = write(tmp_path / "run", f"{MODEL} ckpts/epoch_{{1,2}}.pt", {"ckpts/epoch_2.pt": b"PK\3\4torn"})
+    assert rows(Found(find_run(run).checkpoints)) == "final*"
+
+
 def test_many_candidates_are_counted(tmp_path: Path) -> None:
     """Ten are named, and how many more there are."""
     write(tmp_path, " ".join(f"part{letter}/net.pt" for letter in "abcdefghijklm"))
