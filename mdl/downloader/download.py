@@ -84,7 +84,7 @@ class Download:
     location: str | None = None
     """Where the URL redirected to, while that may be asked directly."""
     first_response_seen = False
-    has_asked = False
+    has_probed = False
     """Its second connection was to tell whether the origin serves one."""
     single_stream = False
     """It comes in one answer, from its start."""
@@ -94,7 +94,7 @@ class Download:
     is_publishing = False
     """Its bytes have all come, and it waits to be published together with others."""
     ended = False
-    met: Item | None = None
+    identified: Item | None = None
     """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
     before."""
     length_discovered = False
@@ -201,7 +201,7 @@ class Download:
     @property
     def seen(self) -> LocalFile | None:
         """The only file under its final name that it may replace; None if it may replace any."""
-        return (self.met or self.item).seen
+        return (self.identified or self.item).seen
 
     @property
     def small(self) -> bool:
@@ -213,7 +213,7 @@ class Download:
         return size <= self._tuning.small
 
     @property
-    def comes_in_one(self) -> bool:
+    def needs_one_answer(self) -> bool:
         """Whether all of it is asked for in one request, beside which no other runs."""
         if self.single_stream or self.via_hub or self.is_unasked:
             return True
@@ -224,7 +224,7 @@ class Download:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
         if self.exclusive or self.is_publishing:
             return True
-        return len(self.running) > 0 and (self.comes_in_one or self.is_settled)
+        return len(self.running) > 0 and (self.needs_one_answer or self.is_settled)
 
     @property
     def is_settled(self) -> bool:
@@ -272,12 +272,12 @@ class Download:
     def next_segment(self, record: OriginRecord) -> Segment | None:
         """Return the next segment to fetch of a file that is not busy; None if no further one may run now. ``record``
         says what its origin can."""
-        if self.comes_in_one:
+        if self.needs_one_answer:
             return self.whole()
         if len(self.running) >= self._width(record):
             return None
         if self.running and record.serves_parallel is None:
-            return self._second_segment(record)
+            return self._probe_segment(record)
         is_first = not self.running
         is_in_part = 0 < self.pending.total < self.size
         if is_first and is_in_part and record.serves_ranges is False:
@@ -307,11 +307,11 @@ class Download:
             return 1
         if record.serves_parallel:
             return self.scaler.width
-        if self.has_asked:
+        if self.has_probed:
             return max(1, len(self.running))
         return min(2, self.scaler.width)
 
-    def _second_segment(self, record: OriginRecord) -> Segment | None:
+    def _probe_segment(self, record: OriginRecord) -> Segment | None:
         """Return what a second connection is to bring, while it is open whether the origin serves one; None if nobody
         is to be asked now. It begins far away: a cache that fetches all bytes before it first is found out by that."""
         first = next(iter(self.running))
@@ -325,8 +325,8 @@ class Download:
         if segment is None:
             return None
         record.ask_second()
-        self.has_asked = True
-        segment.becomes_second(segment.at / speed if speed else math.inf)
+        self.has_probed = True
+        segment.probe_parallel(segment.at / speed if speed else math.inf)
         return segment
 
     def _far_away(self, first: Segment) -> Segment | None:
@@ -386,7 +386,7 @@ class Download:
             return 0.0
         return segment.left / self.scaler.speed
 
-    def give_up_superfluous(self) -> None:
+    def stop_superfluous(self) -> None:
         """Go on with one connection alone if several were found to bring no more than one."""
         if self.scaler.width > 1 or self.scaler.is_probing:
             return
@@ -418,7 +418,7 @@ class Download:
             return
         stop = segment.at + segment.left
         for other in self.running:
-            if other.brings_too(segment.at, stop):
+            if other.can_extend_to(segment.at, stop):
                 other.extend(stop)
                 return
         self.pending.add(segment.at, stop)
@@ -457,11 +457,11 @@ class Download:
         """Note what was spent on it so far, as the policy counts that."""
         self.attempts = attempts
 
-    def come_in_one(self) -> None:
+    def use_one_answer(self) -> None:
         """Have it come in one answer, from its start."""
         self.single_stream = True
 
-    def come_plainly(self, *, is_for_good: bool) -> None:
+    def ask_without_range(self, *, is_for_good: bool) -> None:
         """Have it asked for without a range. ``is_for_good``: if it comes, its server has no ranges."""
         self.single_stream = True
         self.range_was_refused = is_for_good
@@ -523,7 +523,7 @@ class Download:
         self.held = held
         self.resumed_at = held.total
         if held.is_in_order:
-            self.come_in_one()
+            self.use_one_answer()
         self.pending = self._missing_beside(held)
 
     def _missing_beside(self, held: HeldBytes) -> RangeSet:
@@ -547,9 +547,9 @@ class Download:
         self.rewind_why = ""
         self.pending = self._missing_beside(NO_BYTES)
 
-    def meet(self, item: Item) -> None:
+    def identify(self, item: Item) -> None:
         """Take the decision to fetch it that was made when the head of its first answer told what it is."""
-        self.met = item
+        self.identified = item
         self.remote = item.remote
 
     def answered(self, location: str | None, *, is_single: bool) -> None:
@@ -561,10 +561,10 @@ class Download:
             self.single_stream = True
         self.first_response_seen = True
 
-    def comes_whole(self, segment: Segment) -> None:
+    def expect_whole(self, segment: Segment) -> None:
         """Have the answer for a segment bring the whole file."""
         self.pending = RangeSet()
-        segment.becomes_whole(self.remote.size)
+        segment.expect_whole(self.remote.size)
 
     def is_another(self, size: int | None, validator: str | None) -> None:
         """Expect the version that its server has now, of this ``size`` in bytes, which is fetched from its start."""

@@ -8,21 +8,14 @@ or refuses. `mdl.net.client` keeps the token with the hub's own origin. What fol
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from mdl.downloader.download import Download
-from mdl.downloader.open_file import OpenFile, name_impostor
+from mdl.downloader.open_file import OpenFile, TransferContext, name_impostor
 from mdl.downloader.plan import Item, Reason, Wanted, decide_on, too_large
 from mdl.downloader.segment import Segment
-from mdl.downloader.shared_schedule import SharedSchedule
-from mdl.downloader.store import Store
 from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
-from mdl.events import Event
-from mdl.files import RemoteFile
 from mdl.hashing import Digest
-from mdl.listener import Listener
 from mdl.net.allowlist import host_of, origin_of
-from mdl.net.client import HttpClient
 from mdl.net.connection import Interrupter
 from mdl.net.follower import OpenResponse
 from mdl.net.headers import content_length, parse_size, recorded_digest
@@ -30,36 +23,19 @@ from mdl.net.policy import VersionChanged
 from mdl.net.ranges import ByteRange
 from mdl.net.responses import Accept, ContentChanged, Invalid, RangeIgnored, differs, judge
 
-Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
-
 _RESERVE = 16 * 2**20
 """Bytes left free on the disk while a file of unknown size is fetched; checked every so many bytes."""
 
 
 class Fetcher:
-    """Fetches segments of the files of one transfer.
+    """Fetches segments of the files of one transfer."""
 
-    ``tell`` accepts events from any thread. ``describe`` reads off the head of an answer what an unasked file is, and
-    ``open_file`` opens the partial of one that was described. All files together may have ``most`` bytes.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        http: HttpClient,
-        shared: SharedSchedule,
-        tell: Callable[[Event], None],
-        describe: Describe,
-        open_file: Callable[[OpenFile], None],
-        most: float,
-    ) -> None:
-        self._store = store
-        self._http = http
-        self._shared = shared
-        self._tell = tell
-        self._describe = describe
-        self._open_file = open_file
-        self._most = most
+    def __init__(self, context: TransferContext) -> None:
+        self._context = context
+        self._store = context.store
+        self._http = context.http
+        self._shared = context.shared
+        self._most = context.most
 
     def fetch(self, file: OpenFile, segment: Segment) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
@@ -81,7 +57,7 @@ class Fetcher:
             self._note_cache(segment, opened)
             _check_published(file, opened)
             if download.is_unasked:
-                self._meet(file, opened)
+                self._identify(file, opened)
                 if file.part.total:
                     return  # a part of it is here: only the rest is asked for
             accept = self._judge(file, segment, opened)
@@ -144,14 +120,14 @@ class Fetcher:
         is_seen_by_proxy = is_plain and self._http.proxy_for(opened.url) is not None
         if is_seen_by_proxy or "squid" in opened.headers.get("via", "").lower():
             with self._shared.locked() as (schedule, _):
-                schedule.fetches_whole(segment)
+                schedule.note_caching_proxy(segment)
 
-    def _meet(self, file: OpenFile, opened: OpenResponse) -> None:
+    def _identify(self, file: OpenFile, opened: OpenResponse) -> None:
         """Begin a file of which nobody was asked before. The head of its first answer says what it is: its size, digest
         and validator, and its name if the URL has none. Raises what the plan would have refused: `Unsafe`, `Occupied`,
         `StorageError`; and `ProtocolError`."""
         download = file.download
-        remote = self._describe(download.remote, opened, self._tell)
+        remote = self._context.describe(download.remote, opened, self._context.tell)
         wanted = Wanted(download.model, remote, self._store.check(download.model, remote))
         refused = decide_on(wanted, force=download.item.reason == Reason.FORCED).refused
         if refused:
@@ -160,9 +136,10 @@ class Fetcher:
             self._store.receipts.begin(download.model, [remote.path])
         free = self._store.free_space()
         with self._shared.locked() as (schedule, _):
-            download.meet(Item(wanted, Reason.MISSING))
+            download.identify(Item(wanted, Reason.MISSING))
             schedule.check_room(self._most, free)
-        self._open_file(file)
+        file.open()
+        file.report_start()
 
     # Judge an answer.
 
@@ -175,21 +152,21 @@ class Fetcher:
         if verdict is None:
             return None
         if isinstance(verdict, RangeIgnored):
-            self._take_whole(file, segment, opened)
+            self._prepare_whole(file, segment, opened)
             return verdict.accept
         if validator and download.remote.digest is None and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
         if not verdict.ranged:
-            self._take_whole(file, segment, opened)
+            self._prepare_whole(file, segment, opened)
         return verdict
 
-    def _take_whole(self, file: OpenFile, segment: Segment, opened: OpenResponse) -> None:
+    def _prepare_whole(self, file: OpenFile, segment: Segment, opened: OpenResponse) -> None:
         """Prepare for an answer that holds the whole file. Raises `NetworkError` if other connections fetch parts of
         it, `OSError`."""
         download = file.download
         is_range_ignored = segment.asked_range is not None
         with self._shared.locked() as (schedule, _):
-            is_taken = schedule.takes_whole(download, is_range_ignored=is_range_ignored)
+            is_taken = schedule.accept_whole(download, is_range_ignored=is_range_ignored)
         if not is_taken:
             why = f"{host_of(opened.url)} sent the complete file in answer to a request for a part of it"
             raise NetworkError(why, final=True, is_answer=True)
@@ -197,11 +174,11 @@ class Fetcher:
             why = "the server does not serve ranges"
             if file.part.is_in_order:
                 why = "this folder takes no part of a file"
-            self._shared.discarded(download, file.rewind(self._shared.block_is_bad), why)
+            file.discard_bytes(why)
         if is_range_ignored or download.attempts.is_plain:
             file.forget_expected()  # everything is fetched again: only the digest of the whole file decides
         with self._shared.locked():
-            download.comes_whole(segment)
+            download.expect_whole(segment)
 
     def _verdict(
         self, download: Download, opened: OpenResponse, asked: ByteRange | None, validator: str | None
@@ -270,7 +247,7 @@ class Fetcher:
         file.answered(opened.url)
         if accept.validator and (download.remote.digest or download.heeds_validators):
             file.part.note_validator(origin_of(opened.url), accept.validator)
-        segment.will_bring(accept.stop)
+        segment.note_answer_end(accept.stop)
         is_weak = download.remote.digest is None and accept.validator is None
         with self._shared.locked():
             download.answered(opened.location, is_single=is_weak or accept.stop is None)

@@ -1,38 +1,74 @@
 """Open files: the bytes of a download on this disk, from the opening of its partial to the name of the whole file.
 
-An `OpenFile` belongs to the workers. What the schedule asks of it, it asks of the `Download`.
+An `OpenFile` belongs to the workers. What the schedule asks of it, it asks of the `Download`. What all files of a
+transfer are worked on with is its `TransferContext`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from mdl.disk.copy import copy_range, read_no_further
+from mdl.disk.publish import StagedFile
 from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.content_check import LOOKED_AT, check_content, check_whole
 from mdl.downloader.download import Download
+from mdl.downloader.hub_client import HubClient
 from mdl.downloader.journal import Identity
-from mdl.downloader.partial import OrderedPartial, Partial
-from mdl.downloader.store import Store
+from mdl.downloader.partial import FileModified, OrderedPartial, Partial
+from mdl.downloader.shared_schedule import SharedSchedule
+from mdl.downloader.store import Ready, Store
 from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import DigestMismatch, MdlError, Occupied
-from mdl.files import HalfFile
+from mdl.events import Noticed, Started
+from mdl.files import HalfFile, RemoteFile, Stamp
+from mdl.formatting import human_bytes
 from mdl.hashing import Digest, Fingerprint, fingerprint
+from mdl.listener import Event, Listener
 from mdl.net.allowlist import host_of
+from mdl.net.client import HttpClient
+from mdl.net.follower import OpenResponse
 from mdl.net.ranges import ByteRange
 from mdl.net.server_messages import impostor
 from mdl.redact import Secrets, redact_error
+from mdl.values import value_class
 from mdl.weights.end_records import ReadableFile, read_at
 
+_IN_ORDER = "this folder takes writes in order alone"
 _TELLING = 4096
 """The first bytes of an answer that tell whether it is a page or a pointer instead of the file."""
 
 ErrorT = TypeVar("ErrorT", bound=MdlError)
-OnBytes = Callable[[int], None]
-OnBadBlock = Callable[[Download, ByteRange], None]
+Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
+
+
+@value_class
+class TransferContext:
+    """What every file of a transfer is worked on with, made once for it.
+
+    ``tell`` accepts events from any thread. ``describe`` reads off the head of an answer what an unasked file is.
+    ``count`` is how many files there are; with ``repair`` only the bad blocks of damaged files are fetched. The
+    ``hub_client``, if there is one, fetches the hub's files. All files together may have ``most`` bytes.
+    """
+
+    store: Store
+    http: HttpClient
+    shared: SharedSchedule
+    tell: Callable[[Event], None]
+    describe: Describe
+    count: int
+    repair: bool = False
+    hub_client: HubClient | None = None
+    most: float = math.inf
+
+    def check_cancel(self, _done: int = 0) -> None:
+        """Raises `Cancelled` if the transfer is to stop."""
+        self.http.cancel.check()
 
 
 class OpenFile:
@@ -43,8 +79,9 @@ class OpenFile:
     many answers did.
     """
 
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: Download, context: TransferContext) -> None:
         self.download = download
+        self._context = context
         self.partial: Partial | None = None
         self.hasher: StreamHasher | InOrderHasher | None = None
         self.expected: tuple[str, ...] = ()
@@ -77,10 +114,6 @@ class OpenFile:
         """Whether its bytes are written at any place."""
         return self.partial is not None and not self.partial.is_in_order
 
-    def begin(self) -> None:
-        """Note that its start is reported."""
-        self.is_begun = True
-
     def answered(self, url: str) -> None:
         """Record that an answer from this ``url`` contains bytes of the file."""
         self.responses += 1
@@ -94,26 +127,75 @@ class OpenFile:
         """Let the digest of the whole file decide alone."""
         self.expected = ()
 
-    def open_anywhere(self, store: Store, *, repair: bool) -> None:
-        """Open a partial that is written at any place, in a ``repair`` with the bytes of the damaged file. Raises
+    # Its partial.
+
+    def begin(self) -> None:
+        """Open the partial, or remove one that is not needed, and report the start. Raises `MdlError`, `OSError`."""
+        self.is_begun = True
+        download = self.download
+        if download.small or download.via_hub:
+            lost = self._context.store.discard_partials(download.model, download.remote)
+            self._context.shared.discarded(download, lost, "the file comes in one piece")
+        else:
+            self.open()
+        self.report_start()
+
+    def report_start(self) -> None:
+        """Report that it is begun, and how many of its bytes are here."""
+        download = self.download
+        self._context.tell(
+            Started(
+                download.model,
+                download.name,
+                index=download.index,
+                count=self._context.count,
+                total=download.remote.size,
+                resumed_at=download.resumed_at,
+                host=host_of(download.url),
+            )
+        )
+
+    def open(self) -> None:
+        """Open the partial: one that is written at any place, or in order where nothing else is taken. Raises
         `MdlError`, `OSError`."""
+        store = self._context.store
+        download = self.download
+        if not store.writes_in_order:
+            try:
+                self._open_anywhere()
+                return
+            except OSError as error:
+                if not self._shows_order(error):
+                    raise
+                self._drop()
+        self.partial = store.open_in_order(download.model, download.remote)
+        download.opened(self.partial)
+        self.start_hasher()
+
+    def _open_anywhere(self) -> None:
+        """Open a partial that is written at any place, in a repair with the bytes of the damaged file. Raises
+        `MdlError`, `OSError`."""
+        store = self._context.store
         download = self.download
         remote = download.remote
-        receipt = store.receipts.get(download.model, remote.path) if repair else None
+        receipt = store.receipts.get(download.model, remote.path) if self._context.repair else None
         if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
             self.expected = (*receipt.prefixes, receipt.digest.hex)
-            self.partial = store.open_for_repair(download.model, remote)
+            partial = store.open_for_repair(download.model, remote)
         else:
-            self.partial = store.open_partial(download.model, remote)
+            partial = store.open_partial(download.model, remote)
+        self.partial = partial
+        if remote.size is not None:
+            partial.set_length(remote.size)
+            if download.item.half:
+                self._borrow(partial, download.item.half, remote.size)
+        self._context.shared.discarded(download, partial.dropped, partial.dropped_why)
+        download.opened(partial)
+        self.start_hasher()
 
-    def open_in_order(self, store: Store) -> None:
-        """Open a partial that is written in order. Raises `MdlError`, `OSError`."""
-        self.partial = store.open_in_order(self.download.model, self.download.remote)
-
-    def borrow(self, half: HalfFile, size: int, watch: OnBytes) -> int:
-        """Copy what another program has of the file, and mdl has not, into the partial; returns how many bytes. If that
-        cannot be read, it is fetched. Raises `OSError` of mdl's own disk, and what ``watch`` raises."""
-        partial = self.part
+    def _borrow(self, partial: Partial, half: HalfFile, size: int) -> None:
+        """Copy what another program has of the file, and mdl has not, into the partial. If that cannot be read, it is
+        fetched. Raises `OSError` of mdl's own disk, `Cancelled`."""
         borrowed = 0
         with contextlib.suppress(OSError), open_for_reading(half.path, os.O_NOFOLLOW) as source:
             read_no_further(source)
@@ -122,15 +204,37 @@ class OpenFile:
                     start = max(first, wanted.start)
                     stop = min(last, wanted.stop)
                     if start < stop:
-                        count = copy_range(source, partial.fd, stop - start, watch, start)
+                        count = copy_range(source, partial.fd, stop - start, self._context.check_cancel, start)
                         partial.mark_present(ByteRange(start, start + count))
                         borrowed += count
-        self.is_borrowed_from_final = borrowed > 0 and half.is_final
-        return borrowed
+        if borrowed:
+            self.is_borrowed_from_final = half.is_final
+            why = f"{human_bytes(borrowed)} of it are taken from {half.path}; its digest decides whether they are right"
+            self._context.tell(Noticed(self.download.model, self.download.name, why))
 
-    def start_hasher(self, on_bad: OnBadBlock) -> None:
-        """Have the file hashed while it is fetched: by a thread if its size is known, or as it is written in order.
-        ``on_bad`` gets a block that is wrong, once, and that will be fetched again."""
+    def begins_anew_in_order(self, error: BaseException) -> bool:
+        """Return whether the error means that the folder takes writes in order alone; then the file begins anew, in
+        order."""
+        if not isinstance(error, OSError) or not self.is_written_anywhere or not self._shows_order(error):
+            return False
+        with self._context.shared.locked():
+            self.download.discard(_IN_ORDER)
+        return True
+
+    def _shows_order(self, error: OSError) -> bool:
+        """Return whether an error of a partial's means that this folder takes writes in order alone. It is told
+        once."""
+        is_news = self._context.store.write_in_order(error)
+        if is_news:
+            words = error.strerror or str(error)
+            self._context.tell(
+                Noticed(message=f"{_IN_ORDER} ({words}): one connection per file, and a broken download starts again")
+            )
+        return is_news is not None
+
+    def start_hasher(self) -> None:
+        """Have the file hashed while it is fetched: by a thread if its size is known, or as it is written in order. A
+        block that is wrong is fetched again, once."""
         partial = self.part
         download = self.download
         size = download.remote.size
@@ -149,13 +253,29 @@ class OpenFile:
                 return False  # it is still wrong, or cannot be fetched alone: the digest of the whole file decides
             fetched_again.add(block.start)
             partial.mark_missing(block)
-            on_bad(download, block)
+            self._context.shared.block_is_bad(download, block)
             return True
 
         self.hasher = StreamHasher(partial, algorithm, size, expected=self.expected, on_bad=is_fetched_again)
 
-    def rewind(self, on_bad: OnBadBlock) -> int:
-        """Discard every byte and begin anew; returns how many they were. Nothing else may work on the file. Raises
+    def rewind(self, why: str) -> None:
+        """Begin anew, for this reason. Nothing else may work on the file. No byte of a small file is kept that could be
+        discarded, but its new version may be large. Raises `MdlError`, `OSError`."""
+        download = self.download
+        if self.partial is None:
+            download.begin_anew()
+            if not download.small and not download.is_unasked:
+                self.open()
+        elif self.is_written_anywhere and self._context.store.writes_in_order:
+            lost = self._drop()
+            download.begin_anew()
+            self.open()
+            self._context.shared.discarded(download, lost, why)
+        else:
+            self.discard_bytes(why)
+
+    def discard_bytes(self, why: str) -> None:
+        """Discard every byte of the partial, for this reason, and begin anew. Nothing else may work on the file. Raises
         `OSError`."""
         download = self.download
         self.stop_hasher()
@@ -165,10 +285,10 @@ class OpenFile:
         if size is not None:
             self.part.set_length(size)
         self.hasher = None
-        self.start_hasher(on_bad)
-        return lost
+        self.start_hasher()
+        self._context.shared.discarded(download, lost, why)
 
-    def drop(self) -> int:
+    def _drop(self) -> int:
         """Give up a partial that the folder does not take; returns how many bytes it had."""
         lost = 0
         self.stop_hasher()
@@ -237,29 +357,46 @@ class OpenFile:
         name = self.download.remote.name_by_content(read_at(file, 0, LOOKED_AT))
         return check_whole(file, print_.size, name)
 
-    def why_wrong_on_disk(self, print_: Fingerprint) -> MdlError | None:
-        """Do as `why_wrong`, for the bytes in the partial. Raises `OSError`."""
+    def verify(self, print_: Fingerprint) -> tuple[MdlError | None, bool]:
+        """Return what is wrong with the bytes in the partial, and whether to fetch the file once more may help. Raises
+        `FileModified` if another program changed it while it was written, `OSError`."""
+        self._check_as_written(print_)
         error = self.why_wrong(print_, os.pread(self.part.fd, LOOKED_AT, 0))
+        if error is None:
+            with open(self.part.fd, "rb", closefd=False) as file:
+                return self.why_cut(print_, file), True
         if self.is_borrowed_from_final and isinstance(error, DigestMismatch):
             hint = "use --force to replace it, or --to for another folder"
             why = "another file has this name, and is no part of this one"
-            return Occupied(why, item=self.download.name, hint=hint)
-        return error
+            return Occupied(why, item=self.download.name, hint=hint), False
+        return error, not self.expected and (self.download.resumed_at > 0 or self.responses > 1)
 
-    def why_cut_on_disk(self, print_: Fingerprint) -> MdlError | None:
-        """Do as `why_cut`, for the bytes in the partial. Raises `OSError`."""
-        with open(self.part.fd, "rb", closefd=False) as file:
-            return self.why_cut(print_, file)
-
-    def is_as_written(self, print_: Fingerprint, watch: OnBytes) -> bool:
-        """Give the partial its final length. Returns whether no other program changed it. If that may be, the whole
-        file is hashed again: the digest is that of the bytes as they were before. Raises `OSError`."""
+    def _check_as_written(self, print_: Fingerprint) -> None:
+        """Give the partial its final length. Raises `FileModified` if another program changed the file while it was
+        written. If that may be, the whole file is hashed again: the digest is that of the bytes as they were before.
+        Raises `OSError`."""
         partial = self.part
-        if partial.seal(print_.size):
-            return True
-        if partial.was_cut:
-            return False
-        return fingerprint(partial.fd, print_.digest.algorithm, watch=watch).digest == print_.digest
+        try:
+            is_as_written = partial.seal(print_.size)
+        except OSError as error:
+            if self.is_in_order or not self._shows_order(error):
+                raise
+            raise FileModified("this folder does not take a file that is cut") from error
+        if is_as_written:
+            return
+        if not partial.was_cut:
+            again = fingerprint(partial.fd, print_.digest.algorithm, watch=self._context.check_cancel)
+            is_as_written = again.digest == print_.digest
+        if not is_as_written:
+            raise FileModified
+
+    def ready(self, source: Partial | Path | StagedFile, print_: Fingerprint, stamp: Stamp | None = None) -> Ready:
+        """Return what the store publishes: its bytes are in ``source``, and were verified."""
+        download = self.download
+        verified = "none" if download.length_discovered else "size"
+        if self.digest:
+            verified = self.digest.algorithm
+        return Ready(download.model, download.remote, source, print_, verified, download.seen, stamp)
 
     def mismatch(self, print_: Fingerprint) -> DigestMismatch:
         """Return the error for bytes whose digest is another one."""

@@ -269,11 +269,11 @@ class Schedule:
         for download in self._active:
             download.scaler.observe(now, download.fetched, len(download.running), is_limited=is_limited)
             for segment in tuple(download.running):
-                if segment.is_second:
-                    self._judge_second(download, segment, now)
-            download.give_up_superfluous()
+                if segment.is_probe:
+                    self._judge_probe(download, segment, now)
+            download.stop_superfluous()
 
-    def fetches_whole(self, segment: Segment) -> None:
+    def note_caching_proxy(self, segment: Segment) -> None:
         """Open no second connection to the origin: what is on the way is known to fetch the whole file for each
         range."""
         record = self._pacer.record(segment.origin)
@@ -284,10 +284,10 @@ class Schedule:
         """Note that the body of an answer begins. (A cache may send headers long before.)"""
         segment.begin_answer(now)
         self._pacer.record(segment.origin).note_answer(segment.seconds_to_answer(now))
-        if segment.is_second:
-            self._judge_second(download, segment, now)
+        if segment.is_probe:
+            self._judge_probe(download, segment, now)
 
-    def _judge_second(self, download: Download, segment: Segment, now: float) -> None:
+    def _judge_probe(self, download: Download, segment: Segment, now: float) -> None:
         """Decide about the first second connection of an origin, by the time that its first byte took or takes."""
         record = self._pacer.record(segment.origin)
         answer = record.judge_second(segment.seconds_to_answer(now), segment.offset_seconds)
@@ -304,7 +304,7 @@ class Schedule:
         segment.end_question()
         record.end_question()
 
-    def takes_whole(self, download: Download, *, is_range_ignored: bool) -> bool:
+    def accept_whole(self, download: Download, *, is_range_ignored: bool) -> bool:
         """Return whether an answer that holds the whole file may be taken as it is. Where a range was asked for, it is
         taken if nothing else of the file is being fetched; from then on nothing else is."""
         if is_range_ignored or download.range_was_refused:
@@ -313,7 +313,7 @@ class Schedule:
             return True
         if len(download.running) > 1:
             return False
-        download.come_in_one()
+        download.use_one_answer()
         return True
 
     def decide(self, download: Download, outcome: Outcome, now: float) -> None:
@@ -326,18 +326,6 @@ class Schedule:
         """Report that so many bytes of a file were discarded."""
         download.lose(count)
         self._tell(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
-
-    def add_missing(self, download: Download, start: int, stop: int) -> None:
-        """Have these bytes of a running file fetched again, which turned out to be wrong."""
-        download.pending.add(start, stop)
-
-    def rewind(self, download: Download, why: str) -> None:
-        """Have every byte discarded once no segment is being fetched."""
-        download.discard(why)
-
-    def fail(self, download: Download, error: MdlError) -> None:
-        """Have the file fail with ``error``; a worker closes it once no segment is being fetched."""
-        download.fail(error)
 
     # How a piece of work ended.
 
@@ -372,7 +360,7 @@ class Schedule:
 
     def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
         """Note what the end of a request tells about its origin."""
-        if segment.is_second:
+        if segment.is_probe:
             record.end_question()
         if ended.brought:
             if segment.asked_range:
@@ -430,10 +418,10 @@ class Schedule:
                     self._tell(Retrying.of(decision, download.model, download.name))
             case Rewind():
                 if download.attempts.is_plain:
-                    download.come_in_one()
+                    download.use_one_answer()
                 download.discard(decision.why)
             case AskPlainly():
-                download.come_plainly(is_for_good=decision.is_for_good)
+                download.ask_without_range(is_for_good=decision.is_for_good)
                 self._say(download, f"{decision.why}; asking for the complete file on one connection")
             case NextMirror():
                 download.switch_server(decision.error)

@@ -14,8 +14,8 @@ class Segment:
     ``origin`` and ``mirrors`` (how many were left) say which server it is asked of. It ``began`` at that moment, and
     ``received`` bytes came for it.
 
-    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
-    byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
+    ``is_whole``: the whole file is asked for, without a range. ``answer_end`` is where the answer will end, whose first
+    byte came at the moment ``answered``. ``is_probe``: it tells whether the origin serves a second connection for a
     file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
     nobody's fault."""
 
@@ -29,9 +29,9 @@ class Segment:
     asked_range: ByteRange | None = None
     origin: str = ""
     mirrors: int = 0
-    covers: int | None = None
+    answer_end: int | None = None
     answered: float | None = None
-    is_second: bool = False
+    is_probe: bool = False
     offset_seconds: float = 0.0
     is_unwanted: bool = False
     abort: Callable[[], None] | None = None
@@ -52,9 +52,9 @@ class Segment:
         self.origin = origin
         self.mirrors = mirrors
 
-    def becomes_second(self, offset_seconds: float) -> None:
-        """Have it tell whether its origin serves a second connection; `is_second` says more."""
-        self.is_second = True
+    def probe_parallel(self, offset_seconds: float) -> None:
+        """Have it tell whether its origin serves a second connection; `is_probe` says more."""
+        self.is_probe = True
         self.offset_seconds = offset_seconds
 
     def ask(self, url: str, abort: Callable[[], None] | None = None) -> None:
@@ -77,9 +77,9 @@ class Segment:
         """Bytes that are still to come; 0 if the end is not known."""
         return 0 if self.stop is None else self.stop - self.at
 
-    def will_bring(self, stop: int | None) -> None:
+    def note_answer_end(self, stop: int | None) -> None:
         """Record where the answer ends, if that is known."""
-        self.covers = stop
+        self.answer_end = stop
 
     def begin_answer(self, now: float) -> None:
         """Note that the body of its answer begins."""
@@ -87,7 +87,7 @@ class Segment:
 
     def end_question(self) -> None:
         """Record that this request has shown whether the server accepts a second connection."""
-        self.is_second = False
+        self.is_probe = False
 
     def count(self, received: int) -> None:
         """Record that ``received`` more bytes arrived."""
@@ -98,16 +98,16 @@ class Segment:
         self.at += count
         self.received += count
 
-    def becomes_whole(self, size: int | None) -> None:
+    def expect_whole(self, size: int | None) -> None:
         """Record that the answer contains the whole file, of ``size`` bytes if that is known."""
         self.asked_range = None
         self.at = 0
         self.first = 0
         self.stop = size
 
-    def brings_too(self, start: int, stop: int) -> bool:
+    def can_extend_to(self, start: int, stop: int) -> bool:
         """Return whether it ends at ``start``, and its answer would go on to ``stop`` without a further request."""
-        is_going_on = self.covers is not None and self.covers >= stop
+        is_going_on = self.answer_end is not None and self.answer_end >= stop
         return self.stop == start and is_going_on and not self.is_unwanted
 
     def extend(self, stop: int) -> None:

@@ -49,7 +49,7 @@ class SharedSchedule:
         """Have a block of a running file fetched again."""
         with self.locked() as (schedule, _):
             schedule.discarded(download, block.length, "this block is damaged", block.start)
-            schedule.add_missing(download, block.start, block.stop)
+            download.pending.add(block.start, block.stop)
 
     def take(self) -> Work | None:
         """Return the next piece of work; waits for one. None if there will be no more."""

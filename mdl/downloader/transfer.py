@@ -19,9 +19,8 @@ from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download, FileResult
-from mdl.downloader.fetch import Describe
 from mdl.downloader.hub_client import HubClient
-from mdl.downloader.open_file import OpenFile
+from mdl.downloader.open_file import Describe, OpenFile, TransferContext
 from mdl.downloader.plan import Item
 from mdl.downloader.schedule import MOST_BEGUN, Schedule
 from mdl.downloader.shared_schedule import SharedSchedule
@@ -104,7 +103,7 @@ class Transfer:
         tell_later = self._events.put
         schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
         self._shared = SharedSchedule(schedule, self._add_worker)
-        self._worker = Worker(
+        context = TransferContext(
             store,
             http,
             self._shared,
@@ -115,6 +114,7 @@ class Transfer:
             hub_client=hub_client,
             most=math.inf if most is None else most,
         )
+        self._worker = Worker(context)
         self._store = store
         self._http = http
         self._tell = tell

@@ -434,13 +434,9 @@ def _waiting(
 def _ended(state: State, outcome: RequestEnded, error: MdlError, now: float) -> tuple[State, Decision]:
     """Nothing more is to be had by asking as before."""
     if outcome.may_be_the_range and not state.is_plain:
-        return _asked_plainly(state, error, now)
+        is_for_good = not isinstance(error, NetworkError) or error.final
+        return replace(state, is_plain=True, charged_at=now), AskPlainly(error.message, is_for_good)
     return _given_up(state, error)
-
-
-def _asked_plainly(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
-    is_for_good = not isinstance(error, NetworkError) or error.final
-    return replace(state, is_plain=True, charged_at=now), AskPlainly(error.message, is_for_good)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:
