@@ -8,7 +8,7 @@ A hint names the one thing to change: a variable, a setting, a server. It never 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -41,8 +41,6 @@ _MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificat
 """How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
 _KEYS_ENDED = b"<Code>ExpiredToken</Code>"
 """How S3 says, with status 400, that temporary keys have ended."""
-_CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
-"""How S3 and others say that the time of a signature differs from their own clock."""
 _IS_REFUSED = re.compile(
     r"(invalid|bad|wrong|unknown|malformed|incorrect) ((user )?access )?(credential|token|authori[sz]ation|api key)"
     r"|(token|credential|api key)s?\b.{0,40}\b(expired|revoked|invalid|not valid|deleted|disabled|no longer)"
@@ -50,23 +48,49 @@ _IS_REFUSED = re.compile(
     re.IGNORECASE,
 )
 """How hubs say that a token is not, or not any more, one of theirs."""
-_LACKS_RIGHT = re.compile(
+_LACKS_RIGHT = (
     r"fine-?grained|token settings|(permission|scope|right|role)s?\b.{0,60}\btoken"
-    r"|token\b.{0,60}\b(permission|scope|role)|insufficient[ _](scope|permission)",
-    re.IGNORECASE,
+    r"|token\b.{0,60}\b(permission|scope|role)|insufficient[ _](scope|permission)"
 )
 """How hubs say that a token is good, and may not do this."""
 _NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
 """What hubs say of a wrong token, and of a repository that is private or not there."""
-_IS_ARCHIVED = re.compile(r"archived blob|being rehydrated|object'?s? (is |has been )?(archived|storage class)", re.I)
-"""How S3 and Azure say that an object is in cold storage, from which its owner has to ask it back."""
-_IS_USED_UP = re.compile(r"over (its|their) (data )?quota|(quota|bandwidth|download limit)\b.{0,40}\bexceeded", re.I)
-"""How Git hosts and drives say that so much was downloaded of a file, or from an account, that it is closed for now."""
 _IS_CLOSED = re.compile(r"(resource|repository) is disabled|has been (disabled|taken down)", re.IGNORECASE)
 """How hubs say that nobody gets a repository any more."""
-_IS_PENDING = re.compile(r"\b(awaiting|pending)\b", re.IGNORECASE)
-_IS_REJECTED = re.compile(r"\b(rejected|denied by)\b", re.IGNORECASE)
-"""How the hub says that the owners of a gated repository have not answered a request for access, or refused it."""
+_OF_THE_SERVER = (
+    (
+        r"not yet valid|TimeTooSkewed|request time and the (current|server)",
+        "check this machine's clock, its date and time zone: the server checks the time of a request",
+    ),
+    (
+        r"archived blob|being rehydrated|object'?s? (is |has been )?(archived|storage class)",
+        "its owner has to ask it back from the archive, which takes hours; or take another source",
+    ),
+    (
+        r"over (its|their) (data )?quota|(quota|bandwidth|download limit)\b.{0,40}\bexceeded",
+        "no token helps: try again later, when the quota is free again, or take another source",
+    ),
+)
+"""What no credential changes, and what to do: a clock that differs (S3), an object in cold storage (S3, Azure), a file
+or an account of which so much was downloaded that it is closed for now (Git hosts, drives)."""
+_OF_A_TOKEN = (
+    (_LACKS_RIGHT, "{sent} may not do this: change its rights in the token's settings, or use another token"),
+    (_IS_REFUSED.pattern, "{sent} is wrong or has expired: make a new one"),
+)
+"""What a hub says of a token that was sent, and what to do."""
+_OF_A_GATE = (
+    _OF_A_TOKEN[0],
+    (
+        r"\b(rejected|denied by)\b",
+        "gated: its owners have refused the account of {sent}: ask them, or take another source",
+    ),
+    (
+        r"\b(awaiting|pending)\b",
+        "gated: its owners have not yet answered the account of {sent}: wait, or ask them at {page}",
+    ),
+    ("", "gated: accept the licence at {page} with the token's account"),
+)
+"""The same, of a gated repository."""
 _FEW_WORDS = 4
 """Up to so many words of a refusal give no reason."""
 _ABSENT_BY_CODE = {
@@ -188,12 +212,9 @@ def guard_of(headers: Mapping[str, str], words: str) -> str:
 def _advice(kind: type[MdlError], headers: Mapping[str, str], words: str, url: str, asker: Asker) -> str:
     """Return what to do about a refusal: that depends on who refused, and on what it was sent."""
     code = headers.get("x-error-code", "")
-    if _CLOCK.search(words):
-        return "check this machine's clock, its date and time zone: the server checks the time of a request"
-    if _IS_ARCHIVED.search(words):
-        return "its owner has to ask it back from the archive, which takes hours; or take another source"
-    if _IS_USED_UP.search(words):
-        return "no token helps: try again later, when the quota is free again, or take another source"
+    hint = _hint_for(words, _OF_THE_SERVER)
+    if hint:
+        return hint
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
     if asker.is_expired and not asker.is_redirected:
@@ -205,6 +226,14 @@ def _advice(kind: type[MdlError], headers: Mapping[str, str], words: str, url: s
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
     return _advice_of_host(kind, url, asker, sign_in_schemes(headers.get("www-authenticate", "")))
+
+
+def _hint_for(words: str, hints: Sequence[tuple[str, str]]) -> str:
+    """Return the hint beside the first pattern that is in a server's words; '' if none is."""
+    for pattern, hint in hints:
+        if re.search(pattern, words, re.IGNORECASE):
+            return hint
+    return ""
 
 
 def _advice_on_absent(code: str, url: str, sent: str) -> str:
@@ -229,16 +258,9 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
         return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
     if asker.is_open_without:
         return f"{sent} is not accepted; without it this repository is open: unset it, or make a new one"
-    if _LACKS_RIGHT.search(words):
-        return f"{sent} may not do this: change its rights in the token's settings, or use another token"
-    if is_gated and _IS_REJECTED.search(words):
-        return f"gated: its owners have refused the account of {sent}: ask them, or take another source"
-    if is_gated and _IS_PENDING.search(words):
-        return f"gated: its owners have not yet answered the account of {sent}: wait, or ask them at {page_of(url)}"
-    if is_gated:
-        return f"gated: accept the licence at {page_of(url)} with the token's account"
-    if _IS_REFUSED.search(words):
-        return f"{sent} is wrong or has expired: make a new one"
+    hint = _hint_for(words, _OF_A_GATE if is_gated else _OF_A_TOKEN)
+    if hint:
+        return hint.format(sent=sent, page=page_of(url))
     if not code and len(words.split()) > _FEW_WORDS and not _NO_LOGIN.search(words):
         return f"{sent} was sent, and the server says why it does not help; 'mdl doctor' says whose token it is"
     return (
