@@ -1,6 +1,6 @@
 """The HTTP client: asks URLs, reads what they answer, and says what a refusal means.
 
-`mdl.net.follower` follows redirects, `mdl.net.host_access` decides which host gets which secret, and `mdl.net.sender`
+`mdl.net.follower` follows redirects, `mdl.net.credentials` decides which host gets which secret, and `mdl.net.sender`
 sends the single requests.
 """
 
@@ -27,9 +27,8 @@ from mdl.net.body import Block, BodyReader
 from mdl.net.certificates import Trust, unheard
 from mdl.net.connection import Interrupter
 from mdl.net.connection_errors import map_httpx_errors
-from mdl.net.credentials import HostCredential, HostTls
+from mdl.net.credentials import HostAccess, HostCredential, HostTls
 from mdl.net.follower import Follower, OpenResponse, Question
-from mdl.net.host_access import HostAccess
 from mdl.net.http_errors import Asker, error_for_status, is_not_yet, may_be_the_token, page_of
 from mdl.net.locators import Locate
 from mdl.net.pacer import OriginRecord, Pacer

@@ -20,7 +20,7 @@ from mdl.errors import NetworkError, ProtocolError, Unsafe, UsageError
 from mdl.net.allowlist import host_of, is_private, origin_of
 from mdl.net.connection import Interrupter, RequestLimits
 from mdl.net.connection_errors import PROXY
-from mdl.net.host_access import HostAccess
+from mdl.net.credentials import HostAccess
 from mdl.net.locators import Body, Link, Locate
 from mdl.net.pacer import OriginRecord
 from mdl.net.policy import Limits

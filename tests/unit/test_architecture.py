@@ -50,7 +50,7 @@ ONLY = {
 _PURE = """
     bounds net/pagination describe formatting paths urls weights/safetensors presigned redact crc_json files
     events listener errors reports json_stream weights/end_records weights/junk weights/known_formats units values
-    net/allowlist net/credentials net/headers net/host_access net/pacer net/policy net/proxies
+    net/allowlist net/credentials net/headers net/pacer net/policy net/proxies
     net/ranges net/server_messages net/http_errors net/responses
     downloader/plan downloader/content_check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment

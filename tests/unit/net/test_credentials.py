@@ -15,8 +15,7 @@ from support.long import examples
 from mdl.errors import MdlError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.credentials import HostCredential
-from mdl.net.host_access import HostAccess
+from mdl.net.credentials import HostAccess, HostCredential
 
 SECRET = "canary-user:canary-word"
 SENT = {

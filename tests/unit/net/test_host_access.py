@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from mdl.errors import Unsafe
 from mdl.net.allowlist import AllowList, OriginToken, host_of
-from mdl.net.credentials import HostCredential
-from mdl.net.host_access import HostAccess
+from mdl.net.credentials import HostAccess, HostCredential
 from mdl.net.proxies import ProxySettings
 
 HUB, FILES, OTHER = "https://hub.example/f", "https://files.example/f", "https://other.example/f"

@@ -56,7 +56,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Names:
 def public(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux has all of 127.0.0.0/8 on the loopback")
-    for module in ("connection", "follower", "host_access"):
+    for module in ("connection", "follower", "credentials"):
         monkeypatch.setattr(f"mdl.net.{module}.is_private", lambda one: one != PUBLIC and is_private(one))
 
 
