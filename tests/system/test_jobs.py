@@ -33,8 +33,7 @@ from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, Paused
 from mdl.events import Event, Progressed, Retrying
 from mdl.jobs.job import Invocation, Job
-from mdl.jobs.run import JobRun
-from mdl.jobs.tracker import Tracker
+from mdl.jobs.run import JobRun, Tracker
 from mdl.redact import Secrets
 
 terminated = functools.partial(Cancelled, terminated=True)

@@ -35,7 +35,7 @@ from mdl.jobs import job as job_file
 from mdl.jobs import processes
 from mdl.jobs.job import Invocation, Job, head_facts, line_of, state_facts
 from mdl.jobs.records import Records
-from mdl.jobs.tracker import Tracker
+from mdl.jobs.run import Tracker
 from mdl.redact import Secrets
 
 AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
