@@ -106,14 +106,17 @@ _STATUS: dict[str, JobStatus] = {
     **dict.fromkeys(("queued", "pending", "starting", "inqueue", "created", "waiting"), "queued"),
     **dict.fromkeys(("submitted", "scheduled", "accepted", "notstarted", "provisioning", "preparing"), "queued"),
     **dict.fromkeys(("running", "inprogress", "processing", "active", "started", "training", "executing"), "running"),
-    **dict.fromkeys(("initializing", "configuring", "validatingfiles"), "queued"),
-    **dict.fromkeys(("compressing", "saving", "cancelrequested"), "running"),
+    **dict.fromkeys(("initializing", "configuring", "validatingfiles", "received", "deferred", "new"), "queued"),
+    **dict.fromkeys(("requeued", "restarting", "retrying", "retry"), "queued"),
+    **dict.fromkeys(("compressing", "saving", "cancelrequested", "working", "busy", "evaluating"), "running"),
     **dict.fromkeys(("finalizing", "completing", "uploading", "stopping", "cancelling", "canceling"), "running"),
     **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
+    **dict.fromkeys(("succeed", "successful", "finish"), "done"),
     **dict.fromkeys(("failed", "failure", "error", "crashed", "timedout", "timeout"), "failed"),
     **dict.fromkeys(("errored", "usererror", "expired", "killed", "dead", "deadline"), "failed"),
     **dict.fromkeys(("outofmemory", "oomkilled", "nodefail", "bootfail", "evicted", "rejected"), "failed"),
-    **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
+    **dict.fromkeys(("fail", "exception", "preempted", "systemerror"), "failed"),
+    **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted", "revoked", "cancelledby"), "cancelled"),
 }
 """What the words of remotes mean, in small letters and without anything between them."""
 _MOST_SECONDS = 1e11
@@ -276,15 +279,24 @@ def _moment(value: Any) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+_IDS = ("id", "job_id", "process_id", "jobId", "run_id", "task_id", "uuid")
+_STATES = ("status", "state", "phase", "stage", "job_status", "jobStatus", "run_status")
+_RECORDS = ("job", "data", "result", "process", "task", "run")
+"""Keys under which a server has the record of the one job that it was asked for."""
+
+
 def job_of(record: Any, name: str = "") -> RemoteJob:
-    """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
+    """The job that a record describes: ``id`` (or ``job_id``, ``process_id`` …), ``status`` (or ``state`` …),
     ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
-    facts = object_of(record)
-    job_id = name or str(_first(facts, "id", "job_id", "process_id") or "")
-    created = _first(facts, "created_at", "started_at", "createdAt")
-    updated = _first(facts, "updated_at", "completed_at", "finished_at")
+    facts = _record_in(object_of(record))
+    job_id = name or str(_first(facts, *_IDS) or "")
+    created = _first(facts, "created_at", "started_at", "createdAt", "startedAt", "created")
+    updated = _first(facts, "updated_at", "completed_at", "finished_at", "updatedAt", "completedAt", "finishedAt")
     error = error_in(_first(facts, "error", "error_message"))
-    word = _first(facts, "status", "state")
+    word = _first(facts, *_STATES)
+    if isinstance(word, dict):  # as ``{"status": {"phase": "Succeeded", "message": …}}``
+        error = error or error_in(_first(word, "error", "message"))
+        word = _first(word, *_STATES) or word
     status = status_of(word)
     if status is None:
         status = "running"
@@ -293,6 +305,24 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     if type(size) is not int or size < 0:
         size = None
     return RemoteJob(job_id, status, moment_of(created), moment_of(updated), size, error or None)
+
+
+def _record_in(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a job in an answer: the whole of it if that has an id and a status, since the status of an answer
+    alone may be its own, as in ``{"status": "success", "data": {"status": "running"}}``; else what is under its key."""
+    if _first(facts, *_IDS) and _first(facts, *_STATES):
+        return facts
+    for key in _RECORDS:
+        inner = facts.get(key)
+        if isinstance(inner, dict) and _first(inner, *_STATES):
+            return inner
+    return facts
+
+
+def tells_status(answer: Any) -> bool:
+    """Whether an answer says how its job stands: under ``status``, or in a word that mdl knows under another key."""
+    facts = object_of(answer)
+    return "status" in facts or status_of(_first(_record_in(facts), *_STATES)) is not None
 
 
 def _first(facts: Mapping[str, Any], *keys: str) -> Any:

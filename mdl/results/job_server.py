@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -34,7 +35,7 @@ from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
 from mdl.results.answer_keys import first_text, object_of
 from mdl.results.answers import judge
-from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
+from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path, tells_status
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.outputs import Output, is_web_url, safe_name
 from mdl.sources import SourceContext
@@ -63,6 +64,9 @@ _LOOKS_LIKE = {
     "cancel": ("post", r"[^{]*/(cancel/\{\}|\{\}/cancel)"),
 }
 """The method and the path by which a route of another server is recognized. Its only parameter is the job."""
+_COUNT = re.compile(r"[0-9]{1,18}")
+_LISTS = ("data", "result", "items", "results", "runs", "tasks", "trainings")
+"""Keys under which a server has its list of jobs, if not under one for jobs."""
 _PATH = re.compile(r"/[^?#\s]{0,500}")
 """What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
 
@@ -124,6 +128,8 @@ class Trainer(HttpRemote):
         """The checkpoints of a job, as the server orders them."""
         answer = self.ask("GET", self._url("checkpoints", job), item=job)
         facts = object_of(answer, "checkpoints")
+        if "checkpoints" not in facts:
+            facts = object_of(facts.get("data"), "checkpoints")
         rows = facts.get("checkpoints")
         if not isinstance(rows, list):
             raise ProtocolError("the server's list of checkpoints is not a list", item=job)
@@ -221,13 +227,19 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     return routes
 
 
-def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
-    """Return the jobs of an answer that has a list for each status."""
-    rows: list[Any] = []
-    for key, value in answer.items():
-        if key.endswith("jobs") and isinstance(value, list):
-            rows += value
-    return rows
+def _rows_of_all_lists(answer: Mapping[str, Any]) -> Any:
+    """Return the jobs of an answer that has a list for each status, or has its list under another key; None if it has
+    none."""
+    lists = [value for key, value in answer.items() if key.endswith("jobs") and isinstance(value, list)]
+    if lists:
+        return list(chain.from_iterable(lists))
+    for key in _LISTS:
+        inner = answer.get(key)
+        if isinstance(inner, dict):
+            return inner if "jobs" in inner else _rows_of_all_lists(inner)
+        if isinstance(inner, list):
+            return inner
+    return None
 
 
 def _furthest(checkpoints: Iterable[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
@@ -247,7 +259,9 @@ def _checkpoint(row: Any, best: object) -> TrainerCheckpoint:
     facts = object_of(row, "name")
     path = first_text(facts, ("name", "checkpoint", "path"))
     name = path.rstrip("/").rpartition("/")[2]
-    step = facts.get("step")
+    step = facts.get("step", facts.get("global_step"))
+    if isinstance(step, str) and _COUNT.fullmatch(step):
+        step = int(step)
     if type(step) is not int:
         step = None
     is_best = facts.get("is_best") is True or name == best
@@ -300,7 +314,7 @@ class Api(HttpRemote):
         except NotFound as error:
             missed[host_of(self.base)] += 1
             raise self.not_found(job, missed, error.message) from error
-        if isinstance(answer, dict) and "status" in answer:
+        if tells_status(answer):
             return self.job(answer, job)
         return RemoteJob(job, "done")
 
@@ -317,7 +331,7 @@ class Api(HttpRemote):
         if isinstance(answer, Output):
             return [answer]
         judged = judge(answer, job, base=url)
-        if not judged.outputs and isinstance(answer, dict) and "status" in answer:
+        if not judged.outputs and tells_status(answer):
             self.job(answer, job).check_is_done(has_files=False)
         return [replace(output, is_stable=_is_own(output.url, url)) for output in self.outputs_of(judged, job)]
 

@@ -162,6 +162,8 @@ def test_a_link_that_expires(web: World, host: Host, server: FaultyServer, tmp_p
     ("answer", "error", "words"),
     [
         ({"status": "running"}, NotFinished, "still running"),
+        ({"state": "IN_PROGRESS"}, NotFinished, "still running"),
+        ({"success": True, "job": {"status": "queued"}}, NotFinished, "still queued"),
         ({"status": "failed", "error": f"no disk for {KEY_CANARY}"}, NotFound, r"failed: no disk for \*\*\*"),
         ({"status": "completed"}, NotFound, "names no file"),
         ({"url": "download/j1"}, MdlError, "is not a URL"),

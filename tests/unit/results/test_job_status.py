@@ -29,11 +29,36 @@ from mdl.results.base import job_of
         ("user_error", "failed"),
         ("validating_files", "queued"),
         ("Canceled", "cancelled"),
+        ("CANCELLED by 1000", "cancelled"),
+        ("REVOKED", "cancelled"),
+        ("RECEIVED", "queued"),
+        ("Succeed", "done"),
+        ("PREEMPTED", "failed"),
     ],
 )
 def test_words_that_are_known(word: str, status: str) -> None:
     """Upper case, blanks and dashes, and the name of an enumeration make no other word of it."""
     assert (job_of({"id": "j", "status": word}).status, job_of({"id": "j", "state": word}).error) == (status, None)
+
+
+@each(
+    ("record", "status"),
+    [
+        ({"job": {"id": "j", "status": "completed"}}, "done"),
+        ({"status": "success", "data": {"status": "running"}}, "running"),
+        ({"code": 0, "data": {"state": "FAILED", "error": "disk full"}}, "failed"),
+        ({"id": "j", "status": "running", "data": {"status": "done"}}, "running"),
+        ({"status": {"phase": "Succeeded", "conditions": []}}, "done"),
+        ({"id": "j", "status": {"stage": "ERROR", "message": "disk full"}}, "failed"),
+        ({"jobId": "j", "jobStatus": "COMPLETED"}, "done"),
+        ({"status": "success", "data": {"weights": "https://h/w.safetensors"}}, "done"),
+    ],
+)
+def test_where_a_status_is(record: Any, status: str) -> None:
+    """In the answer, in the record that it has under a key, or in an object; a record's own status comes first."""
+    found = job_of(record, "j")
+    assert found.status == status
+    assert found.error == ("disk full" if status == "failed" else None)
 
 
 @each(
