@@ -19,7 +19,7 @@ from support.runs import put, write
 from mdl.errors import NotFound
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
-from mdl.runs.choice import UNRECORDED, best_of, latest_of, newer_incomplete
+from mdl.runs.choice import UNRECORDED, best_of, called, latest_of, newer_incomplete
 from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
 
@@ -313,3 +313,21 @@ def test_what_is_newer_and_incomplete() -> None:
     assert newer_incomplete(rows, chosen) == (cut,)
     assert newer_incomplete(rows, cut) == ()
     assert newer_incomplete([average, row("final")], row("mean", is_derived=True)) == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([row("best", step=5, says_best=True), row("ckpt", step=5)], ["ckpt"]),
+        ([row("mean", step=5, is_derived=True), row("ckpt", step=5)], ["ckpt"]),
+        ([row("best", step=5, says_best=True), row("late", epoch=5)], ["best"]),
+        ([row("best", epoch=5, says_best=True), row("late", epoch=5)], ["late"]),
+        ([row("5", step=7), row("ckpt", step=5)], ["5"]),
+        ([row("5.pt", step=7), row("ckpt", step=5)], ["5.pt"]),
+        ([row("a", step=5), row("b", step=5)], ["a", "b"]),
+        ([row("a", step=6)], []),
+    ],
+)
+def test_what_a_number_names(rows: list[Checkpoint], names: list[str]) -> None:
+    """A name fits better than a step, a step better than an epoch, and a step of the training better than a copy."""
+    assert [checkpoint.name for checkpoint in called(rows, "5")] == names
