@@ -82,12 +82,13 @@ class Stores:
         return replace(self._config, given={"layout": "plain"}).home.path
 
     def _caches(self, store: Store) -> list[Path]:
-        """The folders of the hub's own client: ``store`` if it is one, and the usual one."""
+        """The folders of the hub's own client: ``store`` if it is one, the usual one, and those of libraries."""
         caches: list[Path] = []
         if store.layout.is_by_digest:
             caches.append(store.root)
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self._config.environ))
+            caches += places.library_caches(self._config.environ)
         return list(dict.fromkeys(caches))
 
     def local_copies(self, store: Store) -> LocalCopies | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,8 @@ def find_catalogs(
     """
     if given:
         return tuple(given), "given by --catalog"
-    named = [Path(text) for text in as_meant(environ.get("MDL_CATALOG", "")).split(os.pathsep) if text]
+    texts = as_meant(environ.get("MDL_CATALOG", "")).split(os.pathsep)
+    named = [expanded(text, "MDL_CATALOG") for text in texts if text]
     if named:
         return tuple(named), "given by MDL_CATALOG"
     for folder in (cwd, *cwd.parents):
@@ -132,6 +134,21 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     return expanded(os.path.expandvars(home), "HF_HOME").absolute() / "hub"
 
 
+_CACHES_OF_LIBRARIES = ("TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME")
+"""Variables by which libraries have the hub's client keep its cache elsewhere. Nothing is written there (ADR 144)."""
+
+
+def library_caches(environ: Mapping[str, str]) -> list[Path]:
+    """Folders that are laid out as Hugging Face's cache, and that a library names instead of it. Raises `UsageError`
+    for one below the home of nobody."""
+    caches: list[Path] = []
+    for variable in _CACHES_OF_LIBRARIES:
+        named = as_meant(environ.get(variable, ""))
+        if named:
+            caches.append(expanded(os.path.expandvars(named), variable).absolute())
+    return caches
+
+
 def working_folder() -> Path:
     """The current folder; ``/`` if it was deleted meanwhile, so that absolute paths still work."""
     try:
@@ -148,8 +165,12 @@ def place_of(text: str | os.PathLike[str], what: str) -> Path:
 
 
 def expanded(path: str | os.PathLike[str], what: str) -> Path:
-    """The path with ``~`` and ``~name`` replaced by the home folder of that user. Raises `UsageError` naming ``what``
-    if there is no such user or home folder."""
+    """The path with ``~`` and ``~name`` replaced by the home folder of that user. ``$HOME`` means the same: nobody
+    replaces it in a .env file and a unit of systemd. Raises `UsageError` naming ``what`` if there is no such user or
+    home folder, and for a URL."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise UsageError("it is a URL, and a path on this machine is needed", item=what, hint="name a folder or a file")
+    path = re.sub(r"\A\$(HOME|\{HOME\})(?=/|\Z)", "~", os.fspath(path))
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -57,6 +57,8 @@ _LOCAL_DIRS = (Path(".cache", "huggingface", "download"), Path(".huggingface", "
 version 0.23."""
 _MODELSCOPE = "._____temp"
 """Where ModelScope's client keeps unfinished files, below the folder of the model."""
+_GIT_LFS = Path(".git", "lfs", "incomplete")
+"""Where git-lfs keeps unfinished files, each called after its digest, below the folder of the clone."""
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 """What git leaves in the place of a large file that it has not fetched, and of which file it is."""
 _LONGEST_POINTER = 1024
@@ -87,8 +89,8 @@ def find_half(
     in_local_dir: list[Path] = []
     for notes in _LOCAL_DIRS:
         in_local_dir += _of_hub_client(folder / notes / remote.path.text, digits)
-    of_modelscope = folder / _MODELSCOPE / remote.path.text
-    named = [*_beside(final), of_modelscope, *in_local_dir, *in_cache.get(digits, ())]
+    in_clone = [folder / _MODELSCOPE / remote.path.text, *_matching(folder / _GIT_LFS, re.compile(rf"{digits}.*"))]
+    named = [*_beside(final), *in_clone, *in_local_dir, *in_cache.get(digits, ())]
     return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
 
 

@@ -17,7 +17,7 @@ from support.faulty_server import FaultyServer
 from support.hf_cache import actions, cache_of
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
-from support.shell import Inside, Ran, Shell, done
+from support.shell import Inside, Ran, Shell, done, with_environ
 
 from mdl.disk.copy import drop_what_was_read
 from mdl.downloader.foreign_partials import pieces_there
@@ -118,6 +118,8 @@ PLACES: dict[str, Callable[[Path, Path], Path]] = {
     ),
     "LM Studio": lambda into, _: write(into / "sub" / "downloading_big.safetensors.part", FIRST),
     "llama.cpp": lambda into, _: write(into / f"{NAME}.downloadInProgress", FIRST),
+    "git-lfs": lambda into, _: write(into / ".git/lfs/incomplete" / f"{HEX}.part", FIRST),
+    "git-lfs, killed": lambda into, _: write(into / ".git/lfs/incomplete" / f"{HEX}1234567", FIRST),
     "ModelScope": lambda into, _: write(into / "._____temp" / NAME, FIRST),
     "whole, but not renamed": lambda into, _: write(into / f"{NAME}.part", WEIGHTS),
 }
@@ -141,6 +143,33 @@ def test_what_is_there_is_not_fetched(shell: Shell, mdl: Inside, into: Path, pla
     if half != into / NAME:
         assert (half.read_bytes() == left, half.stat().st_ino) == (True, facts.st_ino)
     assert set(actions(done(get(shell, mdl, into))).values()) == {"kept"}
+
+
+@pytest.mark.parametrize("variable", ["TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME"])
+def test_a_cache_of_a_library(shell: Shell, mdl: Inside, into: Path, variable: str) -> None:
+    """A library may keep the hub's cache elsewhere: what is there is not fetched, and nothing is written there."""
+    cache = shell.home / "shared cache"
+    blob = write(cache / "models--org--tiny" / "blobs" / HEX, WEIGHTS)
+    libraries = with_environ(shell, **{variable: "$HOME/shared cache"})
+    ran = done(get(libraries, mdl, into)).document
+    assert ran["bytes_fetched"] == len(CONFIG)
+    assert [path for path in cache.rglob("*") if path.is_file()] == [blob]
+
+
+def test_home_in_a_file_of_variables(shell: Shell, mdl: Inside) -> None:
+    """docker --env-file and systemd hand on $HOME as it is written: it is the home folder, as ~ is."""
+    for word in ("$HOME", "${HOME}", "~"):
+        elsewhere = with_environ(shell, MDL_HOME=f"{word}/elsewhere", MDL_CATALOG=f"{word}/own.toml")
+        (shell.home / "own.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny@main/config.json"\n')
+        ran = done(mdl(elsewhere, "get", "tiny"))
+        assert ran.out.startswith(f"{shell.home}/elsewhere/")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/models", "https://host.example/models", "file:///models"])
+def test_a_url_is_no_folder(shell: Shell, mdl: Inside, place: str) -> None:
+    """2, and no folder of that name is made in the current one."""
+    assert "--to: it is a URL" in done(mdl(shell, "get", "org/tiny", "--to", place), 2).err
+    assert "MDL_HOME: it is a URL" in done(mdl(with_environ(shell, MDL_HOME=place), "get", "org/tiny"), 2).err
 
 
 def test_in_the_hubs_cache(shell: Shell, mdl: Inside) -> None:
