@@ -84,8 +84,8 @@ _WORDS: tuple[tuple[int, Meaning, str], ...] = (
         4,
         "page",
         """
-        wandb mlflow comet clearml neptune tensorboard trackio swanlab aim huggingface hf github gitlab bitbucket colab
-        kaggle grafana
+        wandb mlflow comet clearml neptune tensorboard trackio swanlab aim huggingface hf hub github gitlab bitbucket
+        colab kaggle grafana
         """,
     ),
 )
@@ -100,6 +100,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _GLUED = re.compile(r"(.+?)(?:urls?|uris?|links?)")
 """``downloadurl``."""
 _SUFFIX = re.compile(r"\.(?=[a-z0-9_]*[a-z])[a-z0-9_]{1,12}", re.IGNORECASE)
+_SETTINGS = re.compile(r"[^/\\]+\.(?:json|jsonl|ya?ml|toml|txt|md|model|csv|log|py)", re.IGNORECASE)
+"""Names of files beside weights; other keys with a point in them may be words: ``output.url``."""
 _OF_PAGES = re.compile(r".*\.(?:php[0-9]?|aspx?|jsp|cgi|do|git)|index\.x?html?", re.IGNORECASE)
 """Names with a suffix that servers give to pages."""
 
@@ -137,6 +139,13 @@ def told_name(facts: Mapping[str, Any]) -> str:
         return name
     path = first_text(facts, PATHS)
     return path if is_file_name(path) else ""
+
+
+def told_place(facts: Mapping[str, Any]) -> str:
+    """Return the path that an object tells of the file which it describes, below the job's own folder; '' if it tells
+    none. A path of the worker's disk is no such one: a program may have put each file into a folder of its own."""
+    path = first_text(facts, PATHS).replace("\\", "/")
+    return "" if path.startswith("/") or path[1:2] == ":" else path
 
 
 def is_said_to_be_base64(facts: Mapping[str, Any]) -> bool:
@@ -209,7 +218,7 @@ def is_file_name(name: str) -> bool:
 
 def is_named_like_a_file(key: str) -> bool:
     """Tell whether a key is itself the name of a file, as in ``{"w.safetensors": "https://…"}``."""
-    return kind_of(key) is not None
+    return kind_of(key) is not None or _SETTINGS.fullmatch(key) is not None
 
 
 def path_of(url: str) -> str:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 from urllib.parse import urljoin
 
 from mdl.bounds import MOST_JOBS
-from mdl.errors import MdlError, NotFound, ProtocolError
+from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.formatting import listed
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
@@ -44,6 +46,7 @@ from mdl.results.answer_keys import (
     may_hold_an_answer,
     path_of,
     told_name,
+    told_place,
 )
 from mdl.results.answer_names import kept_apart, name_of_data, name_of_link
 from mdl.results.outputs import (
@@ -60,7 +63,7 @@ from mdl.results.outputs import (
     words_in,
 )
 from mdl.values import value_class
-from mdl.weights.known_formats import holds_no_text
+from mdl.weights.known_formats import holds_no_text, is_weights
 
 _DEEPEST = 8
 _NAMED = 10
@@ -70,10 +73,22 @@ _DEEPEST_NAMED = 2
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _IN_A_STORE = re.compile(r"(?:s3|gs|az|abfss?|oss|hdfs)://[^\s?#]+")
 """The address of a file in an object store, which only those with a key of it can fetch."""
+_ON_ITS_DISK = re.compile(r"/(?:[^\s/]+/)+[^\s/]+")
+"""A path of the machine that worked on the job."""
 _NO_FILE = "no file"
 _ASKED_WITH = "what the job was asked with"
 _NO_WEB_ADDRESS = "no web address"
 _UNNAMED = RelPath.parse("file")
+
+
+@value_class
+class _File:
+    """One file of an answer. ``is_named``: the answer names it beside its link. ``place`` is the path that is told of
+    it, with slashes; "" if none is."""
+
+    output: Output
+    is_named: bool
+    place: str
 
 
 @value_class
@@ -147,7 +162,7 @@ def judge(answer: Any, job: str, base: str = "") -> Judged:
     is_text_in_pieces = isinstance(answer, list) and all(isinstance(piece, str) for piece in answer)
     if is_text_in_pieces and not reader.files:
         reader.read("".join(answer))  # a generator yielded one text in pieces
-    outputs = kept_apart(_each_once(reader.files))
+    outputs = kept_apart(_in_their_folders(_each_once(reader.files)))
     refuse_twins(output.path for output in outputs)
     words = _failure_in(reader.objects)
     if not words and not outputs:
@@ -177,13 +192,13 @@ class _Told:
 
 
 class _Reader:
-    """Walks through one answer. It collects the ``files``, each with whether the answer names it beside its link; the
-    ``ignored`` links; all ``objects``, the outer ones first; and the ``keys`` of the answer, two levels deep."""
+    """Walks through one answer. It collects the ``files``; the ``ignored`` links; all ``objects``, the outer ones
+    first; and the ``keys`` of the answer, two levels deep."""
 
     def __init__(self, job: str, base: str) -> None:
         self._job = job
         self._base = base
-        self.files: list[tuple[Output, bool]] = []
+        self.files: list[_File] = []
         self.ignored: list[Ignored] = []
         self.objects: list[Mapping[str, Any]] = []
         self.keys: dict[str, None] = {}
@@ -204,7 +219,8 @@ class _Reader:
         told = _Told(text.strip(), keys)
         if self._add(told):
             return
-        if _IN_A_STORE.fullmatch(told.text):
+        is_on_its_disk = _ON_ITS_DISK.fullmatch(told.text) is not None and is_weights(told.text)
+        if is_on_its_disk or _IN_A_STORE.fullmatch(told.text):
             self._ignore(told, shown(told.text), _NO_WEB_ADDRESS)
         elif may_hold_an_answer(told.key):
             self.read(json_in(told.text), (), depth + 1)
@@ -307,7 +323,7 @@ class _Reader:
             if isinstance(error, ProtocolError):
                 error = error.but(final=True)  # the same answer would come again
             output = Output(path, error=error.on(path.text))
-        self.files.append((output, bool(told.name)))
+        self.files.append(_File(output, bool(told.name), told_place(told.facts)))
 
 
 # What one text is
@@ -380,12 +396,28 @@ def _failure_in(objects: Iterable[Mapping[str, Any]]) -> str:
     return ""
 
 
-def _each_once(files: Iterable[tuple[Output, bool]]) -> list[Output]:
+def _each_once(files: Iterable[_File]) -> list[_File]:
     """Return the files, those of one link once: under the name that the answer says, if it says one."""
-    by_link: dict[object, tuple[Output, bool]] = {}
-    for output, is_named in files:
-        link = output.url or output
-        _, is_first_named = by_link.setdefault(link, (output, is_named))
-        if is_named and not is_first_named:
-            by_link[link] = (output, is_named)
-    return [output for output, _ in by_link.values()]
+    by_link: dict[object, _File] = {}
+    for file in files:
+        link = file.output.url or file.output
+        first = by_link.setdefault(link, file)
+        if file.is_named and not first.is_named:
+            by_link[link] = file
+    return list(by_link.values())
+
+
+def _in_their_folders(files: Sequence[_File]) -> list[Output]:
+    """Return the files in the folders that their paths tell, below the one that all these paths are in: the parts of a
+    model that is a folder have such names as ``unet/config.json``. A path that is no safe one tells no folder."""
+    folders = [posixpath.dirname(file.place) for file in files if file.place]
+    shared = posixpath.commonpath(folders) if folders else ""
+    outputs = []
+    for file in files:
+        output = file.output
+        place = file.place.removeprefix(f"{shared}/")
+        if "/" in place and posixpath.basename(place) == output.path.text:
+            with contextlib.suppress(Unsafe):
+                output = replace(output, path=RelPath.parse(place))
+        outputs.append(output)
+    return outputs

@@ -66,6 +66,31 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ({"path": "out/notes.txt", "content": "abcd"}, [("notes.txt", b"abcd")]),
     ({"path": "out/w.safetensors", "url": f"{B}/d/1"}, [("w.safetensors", f"{B}/d/1")]),
     ({"path": "/v1/jobs", "data": "done"}, []),
+    # relative paths of several files are those of a folder; a worker's own folders are not
+    (
+        [
+            {"path": "out/model_index.json", "url": f"{B}/d/1"},
+            {"path": "out/unet/config.json", "url": f"{B}/d/2"},
+            {"path": "out/vae/config.json", "url": f"{B}/d/3"},
+        ],
+        [
+            ("model_index.json", f"{B}/d/1"),
+            ("unet/config.json", f"{B}/d/2"),
+            ("vae/config.json", f"{B}/d/3"),
+        ],
+    ),
+    (
+        [{"path": "/tmp/a1/w.bin", "url": f"{B}/d/1"}, {"path": "/tmp/b2/x.bin", "url": f"{B}/d/2"}],
+        [("w.bin", f"{B}/d/1"), ("x.bin", f"{B}/d/2")],
+    ),
+    (
+        [{"path": "a/../../w.bin", "url": f"{B}/d/1"}, {"path": "b/x.bin", "url": f"{B}/d/2"}],
+        [("w.bin", f"{B}/d/1"), ("b/x.bin", f"{B}/d/2")],
+    ),
+    (
+        {"files": {"w.safetensors": f"{B}/d/1?s=1", "config.json": f"{B}/d/2?s=2"}},
+        [("w.safetensors", f"{B}/d/1?s=1"), ("config.json", f"{B}/d/2?s=2")],
+    ),
     # one name
     (
         {"urls": ["https://b.example/k/e1/w.safetensors", "https://b.example/k/e2/w.safetensors"]},
@@ -119,6 +144,8 @@ def test_files(answer: Any, files: list[tuple[str, bytes | str]], wrapped: Any) 
         ({"model_page": "https://h.example/m/1"}, ["model_page (https://h.example/m/1)"]),
         ({"hf_repo": "https://hub.example/org/m"}, ["hf_repo (https://hub.example/org/m)"]),
         ({"info": "https://h.example/x"}, ["info (https://h.example/x)"]),
+        ({"hub_url": "https://hub.example/org/m"}, ["hub_url (https://hub.example/org/m)"]),
+        ({"lora_path": "/volume/out/l.safetensors"}, ["lora_path (/volume/out/l.safetensors)"]),
         ({"docs": {"url": "https://u:p@h.example/x"}}, ["docs.url (https://h.example/x)"]),
         ({"homepage": "https://h.example/index.html"}, ["homepage (https://h.example/index.html)"]),
         ({"report": "https://h.example/show.php"}, ["report (https://h.example/show.php)"]),
