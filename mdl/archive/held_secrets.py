@@ -11,7 +11,6 @@ from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
 from mdl.weights.end_records import ZIP_MEMBER
-from mdl.weights.known_formats import is_weights, kind_of
 
 _SETTINGS = 2**20
 """Bytes of a pickle with tensors that are looked at: the trainer's settings are there."""
@@ -32,9 +31,9 @@ class HeldSecret:
 def held_secret(tree: Tree, entry: Entry) -> HeldSecret | None:
     """Return the secret that a file holds; None if none is seen, or if the file cannot be read any more, which is left
     to the writer. Weights that are no pickle are not looked at."""
-    is_model = is_weights(entry.name) and not matches(entry.name, RESUME_GLOBS)
-    kind = kind_of(entry.name)
-    if is_model and (kind is None or kind.loaded_with != "torch"):
+    kind = entry.weights_kind
+    is_model = kind is not None and not matches(entry.name, RESUME_GLOBS)
+    if is_model and kind and kind.loaded_with != "torch":
         return None
     try:
         fd, size = tree.open(entry, strict=False)

@@ -16,14 +16,13 @@ from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
-from mdl.runs.completeness import why_cut, why_incomplete, why_parts_are_missing
+from mdl.runs.completeness import why_incomplete, why_parts_are_missing
 from mdl.runs.known_layouts import ADAPTER_CONFIG, base_model_note
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.junk import is_log
-from mdl.weights.known_formats import is_weights
 
 _NAMED = 5
 """How many of several names a message gives."""
@@ -439,8 +438,8 @@ class _Selecting:
 
     def note_unrecognised(self) -> None:
         """Say that all of a folder is packed in which no model is recognised."""
-        files = [member.path.name for member in self._members.values() if not member.is_folder]
-        weights = sum(map(is_weights, files))
+        files = [member.entry for member in self._members.values() if not member.is_folder]
+        weights = sum(file.is_weights for file in files)
         count = counted(len(files), "file")
         self._notes.append(f"no model is recognised: all {count} are packed, {weights:,} of them weights")
 
@@ -467,9 +466,9 @@ class _Selecting:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
         truncated = {}
         for member in members:
-            why = why_cut(self._tree, member.entry)
-            if why:
-                truncated[member.path.text] = f"{shown(member.path.text)}: {why}"
+            lacks = self._tree.contents(member.entry).lacks
+            if lacks:
+                truncated[member.path.text] = f"{shown(member.path.text)}: {lacks}"
         if truncated and not self._rules.allow_incomplete:
             cut = listed(list(truncated.values()), "; ", most=_NAMED)
             raise ProtocolError(f"not complete: {cut}", item=self._item, hint=_INCOMPLETE)

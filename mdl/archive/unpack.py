@@ -20,15 +20,14 @@ from mdl.disk import disk_space, publish
 from mdl.errors import NoSpace, NotFound, Occupied, ProtocolError, storage_trouble
 from mdl.paths import shown
 from mdl.values import value_class
-from mdl.weights.end_records import ReadableFile, zip_names
+from mdl.weights.end_records import ReadableFile, read_at, zip_names
 from mdl.weights.known_formats import (
     BEGINNING,
+    Kind,
     archive_kind,
-    is_of_another_format,
     is_tar_header,
-    is_weights,
     kind_of,
-    why_not_whole,
+    weights_kind,
 )
 
 _UNPACKS = "mdl unpacks zip, tar and tar.gz"
@@ -273,7 +272,9 @@ def check_bytes(archive: AnyArchive, progress: Progress) -> dict[str, str]:
             name = member.path.text
             progress.add(0, name)
             digests[name] = archive.copy(member, None, partial(progress.add, file=name))
-            _check_whole(archive, member, archive.open(member), to_serve=False)
+            kind = _kind_to_check(archive, name)
+            if kind:
+                _check_whole(member, kind, archive.open(member), to_serve=False)
         archive.check_unchanged()
     return digests
 
@@ -364,8 +365,10 @@ def _write(
 
     try:
         sha256 = archive.copy(member, fd, wrote)
-        with open(fd, "rb", closefd=False) as file:
-            _check_whole(archive, member, file, to_serve=to_serve)
+        kind = _kind_to_check(archive, name)
+        if kind:
+            with open(fd, "rb", closefd=False) as file:
+                _check_whole(member, kind, file, to_serve=to_serve)
     except BaseException:
         os.close(fd)
         raise
@@ -373,19 +376,22 @@ def _write(
     return sha256
 
 
-def _check_whole(archive: AnyArchive, member: ArchiveEntry, file: ReadableFile, *, to_serve: bool) -> None:
-    """See that a file of weights has its end, unless the manifest says that it was packed incomplete.
+def _kind_to_check(archive: AnyArchive, name: str) -> Kind | None:
+    """Return the kind of weights that a member is by its name; None if it is none, or if the manifest says that it was
+    packed incomplete."""
+    if archive.manifest and name in archive.manifest.incomplete:
+        return None
+    return weights_kind(name)
+
+
+def _check_whole(member: ArchiveEntry, kind: Kind, file: ReadableFile, *, to_serve: bool) -> None:
+    """See that a file of weights has its end.
 
     ``file`` is the member, open. What only has a name of weights, and holds something else, may be unpacked, but not
     put into service: ``to_serve``. Raises `ProtocolError`.
     """
-    name = member.path.text
-    if not is_weights(name):
+    if not to_serve and kind.is_contradicted_by(read_at(file, 0, BEGINNING), member.size):
         return
-    if archive.manifest and name in archive.manifest.incomplete:
-        return
-    if not to_serve and is_of_another_format(file, member.size, name):
-        return
-    why = why_not_whole(file, member.size, name)
+    why = kind.why_not_whole(file, member.size)
     if why:
         raise ProtocolError(why, item=member.shown)

@@ -16,7 +16,7 @@ from mdl.net.server_messages import impostor, is_error_text, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT
-from mdl.weights.known_formats import holds_no_text, is_media, kind_of, why_not_whole
+from mdl.weights.known_formats import holds_no_text, is_media, kind_of
 
 __all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 
@@ -95,9 +95,10 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:
     """Return why an open file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A
     server that builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut."""
-    why = None
-    if size and not why_junk_path(name):
-        why = why_not_whole(file, size, name)
+    kind = kind_of(name)
+    if kind is None or not size or why_junk_path(name):
+        return None
+    why = kind.why_not_whole(file, size)
     if why is None:
         return None
     return ProtocolError(f"what came is cut: {why}", hint="run the same command again; the server ended it too early")

@@ -11,7 +11,7 @@ from mdl.bounds import OutOfBounds, parse_whole_number, whole_number
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights.known_formats import folder_kind_of, is_weights, stem_of
+from mdl.weights.known_formats import folder_kind_of, stem_of
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
@@ -136,7 +136,7 @@ class Checkpoint:
 
     def is_weights(self, entry: Entry) -> bool:
         """Tell whether one of its files holds weights, by its name."""
-        return entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name) is not None)
+        return entry.is_file and (entry.is_weights or re.fullmatch(self.weights, entry.name) is not None)
 
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
@@ -163,7 +163,7 @@ def _holds_weights(tree: Tree, checkpoint: Checkpoint) -> bool:
     for entry in checkpoint.entries:
         if not entry.is_file:
             continue
-        if is_model(checkpoint.relative(entry)) or re.fullmatch(checkpoint.weights, entry.name):
+        if is_model(entry, checkpoint.relative(entry)) or re.fullmatch(checkpoint.weights, entry.name):
             return True
         folders.add(entry.folder)
     return any(folder_kind_of(tree.names(folder)) for folder in folders)

@@ -5,15 +5,13 @@ Nothing is unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from mdl.paths import matches
 from mdl.runs.tree import Entry, Tree, join
-from mdl.weights.known_formats import is_weights, why_not_whole
-from mdl.weights.safetensors import SAFETENSORS, read_header
+from mdl.weights.known_formats import is_weights
 
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-(?!00001)[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
@@ -59,13 +57,17 @@ RESUME = (
 RESUME_GLOBS = tuple(glob for glob, _ in RESUME)
 
 
-def is_model(name: str) -> bool:
-    """Tell whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
-    if not is_weights(name):
-        return False
+def is_model(entry: Entry, name: str) -> bool:
+    """Tell whether a file, of this ``name`` below its checkpoint, may hold the model, be it only for the trainer
+    itself."""
+    return entry.is_weights and not _is_of_training(name)
+
+
+def _is_of_training(name: str) -> bool:
+    """Tell whether weights of this name are those of an optimizer, or another state of the training."""
     if name.endswith(".distcp"):
-        return not matches(name, _DISTRIBUTED_OPTIMIZER)
-    return matches(name, _ONLY_TRAINER_READS) or not matches(name, RESUME_GLOBS)
+        return matches(name, _DISTRIBUTED_OPTIMIZER)
+    return matches(name, RESUME_GLOBS) and not matches(name, _ONLY_TRAINER_READS)
 
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
@@ -88,18 +90,6 @@ def missing_shards(tree: Tree, entries: Iterable[Entry]) -> str:
     return next(_faults_of_indexes(tree, entries), "")
 
 
-def why_cut(tree: Tree, entry: Entry, *, suffix: str = "") -> str:
-    """Return what shows that a file of weights is not whole; "" if nothing does, if it is no such file, or if it cannot
-    be read now. ``suffix`` is that of the format, if the name has none that tells."""
-    name = entry.name + suffix
-    if entry.kind != "file" or not is_weights(name):
-        return ""
-    with contextlib.suppress(OSError), tree.opened(entry) as file:
-        if file:
-            return why_not_whole(file, entry.stamp.size, name) or ""
-    return ""
-
-
 # Each of these finds all faults of one sort, the first of which is told
 
 
@@ -108,7 +98,7 @@ def _faults_in_names(entries: Iterable[Entry]) -> Iterator[str]:
         staged = _STAGED.fullmatch(entry.name)
         if staged and is_weights(staged[1]):
             yield f"{entry.name} was still being written"
-        if entry.kind in ("special", "unreadable") and is_weights(entry.name):
+        if entry.is_weights and entry.kind in ("special", "unreadable"):
             yield f"{entry.name}: {entry.why}"
 
 
@@ -171,14 +161,6 @@ def _faults_in_contents(tree: Tree, entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
         if entry.is_weights_file and not entry.stamp.size:
             yield f"{entry.name} is empty"
-        reason = why_cut(tree, entry)
-        if reason:
-            yield f"{entry.name}: {reason}"
-
-
-def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:
-    """Return what the trainer wrote into the header of a safetensors file; empty for any other file."""
-    if not entry.name.endswith(SAFETENSORS):
-        return {}
-    header = read_header(lambda count: tree.head(entry.path, count))
-    return header.metadata if header else {}
+        lacks = tree.contents(entry).lacks
+        if lacks:
+            yield f"{entry.name}: {lacks}"

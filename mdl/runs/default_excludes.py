@@ -70,11 +70,14 @@ def why_excluded(name: str, *, is_folder: bool) -> str | None:
     lower = name.lower()
     if is_folder and lower in _WHY_FOLDER:
         return _WHY_FOLDER[lower]
-    if not is_folder and (_is_secret(name) or _is_secret(_BACKUP.sub("", name))):
+    if not is_folder and _is_secret(name):
         return "may hold a secret"
     return _WHY_HIDDEN.get(lower) or why_junk(name)
 
 
 def _is_secret(name: str) -> bool:
-    """Tell whether a file of this name is one that programs keep a secret in."""
-    return _SECRET.search(name) is not None and not _NOT_SECRET.fullmatch(name)
+    """Tell whether a file of this name, or the file that it is a copy of, is one that programs keep a secret in."""
+    if _SECRET.search(name):
+        return not _NOT_SECRET.fullmatch(name)
+    original = _BACKUP.sub("", name)
+    return original != name and _is_secret(original)

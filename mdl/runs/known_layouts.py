@@ -15,7 +15,7 @@ from mdl.bounds import LONGEST_FILE_NAME, parse_json
 from mdl.paths import shown
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
 from mdl.runs.choice import latest_of
-from mdl.runs.completeness import RESUME, header_metadata
+from mdl.runs.completeness import RESUME
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
 from mdl.runs.names import NameSays, holds_a_model, holds_model, named_folders, plain_name, run_in, what_name_says
 from mdl.runs.patterns import Pattern, finished_model, matching, named_in, no_record
@@ -313,7 +313,7 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
             continue
         numbers = match.groupdict()
         is_numbered = numbers.get("step") or numbers.get("epoch")
-        if is_numbered or not header_metadata(tree, child).keys().isdisjoint(keys):
+        if is_numbered or not tree.contents(child).metadata.keys().isdisjoint(keys):
             runs.add(match["run"])
     if runs & _UNNAMED_RUNS:
         runs.add("last")
@@ -332,7 +332,7 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
 def _lora_record(tree: Tree, path: str) -> NameSays:
     """The count of steps in the header, or in the state saved with the file."""
     entry = tree.get(path)
-    header = header_metadata(tree, entry) if entry else {}
+    header = tree.contents(entry).metadata if entry else {}
     try:
         info = parse_json(header.get("training_info", "{}"), allow_nan=True)
     except ValueError:
@@ -1219,7 +1219,7 @@ def _find_estimator(tree: Tree, base: str) -> Found | None:
 def find_weights(tree: Tree, base: str) -> Found:
     """All that is in a folder, as one model, if there are weights in it."""
     entries = tree.below(base)
-    if any(entry.is_file and is_weights(entry.name) for entry in entries):
+    if any(entry.is_file and entry.is_weights for entry in entries):
         return Found((checked(tree, Checkpoint(FINAL, base, entries)),))
     return Found(())
 

@@ -13,7 +13,7 @@ from mdl.runs.completeness import RESUME, missing_shards
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
 from mdl.weights.junk import is_log
-from mdl.weights.known_formats import is_weights, stem_of
+from mdl.weights.known_formats import stem_of
 
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
@@ -181,7 +181,7 @@ def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
     for folder in (base, *folders_above(base)):
         files = []
         for child in tree.children(join(folder, inner) if inner else folder):
-            if child.kind == "file" and matches(child.name, [name]) and not is_weights(child.name):
+            if child.kind == "file" and matches(child.name, [name]) and not child.is_weights:
                 files.append(child)
         if files:
             return files

@@ -13,11 +13,10 @@ from mdl.paths import matches
 from mdl.paths import matching as matching_names
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
 from mdl.runs.choice import called, common_axes
-from mdl.runs.completeness import why_cut
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
-from mdl.weights.known_formats import kind_of, stem_of
+from mdl.weights.known_formats import CHECKPOINT, kind_of, stem_of
 
 NO_NAME = "(?!)"
 ANY_NAME = "(?s).*"
@@ -240,9 +239,10 @@ class Pattern:
         if must_have_mark and not save.has(self.written_last):
             return f"{self.written_last}, which is written last, is missing"
         for entry in save.entries:
-            why = why_cut(tree, entry, suffix=".ckpt") if kind_of(entry.name) is None else ""
-            if why:
-                return f"{entry.name}: {why}"
+            if kind_of(entry.name) is None:
+                lacks = tree.contents_as(entry, CHECKPOINT).lacks
+                if lacks:
+                    return f"{entry.name}: {lacks}"
         missing = sorted(set(pieces) - save.pieces, key=natural_key)
         if save.pieces and missing and not re.fullmatch(self.partial, save.name):
             return f"the part of {missing[0].strip('-_.')} is missing"

@@ -10,7 +10,6 @@ from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpo
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
-from mdl.weights.known_formats import is_weights
 
 UNRECOGNISED = "no model is recognised in this folder"
 
@@ -121,7 +120,7 @@ class Run:
             if not self.tree.is_folder(path):
                 continue
             entries = self.tree.below(path)
-            if any(is_weights(entry.name) for entry in entries):
+            if any(entry.is_weights for entry in entries):
                 return checked(self.tree, Checkpoint(name, path, entries, layout="plain"))
         return None
 

@@ -18,7 +18,7 @@ from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, f
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.tree import Entry, Tree, folders_above, join
-from mdl.weights.known_formats import is_weights, set_name
+from mdl.weights.known_formats import set_name
 
 _MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
 _OF_TRAINERS = LAYOUTS[:-1]
@@ -88,7 +88,7 @@ class _Scan:
         self.sets: dict[SetKey, list[Entry]] = defaultdict(list)
         self.with_weights: set[str] = set()
         for entry in tree.entries:
-            if entry.is_file and (is_weights(entry.name) or _MARKS.fullmatch(entry.name)):
+            if entry.is_file and (entry.is_weights or _MARKS.fullmatch(entry.name)):
                 self.with_weights.update(folders_above(entry.path))
             if _is_model(entry):
                 self.sets[_set_of(entry)].append(entry)
@@ -192,7 +192,7 @@ def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
         if checkpoint.name == FINAL and checkpoint.base == base:
             entries = tuple(entry for entry in checkpoint.entries if not _is_in(entry, folder))
             beside = replace(checkpoint, entries=entries)
-            if any(entry.folder == base and is_model(entry.name) for entry in beside.files):
+            if any(entry.folder == base and is_model(entry, entry.name) for entry in beside.files):
                 finals.append(beside)
     return finals
 
@@ -272,7 +272,7 @@ def _is_model(entry: Entry) -> bool:
     if not entry.is_weights_file:
         return False
     parts = entry.path.split("/")
-    return all(is_model("/".join(parts[start:])) for start in range(len(parts)))
+    return all(is_model(entry, "/".join(parts[start:])) for start in range(len(parts)))
 
 
 def _set_of(entry: Entry) -> SetKey:

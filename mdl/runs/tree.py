@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -24,8 +25,11 @@ from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.runs.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
+from mdl.weights.end_records import read_at
 from mdl.weights.junk import is_log
-from mdl.weights.known_formats import is_weights
+from mdl.weights.known_formats import Kind as WeightsKind
+from mdl.weights.known_formats import weights_kind
+from mdl.weights.safetensors import read_header
 
 _STATE_LIMIT = 128 * 2**20
 _NOWHERE = Path("/dev/null/listing")
@@ -58,9 +62,12 @@ class Entry:
     is_executable: bool = False
     why: str = ""
     name: str = field(init=False, repr=False, compare=False)
+    weights_kind: WeightsKind | None = field(init=False, repr=False, compare=False)
+    """Which kind of weights a file of this name holds, be they a model's or an optimizer's; None if it holds none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.path.rsplit("/", 1)[-1])
+        object.__setattr__(self, "weights_kind", weights_kind(self.name))
 
     @property
     def folder(self) -> str:
@@ -73,9 +80,14 @@ class Entry:
         return self.kind in FILES
 
     @property
+    def is_weights(self) -> bool:
+        """Whether it is called like a file of weights."""
+        return self.weights_kind is not None
+
+    @property
     def is_weights_file(self) -> bool:
         """Whether it is a file that may be packed, and is called like one of weights."""
-        return self.kind == "file" and is_weights(self.name)
+        return self.kind == "file" and self.weights_kind is not None
 
     @property
     def is_excluded_folder(self) -> bool:
@@ -84,15 +96,30 @@ class Entry:
 
     def is_same_as(self, status: os.stat_result) -> bool:
         """Tell whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
-        if is_log(self.name):
-            return status.st_ino == self.stamp.inode and status.st_size >= self.stamp.size
-        return self.stamp.is_of(status)
+        if self.stamp.is_of(status):
+            return True
+        has_grown = status.st_ino == self.stamp.inode and status.st_size >= self.stamp.size
+        return has_grown and is_log(self.name)
+
+
+@value_class
+class Contents:
+    """What the bytes of a file of weights tell. ``lacks``: what shows that it is not whole, "" if nothing does.
+    ``metadata``: what the trainer wrote into the header of a safetensors file."""
+
+    lacks: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+_UNREAD = Contents()
+"""Of a file that is no weights, or that cannot be read."""
 
 
 @value_class
 class Tree:
     """Everything below ``root``, sorted by the parts of each path. ``root`` is absolute and free of links; ``identity``
-    is its device and inode."""
+    is its device and inode. What the bytes of a file told is kept: many layouts ask, and a file is opened once for
+    them all (ADR 131)."""
 
     root: Path
     identity: tuple[int, int]
@@ -100,6 +127,7 @@ class Tree:
     _by_path: dict[str, Entry] = field(repr=False)
     _children: dict[str, list[Entry]] = field(repr=False)
     _read: Callable[[str], bytes] | None = field(default=None, repr=False, compare=False)
+    _contents: dict[str, Contents] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def scan(cls, folder: Path) -> Tree:
@@ -274,6 +302,22 @@ class Tree:
         with os.fdopen(fd, "rb") as file:
             yield file
 
+    def contents(self, entry: Entry) -> Contents:
+        """Return what the bytes of a file of weights tell; nothing of any other, or if it cannot be read."""
+        if entry.weights_kind is None:
+            return _UNREAD
+        if entry.path not in self._contents:
+            self._contents[entry.path] = self.contents_as(entry, entry.weights_kind)
+        return self._contents[entry.path]
+
+    def contents_as(self, entry: Entry, kind: WeightsKind) -> Contents:
+        """Return what the bytes of a file tell if it is of this kind, whatever its name says."""
+        if entry.kind == "file":
+            with contextlib.suppress(OSError), self.opened(entry) as file:
+                if file:
+                    return _contents_of(file, entry.stamp.size, kind)
+        return _UNREAD
+
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""
         if not self.is_file(path):
@@ -293,6 +337,14 @@ class Tree:
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def _contents_of(file: BinaryIO, size: int, kind: WeightsKind) -> Contents:
+    lacks = kind.why_not_whole(file, size) or ""
+    if kind.loaded_with != "safetensors":
+        return Contents(lacks)
+    header = read_header(partial(read_at, file, 0))
+    return Contents(lacks, header.metadata) if header else Contents(lacks)
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")

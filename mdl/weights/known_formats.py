@@ -81,6 +81,19 @@ class Kind:
         """Return whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
         return size > _SHORTEST and not self.begins_otherwise and not self.can_begin_with(beginning, size)
 
+    def why_not_whole(self, file: ReadableFile, size: int) -> str | None:
+        """Return why an open file of this kind, of ``size`` bytes, is not whole, as its own format tells; None if it
+        is, or if its format has no end record.
+
+        Nothing is unpickled, and a bounded part of the file is read. Raises ``OSError``.
+        """
+        if not size:
+            return "it is empty" if self.is_certain else None
+        beginning = read_at(file, 0, BEGINNING)
+        if self.is_contradicted_by(beginning, size):
+            return f"it is no {self.name} file: it begins with {ascii(beginning[:8])[1:]}"
+        return self.lacks(file, size)
+
 
 # How the beginnings and ends of some kinds are told
 
@@ -156,6 +169,8 @@ _is_zip = _starts(end_records.ZIP_MEMBER, b"PK\x05\x06")
 
 # The table
 
+CHECKPOINT = Kind("checkpoint", (".ckpt", ".cleanrl_model"), "torch", lacks=_torch_lacks, optimizer="perhaps")
+"""What a trainer that gives no suffix writes too."""
 _KINDS = (
     Kind("safetensors", (".safetensors", ".sft"), "safetensors", _is_safetensors, lacks=_safetensors_lacks),
     Kind("GGUF", (".gguf",), "llama.cpp", _starts(b"GGUF"), lacks=end_records.gguf_lacks),
@@ -169,7 +184,7 @@ _KINDS = (
         lacks=_torch_lacks,
         optimizer="perhaps",
     ),
-    Kind("checkpoint", (".ckpt", ".cleanrl_model"), "torch", lacks=_torch_lacks, optimizer="perhaps"),
+    CHECKPOINT,
     Kind("binary", (".bin",), "torch", lacks=_torch_lacks, is_certain=False),
     Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks, "perhaps"),
     Kind("HDF5", (".weights.h5",), "Keras", _is_hdf5, True, end_records.hdf5_lacks),
@@ -254,11 +269,12 @@ def kind_of(name: str) -> Kind | None:
     """Return what a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk.
     A path will do."""
     file_name = name.rpartition("/")[2]
-    if why_junk(file_name):
+    kind = _BY_SUFFIX.get(_suffix_of(file_name))
+    if kind is None and TENSORFLOW_SHARD.fullmatch(file_name):
+        kind = _SHARD
+    if kind is None or why_junk(file_name):
         return None
-    if TENSORFLOW_SHARD.fullmatch(file_name):
-        return _SHARD
-    return _BY_SUFFIX.get(_suffix_of(file_name))
+    return kind
 
 
 def _suffix_of(name: str) -> str:
@@ -272,11 +288,18 @@ def _suffix_of(name: str) -> str:
     return ""
 
 
+def weights_kind(name: str) -> Kind | None:
+    """Return which kind of weights a file of this name may hold, be they a model's or an optimizer's; None if it holds
+    none. A path will do."""
+    kind = kind_of(name)
+    if kind is None or not kind.holds_weights or _NO_WEIGHTS.fullmatch(name.rpartition("/")[2]):
+        return None
+    return kind
+
+
 def is_weights(name: str) -> bool:
     """Return whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
-    kind = kind_of(name)
-    file_name = name.rpartition("/")[2]
-    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name)
+    return weights_kind(name) is not None
 
 
 def holds_no_text(name: str) -> bool:
@@ -316,30 +339,6 @@ def archive_kind(beginning: bytes) -> ArchiveKind | None:
     if _is_zip(beginning, len(beginning)):
         return "zip"
     return "tar" if is_tar_header(beginning) else None
-
-
-def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
-    """Return why an open file of ``size`` bytes, of this name, is not whole, as its own format tells; None if it is, or
-    if its format has no end record.
-
-    Nothing is unpickled, and a bounded part of the file is read. Raises ``OSError``.
-    """
-    kind = kind_of(name)
-    if kind is None:
-        return None
-    if not size:
-        return "it is empty" if kind.is_certain else None
-    beginning = read_at(file, 0, BEGINNING)
-    if kind.is_contradicted_by(beginning, size):
-        return f"it is no {kind.name} file: it begins with {ascii(beginning[:8])[1:]}"
-    return kind.lacks(file, size)
-
-
-def is_of_another_format(file: ReadableFile, size: int, name: str) -> bool:
-    """Return whether the first bytes of an open file show that its name is not that of its format. Raises
-    ``OSError``."""
-    kind = kind_of(name)
-    return kind is not None and kind.is_contradicted_by(read_at(file, 0, BEGINNING), size)
 
 
 # Folders that are models

@@ -11,7 +11,6 @@ from dataclasses import field
 from mdl.bounds import LARGEST_NUMBER, parse_json, whole_number
 from mdl.values import value_class
 
-SAFETENSORS = ".safetensors"
 LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
 _WORTH_READING = 8 * 2**20

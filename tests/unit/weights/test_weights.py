@@ -23,7 +23,7 @@ from support.weights import (
 )
 
 from mdl.weights.end_records import zip_names
-from mdl.weights.known_formats import folder_kind_of, holds_no_text, is_weights, kind_of, stem_of, why_not_whole
+from mdl.weights.known_formats import folder_kind_of, holds_no_text, is_weights, kind_of, stem_of
 
 Make = Callable[[], bytes]
 WITH_END: dict[str, tuple[str, Make]] = {
@@ -83,7 +83,8 @@ WRONG_MAGIC = {
 
 
 def why(name: str, data: bytes) -> str | None:
-    return why_not_whole(io.BytesIO(data), len(data), name)
+    kind = kind_of(name)
+    return kind.why_not_whole(io.BytesIO(data), len(data)) if kind else None
 
 
 @each(("name", "make"), WITH_END.values(), ids=WITH_END)
