@@ -25,6 +25,8 @@ _DATED: Final = "2026-11-26"
 _STYLE: Final = 60
 _COLUMNS: Final = 75
 """What a block of code of the site shows; the rest would be cut off."""
+_BELOW: Final = "Commands"
+"""The heading of the commands below a command."""
 _SHARED: Final = "Shared options"
 _SHARED_FROM: Final = 3
 """An option that so many commands of the first level take with the same meaning is explained once."""
@@ -80,7 +82,7 @@ def _page(command: Any, name: str) -> Page:
     panels: dict[str, list[Row]] = {}
     for word, below in getattr(command, "commands", {}).items():
         first_sentence = re.split(r"\.(?:\s|$)", below.help or "", maxsplit=1)[0]
-        panels.setdefault("Commands", []).append(Row(word, " ".join(first_sentence.split())))
+        panels.setdefault(_BELOW, []).append(Row(word, " ".join(first_sentence.split())))
     for param in command.params:
         if not param.hidden:
             panel = param.rich_help_panel if param.param_type_name == "option" else "Arguments"
@@ -175,18 +177,31 @@ def document(found: Reference) -> str:
         lines += ["", f"## {page.name}", "", "```", page.usage, "```"]
         for paragraph in page.about:
             lines += ["", _escaped(paragraph)]
-        rows = tuple(_rows(page))
+        below = [row.usage for row in page.panels.get(_BELOW, ())]
+        if below:
+            links = ", ".join(f"[{word}](#{_anchor(page.name)}-{word})" for word in below)
+            lines += ["", f"Commands: {links}."]
+        rows = tuple(row for row in _rows(page) if row.usage not in below)
         if rows:
             lines += ["", *_table(rows)]
-        names = found.sharing[page.name]
-        if names:
-            listed = ", ".join(f"`{name}`" for name in names)
+        named = named_shared(found, page)
+        if named:
+            listed = re.sub(r"--[a-z-]+", r"`\g<0>`", named)
             lines += ["", f"[{_SHARED}](#{_anchor(_SHARED)}): {listed}."]
         lines += ["", "```sh"]
         for example in page.examples:
             lines += [*textwrap.wrap(f"# {example.about}", _COLUMNS, subsequent_indent="# "), *_folded(example.usage)]
         lines += ["```"]
     return "\n".join(lines) + "\n"
+
+
+def named_shared(found: Reference, page: Page) -> str:
+    """Which of the shared options a command takes: those, or ``all but`` the few others."""
+    names = found.sharing[page.name]
+    others = [_flag(row) for row in found.shared if _flag(row) not in names]
+    if len(others) >= len(names):
+        return ", ".join(names)
+    return f"all but {', '.join(others)}" if others else "all"
 
 
 def _anchor(title: str) -> str:
@@ -234,9 +249,9 @@ def manual(found: Reference) -> str:
         for paragraph in page.about:
             lines += [".PP", *_filled(paragraph)]
         lines += _items(_rows(page))
-        names = found.sharing[page.name]
-        if names:
-            lines += [".PP", f"{_SHARED}:", *_filled(f"{', '.join(names)}.")]
+        named = named_shared(found, page)
+        if named:
+            lines += [".PP", f"{_SHARED}:", *_filled(f"{named}.")]
         lines += [".PP", "\\fBExamples\\fR", *_example_lines(page.examples)]
     codes = tuple(Row(f"{code} {name}", f"{what}: {todo}") for code, (name, what, todo) in EXIT_CODES.items())
     lines += [".SH EXIT STATUS", *_items(codes)]

@@ -58,12 +58,10 @@ def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pyte
 
 
 def test_the_guide_has_every_setting() -> None:
-    """The table of docs/python.md has each setting, and no other, with its default; words stand for None and ()."""
-    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
-    defaults = {name: default for names, default in rows for name in re.findall(r"`([a-z]\w*)`", names)}
-    assert set(defaults) == set(client_settings())
-    for name, setting in client_settings().items():
-        assert setting.default in (None, ()) or ast.literal_eval(defaults[name].strip("`")) == setting.default, name
+    """docs/python.md names each setting that a client takes, and no other."""
+    text = (ROOT / "docs" / "python.md").read_text()
+    listed = text.partition("what each one means: ")[2].partition(". mdl reads")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(client_settings())
 
 
 def test_import_is_light() -> None:
