@@ -12,6 +12,7 @@ import re
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
+from mdl.net.allowlist import is_sign_in
 from mdl.net.server_messages import impostor, is_error_text, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
@@ -35,7 +36,6 @@ _PAGE = re.compile(
 _SIGN_IN = re.compile(
     rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
 )
-_SIGN_IN_PATH = re.compile(r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.?]|$)", re.I)
 _BOM = b"\xef\xbb\xbf"
 _MESSAGE_HINT = "read what it says; the token of a host is set in config.toml, as 'mdl doctor' shows"
 _WHITE = "\t\r\n\f"
@@ -71,7 +71,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
         return _final(*_named(beginning))
     if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
         what, hint = _named(beginning)
-        if _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0]):
+        if _SIGN_IN.search(beginning) or is_sign_in(url):
             what = what.replace("a web page", "a page to sign in at")
             hint = "sign in to the network or to the host first, or use a direct download URL"
             return AuthError(what, hint=hint)

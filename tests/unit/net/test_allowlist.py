@@ -206,3 +206,21 @@ def test_the_host_is_that_of_the_whole_url(rest: str, start: str) -> None:
         return
     assert host_of(url) == host
     assert origin_of(url) == f"{parts.scheme}://{host}:{port or {'http': 80, 'https': 443}.get(parts.scheme, 0)}"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_said"),
+    [
+        ("http://portal.hotel.example/welcome?orig=1", True),
+        ("https://login.example.com/common/oauth2/v2.0/authorize", True),
+        ("https://git.example/users/sign_in", True),
+        ("https://cdn.example/logins.bin", False),
+        ("https://cdn.example/x?next=/login", False),
+        ("https://logincdn.example/x", False),
+    ],
+)
+def test_where_one_has_to_sign_in(url: str, is_said: bool) -> None:
+    """A captive portal and a single sign-on lead to a host of their own: to allow that one does not help."""
+    with pytest.raises(Unsafe) as caught:
+        AllowList.of(["files.example"]).check(url)
+    assert ("wants a sign-in" in str(caught.value.hint)) == is_said
