@@ -11,8 +11,8 @@ from mdl.bounds import LARGEST_NUMBER, OutOfBounds, whole_number
 from mdl.errors import ProtocolError, Unsafe
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath, shown
-from mdl.presigned import query_hash
 from mdl.redact import bare_url
+from mdl.urls import query_hash
 from mdl.values import small_value_class
 from mdl.weights.known_formats import archive_kind, is_weights, stem_of
 

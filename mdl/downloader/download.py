@@ -22,7 +22,7 @@ from mdl.net.allowlist import origin_of
 from mdl.net.pacer import OriginRecord
 from mdl.net.policy import RequestEnded, State
 from mdl.net.ranges import ByteRange, RangeSet
-from mdl.presigned import expires_at
+from mdl.urls import expires_at
 from mdl.values import small_value_class
 
 _EXPIRES_SOON = 60.0

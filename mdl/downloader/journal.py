@@ -29,7 +29,7 @@ from mdl.disk.process import this_boot
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange, RangeSet
-from mdl.presigned import url_identity
+from mdl.urls import url_identity
 from mdl.values import value_class
 
 VERSION = 1

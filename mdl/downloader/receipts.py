@@ -27,8 +27,8 @@ from mdl.errors import Unsafe
 from mdl.files import HubFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name
-from mdl.presigned import query_hash
 from mdl.redact import bare_url
+from mdl.urls import query_hash
 
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""

@@ -38,8 +38,8 @@ from mdl.net.sender import SMALL_BODY, Sender
 from mdl.net.server_messages import impostor, server_message
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.transport import system_settings
-from mdl.presigned import expires_at
 from mdl.redact import Secrets
+from mdl.urls import expires_at
 
 _BEGINNING = 4096
 

@@ -16,9 +16,9 @@ from mdl.bounds import LARGEST_DOCUMENT
 from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
-from mdl.presigned import expires_at
 from mdl.results.base import JobOrigin, Notices, job_and_path, wanted_by
 from mdl.results.outputs import Output
+from mdl.urls import expires_at
 
 _EXPIRES_SOON = 60.0
 """A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""

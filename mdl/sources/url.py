@@ -20,12 +20,12 @@ from mdl.errors import AuthError, LockError, MdlError, NetworkError, ProtocolErr
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
-from mdl.presigned import url_identity
 from mdl.redact import bare_url
 from mdl.sources import Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.url_origin import UrlOrigin
 from mdl.sources.url_origin import parse as parse
+from mdl.urls import url_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

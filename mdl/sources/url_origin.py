@@ -17,11 +17,10 @@ from mdl.errors import ProtocolError, UsageError
 from mdl.formatting import listed
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url
 from mdl.sources import Origin, reference_forms
 from mdl.sources.hub_origin import parse_page
-from mdl.urls import shown_url
+from mdl.urls import identifying_parameters, shown_url
 from mdl.values import value_class
 
 _LONGEST_NAME = 120

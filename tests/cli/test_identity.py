@@ -17,7 +17,7 @@ from support.shell import ExitCode, Inside, Shell, bytes_of, machine, write_cata
 
 from mdl.catalog.model import Catalog
 from mdl.catalog.targets import models_of
-from mdl.presigned import query_hash, url_identity
+from mdl.urls import query_hash, url_identity
 
 FIRST, SECOND = noise(2**20 + 5, 1), noise(2**20 + 5, 2)
 

@@ -54,7 +54,6 @@ from mdl.local.formats import Folder, of_ollama
 from mdl.net.client import HttpClient
 from mdl.ops.edit_catalog import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
-from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
 from mdl.results.answers import judge
 from mdl.results.base import job_of
@@ -70,6 +69,7 @@ from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import parse_found_repo
 from mdl.sources.object_store import Bucket, PartedUpload
 from mdl.sources.s3_client import Access
+from mdl.urls import expires_at
 from mdl.weights.safetensors import read_header, why_not_exact
 
 _MEMORY = Path("/dev/shm")

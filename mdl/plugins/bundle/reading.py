@@ -35,8 +35,8 @@ from mdl.errors import (
 )
 from mdl.hashing import fingerprint
 from mdl.paths import RelPath, clashing, shown
+from mdl.plugins.bundle.export import PART, sums_name
 from mdl.plugins.bundle.manifest import CATALOG, HEAD, LOCK, README, SUMS, TOP, place_of, read_sums
-from mdl.plugins.bundle.output import PART, sums_name
 from mdl.sources import parse
 from mdl.toml import parse_toml
 from mdl.values import value_class

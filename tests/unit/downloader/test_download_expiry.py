@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from support.cases import each
 
-from mdl.presigned import expires_at
+from mdl.urls import expires_at
 
 SIGNED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 STAMP = SIGNED.strftime("%Y%m%dT%H%M%SZ")
