@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from mdl.bounds import MOST_LISTED as MOST_LISTED
 from mdl.units import total_size
 
+Fact = TypeVar("Fact")
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
 _GAP = "  "
@@ -166,6 +167,11 @@ def html_table(headers: Iterable[str], rows: Iterable[Iterable[str]], note: str 
     return f"<table>{''.join(lines)}</table>{below}"
 
 
+def if_known(fact: Fact | None, words: Callable[[Fact], str]) -> str:
+    """A fact in ``words``; '' if it is not known."""
+    return "" if fact is None else words(fact)
+
+
 def counted(count: int, noun: str) -> str:
     """``1 file``, ``2,000 files``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -291,32 +297,23 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     return space + text if right else text + space
 
 
-def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
     """Aligned columns, two or more spaces apart, every line ended.
 
     A cell never holds two spaces in a row, and an empty one is ``-``: a program can split the lines again.
     """
-    count = max((len(row) for row in (*rows, headers)), default=0)
-    if not count:
-        return ""
-    body = [_plain(row, count) for row in rows]
-    grid = [_plain(headers, count), *body] if headers else body
     columns = []
-    for at in range(count):
-        width = max(cells(row[at]) for row in grid)
-        is_right = bool(body) and all(is_number(row[at]) for row in body)
-        columns.append([pad(row[at], width, right=is_right) for row in grid])
+    for header, *texts in zip(headers, *rows, strict=True):
+        column = [" ".join(text.split()) or "-" for text in (header, *texts)]
+        is_right = all(map(is_number, column[1:]))
+        width = max(map(cells, column))
+        columns.append([pad(text, width, right=is_right) for text in column])
     return "".join(f"{_GAP.join(line).rstrip()}\n" for line in zip(*columns, strict=True))
 
 
 def is_number(text: str) -> bool:
     """``text`` is a number, a size or a rate, and so belongs at the right of its column."""
     return re.fullmatch(_NUMBER, text) is not None
-
-
-def _plain(row: Sequence[str], count: int) -> list[str]:
-    filled = [*row, *[""] * (count - len(row))]
-    return [" ".join(cell.split()) or "-" for cell in filled]
 
 
 def sum_line(digest: str, path: str) -> str:

@@ -208,9 +208,9 @@ def search(
                 one.repo.removeprefix("hf:"),
                 human_bytes(one.bytes),
                 f"{one.downloads:,}" if one.downloads is not None else "?",
-                one.license or "-",
+                one.license,
                 one.access,
-                (one.modified_at or "-")[:10],
+                (one.modified_at or "")[:10],
             )
             for one in found
         ]

@@ -54,7 +54,7 @@ def list_settings(session: Session, settings: LookSettings) -> int:
         for place in places:
             is_missing = "" if place["exists"] else " (does not exist)"
             table.append((place["what"], place["path"] + is_missing, place["why"]))
-        table.append(("hub", hub["endpoint"] or "-", hub["endpoint_from"]))
+        table.append(("hub", hub["endpoint"], hub["endpoint_from"]))
         table.append(("token", hub["token_from"], ""))
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 

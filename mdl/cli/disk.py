@@ -234,9 +234,8 @@ def _waste_row(session: Session, waste: Waste, action: str) -> tuple[str, ...]:
     file = waste.file
     if not waste.model:
         file = file or str(waste.path)
-    age = age_since(waste.since) or "-"
     why = waste.reason
     if waste.model and waste.kind == "partial":  # these say what it is: its URL is in the document
         why = waste.kept or "unfinished"
-    name = session.spelled(waste.model) or "-"
-    return action, waste.kind, name, file or "-", human_bytes(waste.bytes), age, why
+    age = age_since(waste.since)
+    return action, waste.kind, session.spelled(waste.model), file, human_bytes(waste.bytes), age, why

@@ -9,7 +9,7 @@ import mdl
 from mdl import UsageError
 from mdl.cli import completion
 from mdl.cli.command import command
-from mdl.cli.flags import FOREVER, DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
+from mdl.cli.flags import FOREVER, DownloadSettings, DryRun, Force, Globs, JobFlags, argument, check_alone, flag
 from mdl.cli.get import begin, run_job, show, show_plan
 from mdl.cli.session import Session
 from mdl.cli.unpack import BombFlags, Check, Keep, released_facts, show_release
@@ -113,15 +113,17 @@ def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
     if what.checkpoint == "":  # as of a variable of a script that is not set
         hint = "name one, as --checkpoint latest, or leave it out for the complete model"
         raise UsageError("the name of the checkpoint is empty", item="--checkpoint", hint=hint)
-    if what.everything and (what.checkpoint or what.logs):
-        raise UsageError("takes all files of a job", item="--all", hint="leave out --checkpoint and --logs")
-    if what.checkpoint and what.logs:
-        raise UsageError("the logs belong to a job, not to a checkpoint", item="--logs", hint="leave out --checkpoint")
-    if service.release is None and service.check is not None:
-        raise UsageError("--check belongs to --release", hint="add --release DIR, or leave out --check")
-    if service.release is not None and (len(jobs) > 1 or what.into is not None or what.logs):
-        why = "puts the model of one job into service"
-        raise UsageError(why, item="--release", hint="name one job, without --into and --logs")
+    if what.everything:
+        check_alone("--all", {"--checkpoint": what.checkpoint, "--logs": what.logs}, "takes all files of a job")
+    if what.logs:
+        check_alone("--logs", {"--checkpoint": what.checkpoint}, "belong to a job, not to a checkpoint")
+    if service.release is None:
+        if service.check is not None:
+            raise UsageError("--check belongs to --release", hint="add --release DIR, or leave out --check")
+        return
+    check_alone("--release", {"--into": what.into, "--logs": what.logs}, "puts the model of one job into service")
+    if len(jobs) > 1:
+        raise UsageError("puts the model of one job into service", item="--release", hint="name one job")
 
 
 def _show(session: Session, report: FetchReport) -> int:

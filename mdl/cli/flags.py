@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,6 +13,7 @@ import typer
 
 from mdl.cli.completion import completion_script, install_completion, offers
 from mdl.config.settings import Progress, Settings, settings_table
+from mdl.errors import UsageError
 from mdl.values import value_class
 from mdl.version import full_version
 
@@ -46,6 +48,13 @@ def argument(word: str, about: str, **more: Any) -> Any:
 
 bare_flag = partial(flag, envvar=None)
 """A flag that is read from no variable: it speaks of one target, or of how this one answer is shown."""
+
+
+def check_alone(name: str, others: Mapping[str, object], why: str) -> None:
+    """Raises `UsageError`, which says ``why``, if any of the ``others`` was given beside the flag ``name``."""
+    given = [other for other, value in others.items() if value not in (None, False)]
+    if given:
+        raise UsageError(why, item=name, hint=f"leave out {' and '.join(given)}")
 
 
 def _version(wanted: bool | None) -> None:

@@ -231,7 +231,7 @@ def _show_plan(session: Session, report: PlanReport) -> None:
         for file in model.files:
             action = file.way or _ACTIONS.get(file.action, "-")
             here = file.size if file.action == "kept" else file.resumed_at
-            cells = (action, human_bytes(file.size), human_bytes(here) if here else "-")
+            cells = (action, human_bytes(file.size), human_bytes(here) if here else None)
             rows.append((*cells, shown(f"{name}/{file.path}")))
     if not rows and report.error:
         return

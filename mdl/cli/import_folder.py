@@ -127,4 +127,4 @@ def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
     known = ",".join(sorted(verified))
     if any(file.action == "planned" for file in files):
         known = "the catalog's, by its size" if files[0].of_catalog else ""
-    return name, str(len(files)), human_bytes(size), ",".join(sorted(ways)), known or "-"
+    return name, str(len(files)), human_bytes(size), ",".join(sorted(ways)), known

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from mdl import Busy, MdlError, Settings, StateError, UsageError
 from mdl.cli.command import all_or_nothing, command
@@ -16,7 +16,7 @@ from mdl.config import places
 from mdl.config.settings import parse_choice
 from mdl.disk.process import ProcessId, python_command, users_core_limit
 from mdl.errors import EXIT_CODES, Cancelled, storage_error
-from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_moment, local_time
+from mdl.formatting import counted, human_bytes, human_duration, human_rate, if_known, local_moment, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import (
     ENDED,
@@ -36,7 +36,6 @@ from mdl.paths import shown
 from mdl.units import parse_duration
 from mdl.values import value_class
 
-Fact = TypeVar("Fact")
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """The heads of the columns, and the lines."""
 _WIDE = 100
@@ -89,7 +88,7 @@ class Row:
         job = self.job
         if job.bytes_per_second is None or self.stalled:
             return self.reason
-        left = in_words(job.eta_seconds, lambda seconds: f", {human_duration(seconds)} left")
+        left = if_known(job.eta_seconds, lambda seconds: f", {human_duration(seconds)} left")
         return human_rate(job.bytes_per_second) + left
 
     def took(self, now: datetime) -> str:
@@ -99,11 +98,6 @@ class Row:
         if start is None or end is None:
             return "-"
         return human_duration((end - start).total_seconds())
-
-
-def in_words(fact: Fact | None, words: Callable[[Fact], str]) -> str:
-    """A fact of a job in ``words``; '' if it is not known."""
-    return "" if fact is None else words(fact)
 
 
 def plain_table(rows: Sequence[Row], now: datetime) -> Table:
@@ -117,12 +111,12 @@ def plain_table(rows: Sequence[Row], now: datetime) -> Table:
                 row.status,
                 human_bytes(job.bytes_done),
                 human_bytes(job.bytes_total),
-                in_words(job.bytes_per_second, human_rate) or "-",
-                in_words(job.eta_seconds, human_duration) or "-",
+                if_known(job.bytes_per_second, human_rate),
+                if_known(job.eta_seconds, human_duration),
                 local_time(job.started_at),
                 row.what,
                 row.took(now),
-                row.reason or "-",
+                row.reason,
             )
         )
     return _PLAIN, lines
@@ -142,7 +136,7 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
             done = f"{int(job.percent)} %"
         began = local_time(job.started_at, now, is_short=not is_wide)
         what = row.what if is_wide else row.what.removeprefix("get ")
-        lines.append((job.id, row.status, done, began, row.took(now), what, row.details or "-"))
+        lines.append((job.id, row.status, done, began, row.took(now), what, row.details))
     return _DRAWN, lines
 
 
@@ -258,13 +252,13 @@ def _facts(job: Job, stalled: str) -> dict[str, str]:
         "kind": job.kind or "",
         "source": job.repo or "",
         "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
-        + in_words(job.percent, lambda percent: f" ({int(percent)} %)"),
-        "speed": in_words(job.bytes_per_second, human_rate),
-        "left": in_words(job.eta_seconds, human_duration),
+        + if_known(job.percent, lambda percent: f" ({int(percent)} %)"),
+        "speed": if_known(job.bytes_per_second, human_rate),
+        "left": if_known(job.eta_seconds, human_duration),
         "file": readable_item(job, job.file or ""),
         "started": local_time(job.started_at),
-        "finished": in_words(job.finished_at, local_time),
-        "exit code": in_words(job.exit_code, str),
+        "finished": if_known(job.finished_at, local_time),
+        "exit code": if_known(job.exit_code, str),
         "error": ": ".join(part for part in (item, error.get("message")) if part),
         "hint": error.get("hint") or "",
         "log": job.log or "none was kept",

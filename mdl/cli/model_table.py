@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import human_age, human_bytes, if_known
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -73,7 +73,7 @@ class Row:
             "name": self.name,
             "kind": model.kind,
             "status": self.status,
-            "size": "" if self.size is None else human_bytes(self.size),
+            "size": if_known(self.size, human_bytes),
             "files": str(on_disk.files_present),
             "since": age_since(on_disk.since),
             "commit": ", ".join(commit[:_SHORT] for commit in on_disk.commits),
@@ -142,7 +142,7 @@ def table_of(rows: Iterable[Row], columns: Sequence[str], *, keeps_all: bool = F
     cells: list[list[str]] = []
     for row in rows:
         texts = row.texts
-        cells.append([texts[name] or "-" for name in columns])
+        cells.append([texts[name] for name in columns])
     return {
         "headers": [name.upper() for name in columns],
         "rows": cells,

@@ -82,14 +82,14 @@ def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str
     for model in report.models:
         if is_all and model.state == "unknown":
             continue
-        newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
+        newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}".strip()
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
 
 
 def _short(commits: tuple[str, ...]) -> str:
-    return ",".join(commit[:7] for commit in commits) or "-"
+    return ",".join(commit[:7] for commit in commits)
 
 
 def _amount(changed: int, files: int, size: int) -> str:

@@ -10,10 +10,10 @@ import mdl
 from mdl import Settings, StorageError, UsageError
 from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import DryRun, LogFile, argument, bare_flag, flag
+from mdl.cli.flags import DryRun, LogFile, argument, bare_flag, check_alone, flag
 from mdl.cli.session import Session
 from mdl.config.places import place_of
-from mdl.formatting import counted, first_of, human_bytes, local_time, utc_time
+from mdl.formatting import counted, first_of, human_bytes, if_known, local_time, utc_time
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -121,14 +121,15 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         [
             (
                 shown(row["name"]),
-                *("-" if row[axis] is None else str(row[axis]) for axis in ("step", "epoch")),
+                if_known(row["step"], str),
+                if_known(row["epoch"], str),
                 human_bytes(row["bytes"]),
                 str(row["files"]),
                 local_time(row["modified_at"] or ""),
                 ", ".join(
                     ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
                 ),
-                shown(row["note"]) or "-",
+                shown(row["note"]),
             )
             for row in rows
         ],
@@ -218,18 +219,21 @@ def _write(session: Session, request: PackRequest, log: OperationLog) -> PackRes
 
 
 def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> None:
-    if what.logs and (what.checkpoint is not None or what.inference_only):
-        hint = "leave out --checkpoint and --inference-only"
-        raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
-    if what.everything and (what.checkpoint is not None or what.inference_only or what.logs):
-        raise UsageError("--all packs the complete folder", hint="leave it out, or name no part of the run")
-    if to_stdout and session.common.json:
+    """Raises `UsageError` for flags that exclude each other, `StorageError` for a stdout that takes no archive."""
+    part = {"--checkpoint": what.checkpoint, "--inference-only": what.inference_only}
+    if what.logs:
+        check_alone("--logs", part, "packs the run's logs and nothing else")
+    if what.everything:
+        check_alone("--all", part | {"--logs": what.logs}, "packs the complete folder")
+    if not to_stdout:
+        return
+    if session.common.json:
         raise UsageError(
             "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"
         )
-    if to_stdout and sys.stdout is None:
+    if sys.stdout is None:
         raise StorageError("standard output is closed", item="-o -", hint="use -o FILE")
-    if to_stdout and sys.stdout.isatty():
+    if sys.stdout.isatty():
         raise UsageError("an archive is not written to a terminal", item="-o -", hint="use -o FILE, or a pipe")
 
 
@@ -247,7 +251,7 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
     }
 
     def show() -> None:
-        rows = [("-" if size is None else human_bytes(size), path) for path, size in sizes]
+        rows = [(if_known(size, human_bytes), path) for path, size in sizes]
         session.console.table(("SIZE", "PATH"), rows)
         _show_left_out(session, plan)
         session.console.note(

@@ -47,9 +47,10 @@ def prefetch(
     metrics: Metrics = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
-    if not names and not choice.everything:
-        raise UsageError("no model is named", hint="name models or groups, or write --all for all of your own catalog")
     if not names:
+        if not choice.everything:
+            hint = "name models or groups, or write --all for all of your own catalog"
+            raise UsageError("no model is named", hint=hint)
         choice = replace(choice, everything=False)  # all models, and of each one set of weights
     request = Request(names or [], choice, settings, job, force)
     if dry_run:

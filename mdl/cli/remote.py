@@ -12,7 +12,7 @@ from mdl.cli.flags import Metrics, argument, flag
 from mdl.cli.session import Session
 from mdl.config import places
 from mdl.errors import joint_error
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import human_age, human_bytes, if_known
 from mdl.paths import shown
 from mdl.redact import Requested
 
@@ -130,7 +130,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
         "status": job.status,
         "created": job.created_at,
         "changed": job.updated_at and f"{job.updated_at} ({_age(job)})",
-        "results": None if job.bytes is None else human_bytes(job.bytes),
+        "results": if_known(job.bytes, human_bytes),
         "error": job.error,
     }
     return session.show({"jobs": [job]}, lambda: session.console.entries(lines))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, check_alone, flag
 from mdl.cli.session import Session
 from mdl.config.places import place_of
-from mdl.formatting import counted, human_bytes, local_time
+from mdl.formatting import counted, human_bytes, if_known, local_time
 from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.units import parse_size
@@ -94,11 +94,10 @@ def unpack(
     limits = mdl.ArchiveLimits(bounds.max_members, bounds.max_ratio, size)
     if serving.check is not None and not serving.release:
         raise UsageError("--check belongs to --release", hint="add --release, or leave out --check")
-    only_looks = [name for name, is_given in (("--list", listing), ("--test", testing)) if is_given]
-    if only_looks and serving.release:
-        raise UsageError(f"{only_looks[0]} writes nothing, --release puts into service", hint="choose one of the two")
-    if len(only_looks) > 1:
-        raise UsageError("--list reads no file of the archive, --test reads all", hint="choose one of the two")
+    if serving.release:
+        check_alone("--release", {"--list": listing, "--test": testing}, "puts the archive into service")
+    if listing:
+        check_alone("--list", {"--test": testing}, "reads no file of the archive")
     if listing:
         with session.console.watch(method="inline") as on_event:
             rows = mdl.contents(archive, limits=limits, cancel=session.cancel, on_event=on_event)
@@ -135,8 +134,8 @@ def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) ->
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=rows))
     table = []
     for row in rows:
-        packed = "-" if row.packed is None else human_bytes(row.packed)
-        table.append((human_bytes(row.size), packed, (row.sha256 or "-")[:12], shown(row.path)))
+        packed = if_known(row.packed, human_bytes)
+        table.append((human_bytes(row.size), packed, (row.sha256 or "")[:12], shown(row.path)))
     session.console.table(("SIZE", "PACKED", "SHA256", "PATH"), table)
     return 0
 
@@ -203,8 +202,8 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
         (
             one.version,
             one.state if one.is_complete else f"{one.state}, incomplete",
-            _local(one.released_at),
-            _local(one.served_at),
+            if_known(one.released_at, local_time),
+            if_known(one.served_at, local_time),
             "?" if one.files is None else str(one.files),
             human_bytes(one.bytes),
         )
@@ -214,12 +213,10 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
 
 
 def _show_history(session: Session, found: ReleaseList) -> None:
-    rows = [(_local(one.time), one.why, one.before or "-", one.after, one.by) for one in reversed(found.switches)]
+    rows = [
+        (if_known(one.time, local_time), one.why, one.before, one.after, one.by) for one in reversed(found.switches)
+    ]
     session.console.table(("TIME", "WHAT", "FROM", "TO", "BY"), rows)
-
-
-def _local(moment: str | None) -> str:
-    return local_time(moment) if moment else "-"
 
 
 @command(

@@ -188,7 +188,7 @@ class Console:
     def table(
         self,
         headers: Sequence[str],
-        rows: Iterable[Sequence[str]],
+        rows: Iterable[Sequence[str | None]],
         *,
         cut: Sequence[str] | None = None,
         drop: Sequence[str] = (),
@@ -196,7 +196,7 @@ class Console:
     ) -> None:
         """Write a table to stdout: drawn on a terminal, where the columns ``cut``, ``drop`` and ``below`` give room, as
         `mdl.console.tables` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can split
-        again. A table without rows is nothing."""
+        again. A cell in which nothing is known (None or '') is ``-``. A table without rows is nothing."""
         heads = [shown(header) for header in headers]
         body = [self._cells(row) for row in rows]
         if not body:
@@ -273,8 +273,8 @@ class Console:
         """``text`` as stdout shows it: a terminal gets what it would obey escaped."""
         return shown(text) if self.stdout.is_terminal else text
 
-    def _cells(self, row: Sequence[str]) -> list[str]:
-        return [shown(redact_value(cell, self.secrets)) for cell in row]
+    def _cells(self, row: Sequence[str | None]) -> list[str]:
+        return [shown(redact_value(cell or "-", self.secrets)) for cell in row]
 
     def _out(self, text: str) -> None:
         """Write data, unless stdout is for the document alone."""

@@ -85,7 +85,7 @@ def drawn_table(
     text = head
     for line, text_below in zip(row_lines, texts_below, strict=True):
         text += line
-        if text_below not in ("", "-"):
+        if text_below != "-":
             for part in wrap(_INDENT + text_below, width - 1, _INDENT):
                 text += f"{part}\n"
     return text
@@ -115,11 +115,8 @@ def _leave_out(least: dict[str, int], drop: Sequence[str], width: int) -> None:
 
 
 def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """The texts of each column by its head. A row may lack the last ones."""
-    columns: dict[str, list[str]] = {}
-    for at, name in enumerate(headers):
-        columns[name] = [row[at] if at < len(row) else "" for row in rows]
-    return columns
+    """The texts of each column by its head."""
+    return {header: texts for header, *texts in zip(headers, *rows, strict=True)}
 
 
 def _narrowed(least: dict[str, int], names: Sequence[str], width: int) -> list[str]:
@@ -136,11 +133,11 @@ def _narrowed(least: dict[str, int], names: Sequence[str], width: int) -> list[s
 
 
 def _has_numbers(column: Sequence[str]) -> bool:
-    return bool(column) and all(is_number(text) for text in column)
+    return all(map(is_number, column))
 
 
 def _widest(name: str, column: Sequence[str]) -> int:
-    return max(cells(text) for text in (name, *column))
+    return max(map(cells, (name, *column)))
 
 
 def _needed(widths: dict[str, int]) -> int:

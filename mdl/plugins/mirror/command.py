@@ -142,8 +142,8 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
             status = "complete" if version.is_complete else "incomplete"
             if version.is_locked:
                 status += ", locked"
-            commit = shown(version.commit)[:7] or "-"
-            written = shown(version.written_at) or "-"
+            commit = shown(version.commit)[:7]
+            written = shown(version.written_at)
             size = human_bytes(version.bytes)
             rows.append((shown(version.name), version.version, status, size, commit, written, version.url))
         heads = ("NAME", "VERSION", "STATUS", "SIZE", "COMMIT", "WRITTEN", "URL")

@@ -619,10 +619,10 @@ def test_entries_are_wrapped_at_words() -> None:
 
 
 def test_an_empty_cell() -> None:
-    """A cell may be empty, also where a status would have a colour."""
+    """An empty cell is a dash, also where a status would have a colour."""
     assert Screen(drawn_table(["NAME", "STATUS"], [["one", ""], ["two", "ok"]])).text == [
         "NAME  STATUS",
-        "one",
+        "one   -",
         "two   ok",
     ]
 
