@@ -78,10 +78,16 @@ def _arguments(ctx: typer.Context) -> list[str]:
     """The arguments that were typed so far. Behind an option that still lacks its value Typer leaves them unread."""
     words = [*ctx.args]
     for param in ctx.command.params:
-        value: Any = ctx.params.get(param.name)
-        if param.param_type_name == "argument" and value:
-            words += value if isinstance(value, list | tuple) else [value]
+        if param.param_type_name == "argument":
+            words += values_of(ctx.params.get(param.name))
     return words
+
+
+def values_of(value: Any) -> list[Any]:
+    """The values of a parameter that may have one, several or none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _client(ctx: typer.Context) -> Client:
@@ -218,10 +224,7 @@ def _kinds(ctx: typer.Context) -> Iterator[Offer]:
 
 
 def _tags(ctx: typer.Context) -> Iterator[Offer]:
-    tags: set[str] = set()
-    for model in _client(ctx).catalog.models.values():
-        tags.update(model.tags)
-    for tag in sorted(tags):
+    for tag in sorted({tag for model in _client(ctx).catalog.models.values() for tag in model.tags}):
         yield tag, ""
 
 

@@ -143,9 +143,14 @@ def table_of(rows: Iterable[Row], columns: Sequence[str], *, keeps_all: bool = F
     for row in rows:
         texts = row.texts
         cells.append([texts[name] for name in columns])
+    dropped = () if keeps_all else _DROP
     return {
-        "headers": [name.upper() for name in columns],
+        "headers": _heads(columns),
         "rows": cells,
-        "cut": [name.upper() for name in _CUT],
-        "drop": [] if keeps_all else [name.upper() for name in _DROP],
+        "cut": _heads(_CUT),
+        "drop": _heads(dropped),
     }
+
+
+def _heads(columns: Iterable[str]) -> list[str]:
+    return [name.upper() for name in columns]

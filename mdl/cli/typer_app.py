@@ -29,7 +29,7 @@ from typer.core import TyperCommand, TyperGroup
 from mdl.cli import command
 from mdl.cli.command import REGISTERED, Registered
 from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
-from mdl.cli.completion import offer_row
+from mdl.cli.completion import offer_row, values_of
 from mdl.cli.flags import ENDINGS, FOREVER, PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.usage import foreign_words
 from mdl.config.settings import Settings, settings_table
@@ -231,30 +231,33 @@ def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
     options = [f"--catalog={path}" for path in common.catalog or ()]
     arguments: list[str] = []
     for param in ctx.command.params:
-        key = param.name or ""
-        source = ctx.get_parameter_source(key)
-        was_typed = source is not None and source.name == "COMMANDLINE"
-        if not was_typed or key in _NOT_SHOWN_AGAIN:
+        key = str(param.name)
+        if key in _NOT_SHOWN_AGAIN or not _was_typed(ctx, key):
             continue
-        value = ctx.params[key]
-        values = value if isinstance(value, list | tuple) else [value]
+        values = values_of(ctx.params[key])
+        long = max(param.opts, key=len)
         if param.param_type_name == "argument":
             arguments += map(str, values)
-            continue
-        long = max(param.opts, key=len)
-        for item in values:
-            options.append(long if item is True else f"{long}={item}")
-    return (*name.split()[:-1], ctx.command.name or "", *options, "--", *arguments)
+        elif getattr(param, "is_flag", False):
+            options.append(long)
+        else:
+            options += [f"{long}={value}" for value in values]
+    return (*name.split()[:-1], str(ctx.command.name), *options, "--", *arguments)
+
+
+def _was_typed(ctx: typer.Context, key: str) -> bool:
+    """Whether a parameter was on the command line: it may also be from a variable, or its default."""
+    source = ctx.get_parameter_source(key)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _variables_of_flags() -> set[str]:
     """The variables that flags are read from. All commands are imported for it."""
     for listed in commands().values():
         importlib.import_module(listed.module)
-    variables = set()
+    variables: set[str] = set()
     for name in REGISTERED:
-        for param in typer_command(name).params:
-            variables.add(param.envvar or "")
+        variables.update(filter(None, (param.envvar for param in typer_command(name).params)))
     return variables
 
 

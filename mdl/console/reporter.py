@@ -195,14 +195,14 @@ class Console:
         below: str = "",
     ) -> None:
         """Write a table to stdout: drawn on a terminal, where the columns ``cut``, ``drop`` and ``below`` give room, as
-        `mdl.console.tables` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can split
-        again. A cell in which nothing is known (None or '') is ``-``. A table without rows is nothing."""
+        `mdl.console.terminal` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can
+        split again. A cell in which nothing is known (None or '') is ``-``. A table without rows is nothing."""
         heads = [shown(header) for header in headers]
         body = [self._cells(row) for row in rows]
         if not body:
             return
         if self.stdout.can_move_cursor and len(body) <= _MOST_ROWS_DRAWN:
-            from mdl.console.tables import drawn_table
+            from mdl.console.terminal import drawn_table
 
             self._out(drawn_table(self.stdout, heads, body, cut, drop, below))
         else:

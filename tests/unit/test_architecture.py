@@ -34,7 +34,7 @@ folders belong to the first one, the ground, unless they are named here."""
 
 ONLY = {
     "typer": {"cli"},
-    "rich": {"console/bars", "console/tables", "console/terminal"},
+    "rich": {"console/bars", "console/terminal"},
     "httpx": {"net"},
     "httpcore": {"net/connection", "net/tls", "net/transport"},
     "certifi": {"net/certificates"},

@@ -18,7 +18,7 @@ from support.console import NAMES, download, made, objects, one, piped, progress
 from mdl.console import Console, ConsoleOptions
 from mdl.console.documents import json_text
 from mdl.console.streams import NonBlockingStream
-from mdl.console.tables import drawn_table
+from mdl.console.terminal import drawn_table
 from mdl.describe import ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
