@@ -439,13 +439,13 @@ def as_problem(error: BaseException) -> Problem:
 
 def joint_exit_code(codes: Iterable[int]) -> int:
     """One exit code for several items: 0, the one reason they share, or 10."""
-    failed = {code for code in codes if code}
-    if not failed:
-        return 0
+    failed = set(codes) - {0}
     for stopped in (130, 143):
         if stopped in failed:
             return stopped
-    return failed.pop() if len(failed) == 1 else PartialFailure.exit_code
+    if len(failed) > 1:
+        return PartialFailure.exit_code
+    return max(failed, default=0)
 
 
 def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:

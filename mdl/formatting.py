@@ -79,12 +79,12 @@ def local_time(moment: str, now: datetime | None = None, *, is_short: bool = Fal
     when = local_moment(moment)
     if when is None:
         return "?"
-    is_this_year = now is not None and when.year == now.year
-    if now is None or not is_short:
-        return when.strftime("%m-%d %H:%M" if is_this_year else "%Y-%m-%d %H:%M")
-    if when.date() == now.date():
-        return when.strftime("%H:%M")
-    return when.strftime("%m-%d" if is_this_year else "%Y")
+    year, day, clock = when.strftime("%Y %m-%d %H:%M").split()
+    if now is None or when.year != now.year:
+        return year if is_short else f"{year}-{day} {clock}"
+    if not is_short:
+        return f"{day} {clock}"
+    return clock if when.date() == now.date() else day
 
 
 def local_moment(text: str) -> datetime | None:

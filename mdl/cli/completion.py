@@ -70,8 +70,10 @@ def offers(word: str) -> Callback | None:
         return callback(lambda ctx: choices)
     if word.endswith(_SEVERAL):
         return _separated(_BY_WORD[word.removesuffix(_SEVERAL)])
-    known = [_BY_WORD[part] for part in word.split("|") if part in _BY_WORD]
-    return callback(known[0]) if known else None
+    for part in word.split("|"):
+        if part in _BY_WORD:
+            return callback(_BY_WORD[part])
+    return None
 
 
 def _arguments(ctx: typer.Context) -> list[str]:

@@ -240,7 +240,7 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
     return 0
 
 
-def _facts(job: Job, stalled: str) -> dict[str, str]:
+def _facts(job: Job, stalled: str) -> dict[str, str | None]:
     """Return the facts of a job as they are shown; an empty one is not."""
     error = dict(job.error or {})
     item = readable_item(job, error.get("item") or "")
@@ -249,8 +249,8 @@ def _facts(job: Job, stalled: str) -> dict[str, str]:
         "command": typed(job.again.words),
         "status": _status(job),
         "stalled": stalled,
-        "kind": job.kind or "",
-        "source": job.repo or "",
+        "kind": job.kind,
+        "source": job.repo,
         "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
         + if_known(job.percent, lambda percent: f" ({int(percent)} %)"),
         "speed": if_known(job.bytes_per_second, human_rate),
@@ -260,7 +260,7 @@ def _facts(job: Job, stalled: str) -> dict[str, str]:
         "finished": if_known(job.finished_at, local_time),
         "exit code": if_known(job.exit_code, str),
         "error": ": ".join(part for part in (item, error.get("message")) if part),
-        "hint": error.get("hint") or "",
+        "hint": error.get("hint"),
         "log": job.log or "none was kept",
         "next": _next(job),
     }

@@ -69,7 +69,7 @@ def _run(words: list[str]) -> int:
             sys.stdout.flush()
         return code
     except typer.TyperException as error:
-        return _failed(words, usage_error(error, f"mdl {_command_of(words)}".strip()))
+        return _failed(words, usage_error(error, _called(words)[1]))
     except (KeyboardInterrupt, typer.Abort):
         return Cancelled.exit_code
     except Cancelled as error:
@@ -89,16 +89,9 @@ def _run(words: list[str]) -> int:
         the_signals().rest()
 
 
-def _command_of(words: Sequence[str]) -> str:
-    """The first word that is a command; "" if none is."""
-    return next((word for word in words if find(word)), "")
-
-
 def _failed(words: Sequence[str], error: Problem) -> int:
     """Show what no command could: as every other error, as a document too if the words ask for one."""
-    name = _command_of(words)
-    listed = find(name)
-    command = listed.see or name if listed else "mdl"
+    command, _ = _called(words)
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
     is_verbose = "-v" in words or "--verbose" in words
     common = Common(json="--json" in words, progress="json" if wants_lines else None, verbose=is_verbose)
@@ -109,6 +102,15 @@ def _discard_stdout() -> None:
     """Let what is still to be written there go nowhere."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _called(words: Sequence[str]) -> tuple[str, str]:
+    """The command that the words name, and how it was called; mdl itself if they name none."""
+    for word in words:
+        listed = find(word)
+        if listed:
+            return listed.see or word, f"mdl {word}"
+    return "mdl", "mdl"
 
 
 def _complete() -> int:

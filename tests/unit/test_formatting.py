@@ -71,8 +71,6 @@ NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
         (partial(clip, width=11), SENTENCE, "connection…"),
         (partial(pad, width=6), "模型", "模型  "),
         (partial(pad, width=4, right=True), "12", "  12"),
-        (table, [], ""),
-        (table, [["a"], ["b", "c"]], "a  -\nb  c\n"),
     ],
 )
 def test_what_people_read(function: Callable[[Any], Any], value: Any, found: Any) -> None:
