@@ -230,7 +230,7 @@ def _show_waste(session: Session, rows: Sequence[tuple[Waste, str]], total: int)
         console.note(_NOT_YET.format(human_bytes(total)))
 
 
-def _waste_row(session: Session, waste: Waste, action: str) -> tuple[str, ...]:
+def _waste_row(session: Session, waste: Waste, action: str) -> tuple[str | None, ...]:
     file = waste.file
     if not waste.model:
         file = file or str(waste.path)

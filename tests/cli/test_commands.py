@@ -17,6 +17,8 @@ from support.polling import until
 from support.schemas import document_of
 from support.shell import Inside, Run, Shell, bytes_of, done, machine, settings, started, with_environ
 
+from mdl.cli.typer_app import loaded
+
 WEIGHTS = Generated(3 * 2**20, 5)
 REPO = Repo("org/tiny", {"config.json": b'{"a": 1}', "vocab.txt": b"one\ntwo\n", "model.bin": WEIGHTS})
 SIZE = sum(len(content) for content in REPO.files.values())
@@ -305,6 +307,7 @@ def test_a_full_stdout_is_told_by_the_code(shell: Shell, word: str) -> None:
 def test_a_command_that_cannot_be_loaded(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged installation is a fault (1): one line and what to do, in the document too; -v has the traceback."""
     monkeypatch.setitem(sys.modules, "mdl.cli.outdated", None)
+    loaded.cache_clear()  # an earlier test may have had it
     ran = done(mdl(shell, "outdated", "--json"), 1)
     assert ran.err.startswith("mdl: ModuleNotFoundError: ")
     assert (
