@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mdl.errors import MdlError, NoSpace, whole_error
+from mdl.errors import MdlError, NoSpace, joint_error, whole_error
 from mdl.formatting import counted, html_table, human_bytes, listed
 from mdl.values import small_value_class, value_class
 
@@ -113,6 +113,24 @@ class ModelsReport(BaseReport):
     def summaries(self) -> list[FailureSummary]:
         """What failed, one summary for each model and reason."""
         return summed_up(self.failed)
+
+
+class TargetsReport(BaseReport):
+    """A report of the ``models`` that were named, each with an ``error`` if it failed. ``errors`` are of targets that
+    are not here at all."""
+
+    models: tuple[Any, ...]
+    errors: tuple[MdlError, ...]
+
+    @property
+    def all_errors(self) -> list[MdlError]:
+        """The errors of targets that are not here, then those of models."""
+        return [*self.errors, *(model.error for model in self.models if model.error)]
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error(self.all_errors)
 
 
 @value_class

@@ -86,6 +86,11 @@ class Model:
         return self.origin not in ("", COMMAND_LINE)
 
     @property
+    def has_source(self) -> bool:
+        """Return whether it says where its files come from."""
+        return bool(self.sources or self.files)
+
+    @property
     def target(self) -> str:
         """The word to type for it: its name if a catalog has it, else the reference that made it."""
         return self.name if self.is_of_catalog or not self.sources else self.sources[0].label

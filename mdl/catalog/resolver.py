@@ -319,7 +319,7 @@ class Resolver:
         repository with several quantisations it is all of them, and ``in_all_formats`` nothing else is left out
         either."""
         model = self._pin(model)
-        if not model.sources and not model.files:
+        if not model.has_source:
             return None
         files: list[RemoteFile] = []
         for origin in model.sources:

@@ -19,11 +19,11 @@ from mdl.disk.safe_open import open_parent
 from mdl.downloader.hub_cache import all_shared_links, remove_shared
 from mdl.downloader.partial_folders import is_held
 from mdl.downloader.store import Store
-from mdl.errors import Busy, MdlError, joint_error, storage_error
+from mdl.errors import Busy, MdlError, storage_error
 from mdl.files import Stamp
 from mdl.local.delete_plan import Deletion, KeptFile
 from mdl.paths import RelPath, record_name
-from mdl.reports import BaseReport
+from mdl.reports import TargetsReport
 from mdl.values import value_class
 
 
@@ -53,7 +53,7 @@ class DeletedModel:
 
 
 @value_class
-class DeleteReport(BaseReport):
+class DeleteReport(TargetsReport):
     """Report of a deletion, model by model, and the errors of targets that are not here at all."""
 
     models: tuple[DeletedModel, ...] = ()
@@ -62,16 +62,6 @@ class DeleteReport(BaseReport):
     @property
     def bytes_freed(self) -> int:
         return sum(model.bytes_freed for model in self.models if not model.error)
-
-    @property
-    def all_errors(self) -> list[MdlError]:
-        """The errors of targets that are not here, then those of models."""
-        return [*self.errors, *(model.error for model in self.models if model.error)]
-
-    @property
-    def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
-        return joint_error(self.all_errors)
 
 
 def delete(

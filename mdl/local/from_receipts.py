@@ -22,11 +22,6 @@ from mdl.values import value_class
 _ASKABLE = ("http://", "https://", "s3://")
 
 
-def has_source(model: Model) -> bool:
-    """Return whether a model says where its files come from."""
-    return bool(model.sources or model.files)
-
-
 def was_imported(file: Receipt | RemoteFile) -> bool:
     """Return whether the file came from a folder of another program, and no source is known for it."""
     return file.url.startswith("file:")
@@ -56,8 +51,8 @@ def meant_paths(model: Model, paths: Sequence[str], receipts: Mapping[str, Recei
         elif origin.revision is None:
             meant.update(part_of(origin, paths))
         else:
-            meant.update(part_of(origin, _of_revision(origin.revision, paths, receipts)))
-    return meant
+            meant.update(part_of(origin, _of_revision(origin.revision, receipts.values())))
+    return meant.intersection(paths)
 
 
 @value_class
@@ -102,15 +97,9 @@ def as_vouched_for(receipt: Receipt) -> RemoteFile:
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
-def _of_revision(revision: str, paths: Sequence[str], receipts: Mapping[str, Receipt]) -> list[str]:
-    of_revision: list[str] = []
-    for path in paths:
-        receipt = receipts.get(path)
-        if receipt is None or receipt.hub is None:
-            continue
-        if revision in (receipt.hub.branch, receipt.hub.revision):
-            of_revision.append(path)
-    return of_revision
+def _of_revision(revision: str, receipts: Iterable[Receipt]) -> list[str]:
+    """The paths of files that came from a branch or commit of a hub."""
+    return [receipt.path.text for hub, receipt in of_hubs(receipts) if revision in (hub.branch, hub.revision)]
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
@@ -157,7 +146,7 @@ def model_to_ask(model: Model, receipts: Sequence[Receipt], wanted: frozenset[st
     Of a repository of which only a part was fetched, only that part is wanted, and what the last download left: the
     paths ``wanted``. A URL with a query was not kept whole, so it cannot be asked again.
     """
-    if has_source(model) or not receipts:
+    if model.has_source or not receipts:
         return model
     last = receipts[-1].hub
     if last is not None:

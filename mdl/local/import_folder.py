@@ -36,8 +36,8 @@ from mdl.errors import (
     ProtocolError,
     StorageError,
     UsageError,
+    one_error,
     storage_error,
-    whole_error,
 )
 from mdl.events import Failed, Finished, Planned
 from mdl.files import Receipt, RemoteFile, Stamp
@@ -100,9 +100,7 @@ class ImportReport(BaseReport):
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
         errors = self.all_errors
-        if len(errors) > 1:
-            return whole_error(f"{len(errors)} of {len(self.files)} failed", errors)
-        return errors[0] if errors else None
+        return one_error(f"{len(errors)} of {len(self.files)} failed", errors)
 
 
 def import_folder(

@@ -24,7 +24,7 @@ from mdl.downloader.copies import LocalCopies
 from mdl.downloader.partial_folders import key_of, move_leftover, size_of_partial, wait_for_owners
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.store import Store, hash_file
-from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError, joint_error, storage_error
+from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError, storage_error
 from mdl.events import Noticed, Planned
 from mdl.files import LocalFile, Receipt, Stamp
 from mdl.hashing import Digest
@@ -34,7 +34,7 @@ from mdl.local.from_receipts import hub_origins, of_hubs
 from mdl.local.hash_progress import ReadingProgress
 from mdl.local.on_disk import Known, model_on_disk, partials_of
 from mdl.paths import RelPath
-from mdl.reports import BaseReport, no_space
+from mdl.reports import TargetsReport, no_space
 from mdl.sources.hub_listing import Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
@@ -66,21 +66,11 @@ class MovedModel:
 
 
 @value_class
-class MoveReport(BaseReport):
+class MoveReport(TargetsReport):
     """The result of a move, model by model, and the errors of targets that are not here at all."""
 
     models: tuple[MovedModel, ...] = ()
     errors: tuple[MdlError, ...] = ()
-
-    @property
-    def all_errors(self) -> list[MdlError]:
-        """The errors of targets that are not here, then those of models."""
-        return [*self.errors, *(model.error for model in self.models if model.error)]
-
-    @property
-    def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
-        return joint_error(self.all_errors)
 
 
 @value_class

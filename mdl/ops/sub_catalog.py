@@ -82,21 +82,15 @@ def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[st
     model's."""
     names: set[str] = set()
     for model in models:
-        without_files = replace(model, files=())
-        if portable(without_files) != without_files:
+        cut = portable(model)
+        if replace(cut, files=model.files) != model:
             names.add(model.name)
-        for file in model.files:
-            if _is_cut(file.url, *file.mirrors):
-                names.add(f"{model.name}/{file.path}")
+        changed = set(model.files).difference(cut.files)
+        names.update(f"{model.name}/{file.path}" for file in changed)
     for locked_model in locked:
-        for locked_file in locked_model.files:
-            if _is_cut(locked_file.source, *locked_file.mirrors):
-                names.add(f"{locked_model.name}/{locked_file.path}")
+        changed_files = set(locked_model.files).difference(portable_lock(locked_model, locked_model.entry).files)
+        names.update(f"{locked_model.name}/{file.path}" for file in changed_files)
     return tuple(sorted(names))
-
-
-def _is_cut(*urls: str) -> bool:
-    return any(open_url(url) != url for url in urls)
 
 
 def _open_urls(urls: Sequence[str]) -> tuple[str, ...]:
