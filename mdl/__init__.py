@@ -70,9 +70,10 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.ops.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
+        Move as Move,
         OutdatedReport as OutdatedReport,
+        UpdateReport as UpdateReport,
     )
-    from mdl.ops.update import Move as Move, UpdateReport as UpdateReport
     from mdl.ops.push import PushedFile as PushedFile, PushResult as PushResult
     from mdl.ops.pack import (
         PackPlan as PackPlan,
@@ -140,8 +141,7 @@ _HOMES = {
     "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
     "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",
     "mdl.ops.remote": "CleanedJob RemoteReport",
-    "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
-    "mdl.ops.update": "Move UpdateReport",
+    "mdl.ops.outdated": "FileChange ModelVersion Move OutdatedReport UpdateReport",
     "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",

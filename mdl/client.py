@@ -54,11 +54,10 @@ if TYPE_CHECKING:
     from mdl.ops.fetch import FetchReport
     from mdl.ops.get import GetRequest
     from mdl.ops.lock import LockReport
-    from mdl.ops.outdated import OutdatedReport
+    from mdl.ops.outdated import OutdatedReport, UpdateReport
     from mdl.ops.push import PushResult
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
-    from mdl.ops.update import UpdateReport
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
     from mdl.sources import SourceContext
@@ -368,12 +367,12 @@ class Client:
     def labels(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, str]:
         """The names of models as people write them, ``org/repo`` for a repository of the hub, by what mdl calls them.
         Of a model that no catalog names, the receipts say where it comes from."""
-        from mdl.local.from_receipts import has_source, model_of
+        from mdl.local.from_receipts import model_of
 
         receipts = self.stores.open(models, into).receipts
         labels: dict[str, str] = {}
         for model in models:
-            described = model if has_source(model) else model_of(model.name, receipts.of_model(model.name))
+            described = model if model.has_source else model_of(model.name, receipts.of_model(model.name))
             labels[model.name] = described.label
         return labels
 
@@ -792,7 +791,7 @@ class Client:
         `download` gets the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
-        from mdl.ops.update import UpdateRequest, update
+        from mdl.ops.outdated import UpdateRequest, update
 
         into = options.get("into")
         request = UpdateRequest(tuple(self._to_update(targets, into)), force)
@@ -825,7 +824,7 @@ class Client:
                 raise UsageError("an update goes past the lock", item=name, hint=hint)
         models = self.updatable(targets, into=into)
         for model in models:
-            if not (model.sources or model.files or model.gone):
+            if not (model.has_source or model.gone):
                 hint = "'mdl list' shows where models come from"
                 raise NotFound(
                     "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
@@ -959,8 +958,8 @@ class Client:
         user who has no catalog gets one, as by `init`. ``source`` is what `models` takes, but no name. ``facts`` are
         further keys of the entry. Raises `UsageError` if it is no source, the name is taken or the catalog is not the
         user's own, `CatalogError`."""
+        from mdl.catalog.targets import read_word
         from mdl.sources import HUB_HOSTS, parse
-        from mdl.sources.shorthand import read_word
 
         sources = [str(read_word(reference, HUB_HOSTS) or parse(reference)) for reference in texts(source)]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}

@@ -1,7 +1,12 @@
-"""Targets: what a user asks for, as models: names and groups of the catalog, references, and what people type. Pure."""
+"""Targets: what a user asks for, as models: names and groups of the catalog, references, and what people type. Pure.
+
+What users of other tools write for a source is understood if it can mean only one thing, such as ``org/repo`` or an
+address for git. If it can mean two, or nothing, the error names the right words (ADR 30).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -9,17 +14,29 @@ from typing import Any, TypeAlias
 from mdl.catalog.model import COMMAND_LINE, Catalog, CatalogFile, Model
 from mdl.errors import NotFound, Unsafe, UsageError
 from mdl.hashing import Digest
-from mdl.paths import RelPath
-from mdl.sources import Origin, is_reference
-from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.shorthand import advice_on_name, names_a_file, read_word
-from mdl.sources.url_origin import UrlOrigin, digest_in, sha256_of
+from mdl.paths import RelPath, shown
+from mdl.sources import Origin, is_reference, parse
+from mdl.sources.hub_origin import HubOrigin, parse_page, parse_reference, why_bad_id
+from mdl.sources.url_origin import FILE_NAME, UrlOrigin, digest_in, has_extension, sha256_of
+from mdl.urls import shown_url
 
 Targets: TypeAlias = str | Model | Sequence[str | Model]
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
 
 _OF_ITS_SERVER = RelPath("-")
 """Stands for the name that the server of a URL will tell."""
+_CLONE = (
+    r"(?i)(?:(?:ssh://)?git@|(?:git\+)?(?:https?|git)://(?=[^?#]*\.git/?\Z))"
+    r"(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?:\.git)?/?"
+)
+"""What 'git clone' takes: an address with ``git@``, or a URL that ends in ``.git``."""
+_HOST = r"(?i)localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\](?::\d+)?"
+_DOMAIN = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+_REPOSITORY = r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>(?:@[^:\s]+)?(?::[^/@:\s]+)?)"
+_FILE_OF_REPOSITORY = r"(?P<id>[^/]+/[^/]+)/(?P<path>[^/]+(?:/[^/]+)*)"
+_PATH_OF_PAGE = r"(?P<id>[^/]+/[^/]+)/(?:tree|blob|resolve|raw)/(?P<revision>[^/]+)(?P<path>(?:/[^/]+)+)?"
+_MANY_FILES = r"[*?\[]"
+_NAME_AND_TAG = r"([\w.-]+):[\w.-]+"
 
 
 def models_of(
@@ -221,3 +238,86 @@ def _fit_in_one_folder(sources: Sequence[Origin], files: Sequence[CatalogFile]) 
     revisions = {(source.repository, source.revision) for source in sources}
     paths = {file.path for file in files}
     return len(revisions) <= 1 and len(paths) == len(files)
+
+
+# Words that have no scheme.
+
+
+def read_word(word: str, page_hosts: Collection[str]) -> Origin | None:
+    """The origin that a word of the command line means: a reference, ``org/repo``, a page of the hub without its
+    scheme, an address for git. None if it is, or may be, a name of the catalog.
+
+    Raises `UsageError` for what has no one meaning, and as `parse`.
+    """
+    clone = re.fullmatch(_CLONE, word)
+    if clone:
+        if clone["host"].lower() in page_hosts:
+            return parse_reference(f"hf:{clone['path']}")
+        hint = "give the URL of one of its files; a repository of the hub is hf:org/repo"
+        raise UsageError("mdl does not clone git repositories", item=shown_url(word), hint=hint)
+    if is_reference(word):
+        return parse(word, page_hosts)
+    if "/" not in word:
+        return None
+    return parse_page(f"https://{word}", page_hosts) or _read_path(word)
+
+
+def _read_path(word: str) -> Origin | None:
+    """The repository that a word with slashes means, which has no scheme; None for none. Raises `UsageError`."""
+    first = word.partition("/")[0]
+    said = shown(word)[:200]
+    if re.fullmatch(_HOST, first):
+        raise UsageError("a URL needs its scheme", item=said, hint=f"write http://{said} or https://{said}")
+    if re.fullmatch(_DOMAIN, first):
+        hint = f"write https://{said}"
+        if why_bad_id(word) is None:
+            hint += f"; if {first} is an owner on the hub, hf:{said}"
+        raise UsageError("a URL needs its scheme", item=said, hint=hint)
+    repository = re.fullmatch(_REPOSITORY, word)
+    if repository and why_bad_id(repository["id"]) is None:
+        return parse_reference(f"hf:{word}")
+    page = re.fullmatch(_PATH_OF_PAGE, word)
+    if page and why_bad_id(page["id"]) is None:
+        hint = f"write hf:{page['id']}@{page['revision']}{page['path'] or ''}"
+        raise UsageError("a part of an address of the hub", item=said, hint=hint)
+    file = re.fullmatch(_FILE_OF_REPOSITORY, word)
+    if file and why_bad_id(file["id"]) is None:
+        hint = f"for a file of a repository of the hub: mdl get {file['id']} {file['path']}"
+        raise UsageError("neither a name of the catalog nor a repository", item=said, hint=hint)
+    return None
+
+
+def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> bool:
+    """Return whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder
+    of it, as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
+    if is_reference(word) or re.fullmatch(_CLONE, word):
+        return False
+    said = shown(word)[:200]
+    if re.search(_MANY_FILES, word):
+        raise UsageError("a pattern is not the name of a file", item=said, hint=f"--include '{said}'")
+    first, slash, name = word.partition("/")
+    if slash and (first.lower() in page_hosts or re.fullmatch(_HOST, first)):
+        return False
+    if re.fullmatch(FILE_NAME, word):
+        return True
+    other = re.fullmatch(_REPOSITORY, word)
+    if other is None or why_bad_id(other["id"]):
+        return True
+    if other["more"] or not has_extension(name):
+        return False
+    hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
+    raise UsageError(f"may be a file of {repository} or a repository", item=said, hint=hint)
+
+
+def advice_on_name(name: str) -> str | None:
+    """A hint at what a name may mean that no catalog has; None for none."""
+    if name.startswith((".", "/", "~")):
+        return "for what is on this disk already: mdl import DIR"
+    if name.endswith("/") and name.strip("/"):
+        return f"without the slash at its end: mdl get {name.rstrip('/')}"
+    tagged = re.fullmatch(_NAME_AND_TAG, name)
+    if tagged:
+        return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{tagged[1]}-GGUF:Q4_K_M"
+    if why_bad_id(name) is None:
+        return f"a repository of the hub needs its owner: mdl get OWNER/{name}"
+    return None

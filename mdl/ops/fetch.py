@@ -16,12 +16,11 @@ from mdl.context import Context
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
-from mdl.ops.get import GetRequest, get, plan
+from mdl.ops.get import GetRequest, get, model_report, plan, report_of
 from mdl.ops.job_archives import ArchiveFetch
 from mdl.ops.job_files import FetchRequest, JobFiles, Service, files_of_job, origin_of, picking, source_of
 from mdl.ops.pack import plan_files, write_pack
 from mdl.ops.release import ReleaseRequest, ReleaseResult, release
-from mdl.ops.report import model_report, report_of
 from mdl.paths import RelPath
 from mdl.reports import Failure, ModelReport, PlanReport, Report
 from mdl.results.base import Remote, of_remote

@@ -18,9 +18,8 @@ from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
-from mdl.ops.get import GetRequest, get
+from mdl.ops.get import GetRequest, get, kept_and_refused, model_report, report_of
 from mdl.ops.job_files import FetchRequest, JobFiles, origin_of, picked, picking, source_of
-from mdl.ops.report import kept_and_refused, model_report, report_of
 from mdl.ops.unpack import UnpackRequest, unpack
 from mdl.paths import RelPath, refuse_twins
 from mdl.redact import bare_url

@@ -59,7 +59,7 @@ _PURE = """
     console/state console/remarks
     toml/__init__ toml/positions toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/choice_of_weights
-    sources/shorthand sources/gguf sources/url_origin archive/zip_records archive/manifest
+    sources/gguf sources/url_origin archive/zip_records archive/manifest
     catalog/mirror_layout
     runs/default_excludes archive/secret_scan
     ops/export local/formats
