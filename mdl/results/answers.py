@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 from mdl.bounds import MOST_JOBS
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.formatting import listed
+from mdl.net.allowlist import HUB_HOSTS
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
 from mdl.results.answer_keys import (
@@ -62,6 +63,7 @@ from mdl.results.outputs import (
     told_size_in,
     words_in,
 )
+from mdl.sources.hub_origin import parse_page, parse_reference
 from mdl.values import value_class
 from mdl.weights.known_formats import holds_no_text, is_weights
 
@@ -121,6 +123,9 @@ class Judged:
             hint = "'mdl remote status' shows its status"
             if any(link.place.startswith("s3://") for link in self.ignored):
                 hint = f"'mdl get s3://…' fetches from a bucket, with the keys of it; {hint}"
+            pages = [_repository_at(link.place) for link in self.ignored if link.why == _NO_FILE]
+            if any(pages):
+                hint = f"'mdl get {next(filter(None, pages))}' fetches what is on the hub; {hint}"
             raise NotFound(self._why_nothing(secrets), item=job, hint=hint)
         errors = [output.error for output in self.outputs if output.error]
         if len(errors) == len(self.outputs):
@@ -149,6 +154,15 @@ class Judged:
         if words:
             notes.append(f"the worker says: {words}")
         return notes
+
+
+def _repository_at(place: str) -> str:
+    """Return the reference of what a page of the hub shows, or a reference itself; '' if a text is neither."""
+    with contextlib.suppress(MdlError):
+        if place.startswith("hf:"):
+            return str(parse_reference(place))
+        return str(parse_page(place, HUB_HOSTS) or "")
+    return ""
 
 
 def judge(answer: Any, job: str, base: str = "") -> Judged:
@@ -222,6 +236,8 @@ class _Reader:
         is_on_its_disk = _ON_ITS_DISK.fullmatch(told.text) is not None and is_weights(told.text)
         if is_on_its_disk or _IN_A_STORE.fullmatch(told.text):
             self._ignore(told, shown(told.text), _NO_WEB_ADDRESS)
+        elif told.text.startswith("hf:") and _repository_at(told.text):
+            self._ignore(told, shown(told.text), _NO_FILE)
         elif may_hold_an_answer(told.key):
             self.read(json_in(told.text), (), depth + 1)
 
@@ -273,6 +289,9 @@ class _Reader:
         if not is_output(url, told.keys) and not is_named:
             if is_url:
                 self._ignore(told, place, _ASKED_WITH if is_input(told.keys) else _NO_FILE)
+            return
+        if is_url and "/resolve/" not in url and _repository_at(url):
+            self._ignore(told, place, _NO_FILE)
             return
         if is_url:
             output = Output(_UNNAMED, url, content_type=told.kind)

@@ -218,6 +218,26 @@ def test_words_of_an_answer_without_files(answer: Any, words: str) -> None:
     assert "CANARY" not in str(caught.value)
 
 
+@each(
+    ("place", "reference"),
+    [
+        ("https://huggingface.co/org/repo", "hf:org/repo"),
+        ("https://huggingface.co/org/repo/tree/main", "hf:org/repo@main"),
+        ("https://huggingface.co/org/repo/blob/main/a.safetensors", "hf:org/repo@main/a.safetensors"),
+        ("https://huggingface.co/datasets/org/data", "hf:datasets/org/data"),
+        ("hf:org/repo", "hf:org/repo"),
+    ],
+)
+def test_a_model_on_the_hub(place: str, reference: str) -> None:
+    """A page of the hub is no file, under whichever key: the hint is the command that fetches what it shows."""
+    for key in ("model_url", "model", "hub_model_id", "repo_url"):
+        with pytest.raises(NotFound) as caught:
+            judge({key: place, "status": "COMPLETED"}, "j1").raise_for_nothing("j1")
+        assert f"'mdl get {reference}'" in str(caught.value.hint)
+    [output] = judge({"model_url": "https://huggingface.co/org/repo/resolve/main/w.bin"}, "j1").outputs
+    assert output.path.text == "w.bin"
+
+
 def test_why_a_link_is_not_fetched_is_told() -> None:
     """The user is told which links are pages, inputs of the job, or in a store, without their queries."""
     answer = {"input": {"images": f"{B}/data.zip?sig=CANARY"}, "page": "https://h.example/x", "copy": "gs://b/w.bin"}
