@@ -17,9 +17,9 @@ from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_tw
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
 from mdl.runs.completeness import why_incomplete, why_parts_are_missing
-from mdl.runs.known_layouts import ADAPTER_CONFIG, base_model_note
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
+from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.junk import is_log

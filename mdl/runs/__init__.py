@@ -1,6 +1,6 @@
 """Trainers: what a run's folder looks like. Each layout of the table is asked in turn whether a folder is its own.
 
-A new layout is a row of ``table``; if regular expressions cannot tell, a module of its own and its line in `LAYOUTS`.
+A new layout is a row in a file of `mdl.runs.trainers`, and its place in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found
 from mdl.runs.choice import choose
-from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT
+from mdl.runs.known_layouts import LAYOUTS
 from mdl.runs.layout import Companions, InferenceFiles, Layout, companions
 from mdl.runs.run import Run
 from mdl.runs.scan import find_in, recognise_layout
+from mdl.runs.trainers.any_trainer import NAMED_LAYOUT
 from mdl.runs.tree import Tree
 
 __all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise", "run_of_listing"]

@@ -15,6 +15,8 @@ from mdl.values import value_class
 from mdl.weights.junk import is_log
 from mdl.weights.known_formats import stem_of
 
+ANY_FILE = ("*",)
+DISCRIMINATOR = "the discriminator, which only the training needs"
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
 _FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"

@@ -1,4 +1,4 @@
-"""Patterns: how the names of saved files tell of checkpoints. Each row of `mdl.runs.known_layouts` has a `Pattern`,
+"""Patterns: how the names of saved files tell of checkpoints. Each row of `mdl.runs.trainers` has a `Pattern`,
 which has regular expressions for the names of one trainer.
 """
 
@@ -20,6 +20,11 @@ from mdl.weights.known_formats import CHECKPOINT, kind_of, stem_of
 
 NO_NAME = "(?!)"
 ANY_NAME = "(?s).*"
+PIECE = r"(?P<piece>([-_.](([a-z]+_)?rank|shard|model_part)[-_]?[0-9]+)+)"
+"""What a trainer appends that has each process write its own piece: ``-rank0``, ``-model_part-1-shard0``."""
+DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
+LAST_CHECKPOINT = ("last_checkpoint", r"\A\s*(?:[^\n]*[/\\])?([^/\\\n]+?)\s*\Z")
+"""The record of mmengine and detectron2."""
 
 
 def named_in(tree: Tree, path: str, pattern: str) -> str:
@@ -304,6 +309,14 @@ class Pattern:
         if groups.keys().isdisjoint(("step", "epoch")):
             return says
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
+
+
+def find_or_itself(pattern: Pattern, marks: tuple[str, ...], tree: Tree, base: str) -> Found | None:
+    """The checkpoints in a folder; or the folder itself, if one of the files ``marks`` in it shows that it is one."""
+    found = pattern.find(tree, base)
+    if found is None and any(tree.is_file(join(base, mark)) for mark in marks):
+        return Found((checked(tree, Checkpoint(FINAL, base, tree.below(base))),))
+    return found
 
 
 def finished_model(tree: Tree, base: str, model: str, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -14,9 +14,10 @@ from mdl.paths import shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checked, paths_of
 from mdl.runs.choice import are_several_trainings, candidates_text, choose, named_apart
 from mdl.runs.completeness import is_model
-from mdl.runs.known_layouts import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
+from mdl.runs.known_layouts import LAYOUTS
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
+from mdl.runs.trainers.any_trainer import NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.weights.known_formats import set_name
 

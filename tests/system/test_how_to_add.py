@@ -56,7 +56,7 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def test_a_run_layout(copy: Copy) -> None:
-    """One row in table.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
+    """One row in its file and its place in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
     row = """
 ACME = Layout(
     "acme",
@@ -65,8 +65,8 @@ ACME = Layout(
     keep=("*.pt",),
 )
 """
-    copy.word("runs/known_layouts.py", "# Folders and files of no trainer that is known\n", row)
-    copy.line("runs/known_layouts.py", "    COQUI,", "    ACME,")
+    copy.word("runs/trainers/speech.py", "# Speech recognition and translation\n", row)
+    copy.line("runs/known_layouts.py", "    speech.COQUI,", "    speech.ACME,")
     (copy.home / "run").mkdir()
     for name in ("acme-10.pt", "acme-9.pt", "acme-best.pt"):
         (copy.home / "run" / name).write_bytes(b"x")
