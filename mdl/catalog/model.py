@@ -20,6 +20,10 @@ COMMAND_LINE = "command line"
 """The `Model.origin` of a model that a reference made, not a catalog."""
 _FILE = "file://"
 """How the URLs of files begin that were imported from a folder."""
+_NEAR = 0.65
+"""How like a name another one must be to be proposed in its place, as `difflib` measures it."""
+_SHORTEST_PART = 3
+"""Letters that a part of a name needs for that: a letter alone is in most names."""
 
 
 @value_class
@@ -191,8 +195,8 @@ class Catalog:
     def near(self, name: str) -> list[str]:
         """At most three names of models and groups that ``name`` may be a misspelling or a part of."""
         names = [*self.models, *self.groups]
-        near = get_close_matches(name, names, 3, 0.5)
-        if not near:
+        near = get_close_matches(name, names, 3, _NEAR)
+        if not near and len(name) >= _SHORTEST_PART:
             near = [known for known in names if name.lower() in known.lower()]
         return near[:3]
 

@@ -3,6 +3,7 @@ comments kept; and what its models are resolved to, written down, also for other
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -148,7 +149,8 @@ def _show_lock(session: Session, report: LockReport) -> None:
         if row.without_digest:
             what = "1 file has" if row.without_digest == 1 else f"{row.without_digest} files have"
             session.console.note(f"{row.name}: {what} no published digest; the first 'mdl get' records what came")
-    session.console.data(str(report.path))
+    if os.path.exists(report.path):
+        session.console.data(str(report.path))
 
 
 @command(

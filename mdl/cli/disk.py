@@ -113,7 +113,7 @@ def _show_models(session: Session, report: DeleteReport, *, is_done: bool) -> No
             count = counted(model.files_imported, "file")
             console.warn(f"{model.label}: {count} came from a folder of this machine, and mdl cannot fetch them again")
         _name_kept(session, model.label, model.kept)
-    if is_done:
+    if is_done and rows:
         console.note(f"{human_bytes(report.bytes_freed)} freed")
 
 

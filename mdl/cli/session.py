@@ -113,14 +113,17 @@ class Session:
         return f"{self.labels[name]}{slash}{path}" if name in self.labels else item
 
     def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
-        """Say on stderr what failed, item by item; of many the first, and how many more there are. If stderr is for a
-        program, it is one error that stands for all, which is returned."""
+        """Say on stderr what failed, item by item; of many the first, and how many more there are. The same hint is
+        given once. If stderr is for a program, it is one error that stands for all, which is returned."""
         problem = joint_error(errors)
         if problem and self.console.is_machine_readable:
             self.console.error(problem)
             return problem
+        told_hints = set()
         for error in errors[:MOST_LISTED]:
-            self.console.error(error)
+            hint = None if error.advice in told_hints else error.advice
+            told_hints.add(error.advice)
+            self.console.error(MdlError(error.message, item=self.spelled(error.item), hint=hint))
         left = len(errors) - MOST_LISTED
         if left > 0:
             self.console.note(f"and {left:,} more failed; --json has them all", always=True)

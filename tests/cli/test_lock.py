@@ -18,7 +18,7 @@ from support.faults import acting, honest
 from support.faulty_server import FaultyServer
 from support.locks import lock_of, models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
+from support.shell import NOBODY, Ran, Run, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.lock_file import parse_lock, read_lock, update_lock, write_lock
@@ -300,3 +300,21 @@ def test_two_first_uses_at_once(tmp_path: Path, server: FaultyServer, ok: Ok) ->
         running = [stack.enter_context(started(shell, "get", name)) for name in names]
         assert [process.wait() for process in running] == [0] * len(names)
     assert all(models_of(shell)[name].files[0].tofu for name in names)
+
+
+def test_a_lock_of_models_that_are_not_there(run: Run, shell: Shell) -> None:
+    """Each model has a message, their common hint is given once, and no path is printed: no lock was written."""
+    entries = "".join(f'[models.m{number}]\nsource = "hf:org/none{number}"\n' for number in range(3))
+    write_catalog(shell, f"schema = 1\n{entries}")
+    ran = run("lock", 3)
+    each, _, joint = ran.err.partition("mdl: 3 models could not be resolved\n")
+    assert (each.count("answered 404"), each.count("hint:"), joint.count("hint:")) == (3, 1, 1)
+    assert ran.out == ""
+
+
+def test_near_names_are_near(run: Run, shell: Shell) -> None:
+    """A letter that is in a name, or half of one's letters, proposes nothing."""
+    assert "did you mean tiny?" in run("show tny", 3).err
+    assert "did you mean tiny?" in run("show iny", 3).err
+    for name in ("t", "tools"):
+        assert "did you mean" not in run(f"show {name}", 3).err
