@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
 from mdl.net.allowlist import is_sign_in
-from mdl.net.server_messages import impostor, is_error_text, server_message
+from mdl.net.server_messages import LFS_POINTER, LONGEST_POINTER, impostor, is_error_text, server_message
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT
@@ -21,8 +21,6 @@ from mdl.weights.known_formats import holds_no_text, is_media, kind_of
 
 __all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_LONGEST_POINTER = 1024
 _MAY_BE_A_PAGE = {
     *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".markdown", ".rst", ".txt", ".csv", ".tsv"),
     *(".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
@@ -67,7 +65,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     if why_junk_path(name):
         return None
     suffix = PurePosixPath(name).suffix.lower()
-    if size <= _LONGEST_POINTER and beginning.startswith(_POINTER):
+    if size <= LONGEST_POINTER and beginning.startswith(LFS_POINTER):
         return _final(*_named(beginning))
     if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
         what, hint = _named(beginning)

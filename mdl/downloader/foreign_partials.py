@@ -23,7 +23,7 @@ from mdl.downloader.content_check import check_message
 from mdl.downloader.hub_cache import UNFINISHED, CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.net.ranges import RangeSet
-from mdl.net.server_messages import impostor, is_error_text
+from mdl.net.server_messages import LONGEST_POINTER, impostor, is_error_text
 from mdl.weights.known_formats import BEGINNING, kind_of
 
 _ENDINGS = (
@@ -61,7 +61,6 @@ _GIT_LFS = Path(".git", "lfs", "incomplete")
 """Where git-lfs keeps unfinished files, each called after its digest, below the folder of the clone."""
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 """What git leaves in the place of a large file that it has not fetched, and of which file it is."""
-_LONGEST_POINTER = 1024
 _ARIA2 = ".aria2"
 """How aria2 calls its control file, beside the unfinished one. The format is in its manual, "Control file": a version,
 a bitfield of the pieces of one length that are complete, then the pieces that are being fetched, each with one of its
@@ -161,7 +160,7 @@ def written_ranges(path: Path, remote: RemoteFile) -> tuple[tuple[int, int], ...
     if noted is not None:
         return noted
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
-        pointer = _POINTER.match(os.pread(fd, _LONGEST_POINTER, 0))
+        pointer = _POINTER.match(os.pread(fd, LONGEST_POINTER, 0))
         if pointer and remote.digest and pointer[1].decode() == remote.digest.hex:
             return ()
         ranges = data_ranges(fd)

@@ -15,7 +15,10 @@ from mdl.redact import redact_value
 
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a pointer of git-lfs begins, which stands in the place of a file that git did not fetch."""
+LONGEST_POINTER = 1024
+"""Bytes that such a pointer has at most."""
 _SAYING = (
     *("error", "errors", "message", "Message", "msg", "detail", "reason", "title", "status"),
     *("error_description", "error_message"),
@@ -132,7 +135,7 @@ def filter_hint(words: str, host: str) -> str:
 def impostor(body: bytes) -> tuple[str, str] | None:
     """Return what a body is, by its beginning, if it is not the file, and what to do: a web page or a git-lfs
     pointer."""
-    if body.startswith(_LFS_POINTER):
+    if body.startswith(LFS_POINTER):
         return "what came is a git-lfs pointer, not the file", "use the URL under which the file itself is served"
     if not _PAGE.search(body[:_LOOKED_AT]):
         return None
