@@ -340,17 +340,20 @@ def _said(event: Event) -> str:
     """Say an event in words for a person."""
     if isinstance(event, Progressed):
         percent = tenth(event.bytes_done, event.bytes_total) * 10
+        done = f"{human_bytes(event.bytes_done)} of {human_bytes(event.bytes_total)}"
         speed = human_rate(event.bytes_per_second) if event.bytes_per_second else ""
-        parts = [f"{percent:>3} %", f"{human_bytes(event.bytes_done)} of {human_bytes(event.bytes_total)}", speed]
-    elif isinstance(event, Ended):
-        code = f"exit code {event.exit_code}" if event.exit_code is not None else ""
+        return _joined("  ", f"{percent:>3} %", done, speed)
+    if isinstance(event, Ended):
+        code = "" if event.exit_code is None else f"exit code {event.exit_code}"
         message = "" if event.message == event.status else event.message
-        reason = ": ".join(part for part in (event.item, message) if part)
-        parts = [event.status, code, reason]
-    else:
-        item = "/".join(part for part in (spelled(event.model, event.repo), event.file) if part)
-        parts = [item, describe(event).text]
-    return "  ".join(part for part in parts if part)
+        return _joined("  ", event.status, code, _joined(": ", event.item, message))
+    item = _joined("/", spelled(event.model, event.repo), event.file)
+    return _joined("  ", item, describe(event).text)
+
+
+def _joined(separator: str, *parts: str | None) -> str:
+    """Join those of the parts that have any text."""
+    return separator.join(filter(None, parts))
 
 
 def _text_of(line: bytes) -> str:

@@ -174,14 +174,15 @@ class ReadyFile:
 
     def __call__(self, event: Event) -> None:
         try:
-            if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
-                self._is_written = False
-                publish.unpublish(self._path)
-            elif isinstance(event, Ended) and event.status == "finished" and not self._is_written:
-                self._is_written = True
-                models = {name: str(path) for name, path in self._models.items()}
-                data = json.dumps({"schema": "mdl.ready/1", "time": utc_now(), "models": models}).encode()
-                publish.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
+            match event:
+                case Started() | Ended(status="failed"):
+                    self._is_written = False
+                    publish.unpublish(self._path)
+                case Ended(status="finished") if not self._is_written:
+                    self._is_written = True
+                    models = {name: str(path) for name, path in self._models.items()}
+                    data = json.dumps({"schema": "mdl.ready/1", "time": utc_now(), "models": models}).encode()
+                    publish.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True

@@ -394,13 +394,11 @@ def _resolve(host: str, port: int, cancel: CancelToken) -> list[Address]:
 
 def resolve(host: str, port: int) -> list[Address]:
     """Return the addresses of ``host``, its two families in turn (RFC 8305, 4). Raises `OSError`."""
-    found = [
-        (family, kind, proto, place)
-        for family, kind, proto, _, place in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    ]
-    first = [one for one in found if one[0] == found[0][0]]
-    others = [one for one in found if one[0] != found[0][0]]
-    return [one for pair in itertools.zip_longest(first, others) for one in pair if one]
+    by_family: dict[int, list[Address]] = {}
+    for family, kind, proto, _, place in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        by_family.setdefault(family, []).append((family, kind, proto, place))
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_family.values()))
+    return list(filter(None, in_turn))
 
 
 def connect_first(places: list[Address], seconds: float, cancel: CancelToken) -> socket.socket:

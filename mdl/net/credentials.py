@@ -200,10 +200,10 @@ class HostAccess:
         token."""
         if bearer:
             return Proof(url, {"Authorization": f"Bearer {bearer}"}, "the token")
-        token = self._tokens.get(origin_of(url))
-        if at_home and token and token.problem:
+        token = self._tokens.get(origin_of(url)) if at_home else None
+        if token and token.problem:
             raise token.problem.but()
-        if at_home and token:
+        if token:
             return Proof(url, {"Authorization": f"Bearer {token.token}"}, token.source)
         if is_named:
             for credential in self._credentials:
