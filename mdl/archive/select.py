@@ -185,7 +185,7 @@ def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Sco
     if rules.whole_run or rules.include:
         return everything
     if run.model_base and run.finished_or_only:
-        return replace(everything, companions=companions_of(run.tree, run.finished_or_only))
+        everything = replace(everything, companions=companions_of(run.tree, run.finished_or_only))
     return _model_scope(run, everything)
 
 
@@ -227,10 +227,10 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
     others = run.checkpoints_outside(model)
     if not others and not run.runs_below:
         return everything
-    theirs = paths_of(others) - {run.base, *(entry.path for entry in model.entries)}
+    theirs = paths_of(others) - {run.base, run.model_base, *(entry.path for entry in model.entries)}
     theirs.update(path for path, _ in run.runs_below)
     entries = []
-    for entry in run.tree.entries:
+    for entry in everything.entries:
         if theirs.isdisjoint((entry.path, *folders_above(entry.path))):
             entries.append(entry)
     skipped = [(row.name, A_CHECKPOINT) for row in others]
@@ -245,7 +245,7 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
         )
         first = shown(str(run.tree.root / run.runs_below[0][0]))
         notes.append(f"left out: {runs}; --all packs the folder as it is, mdl pack {first} that run")
-    return _Scope("", entries, skipped=tuple(skipped), notes=tuple(notes))
+    return replace(everything, entries=entries, skipped=tuple(skipped), notes=tuple(notes))
 
 
 def _note_without_model(run: Run) -> tuple[str, ...]:

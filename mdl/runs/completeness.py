@@ -26,6 +26,8 @@ RESUME = (
     ("optimizer*.pt", "optimizer state"),
     ("optimizer*.bin", "optimizer state"),
     ("optim.pt", "optimizer state"),
+    ("optim/*", "optimizer state"),
+    ("optimizer/*", "optimizer state"),
     ("optimizer*.safetensors*", "optimizer state"),
     ("optimizer*.pdopt", "optimizer state"),
     ("master_weights*.safetensors*", "optimizer state"),

@@ -22,6 +22,7 @@ from mdl.runs.trainers import (
 )
 
 LAYOUTS: tuple[Layout, ...] = (
+    hugging_face.TEXTUAL_INVERSION,
     hugging_face.DIFFUSERS,
     hugging_face.HF_RUN,
     lightning.NEMO,
@@ -45,6 +46,7 @@ LAYOUTS: tuple[Layout, ...] = (
     large_models.DEEPSPEED,
     large_models.FSDP,
     large_models.VERL,
+    large_models.RWKV,
     large_models.NANOTRON,
     robots.LEROBOT,
     pictures.STYLEGAN,

@@ -17,11 +17,11 @@ from mdl.runs.tree import Entry, Tree, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.known_formats import folder_kind_of, is_weights, stem_of
 
-_STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
+_STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|chkpnt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
 _OTHER_WORD = re.compile(r"seed|fold|rank|part|run|exp(eriment)?|trial|version|worker|gpu|node|shard|split|cv|lr")
 """What counts something else than the steps of one training."""
-_FILE_WORD = re.compile(r"checkpoint|ckpt|snapshot")
+_FILE_WORD = re.compile(r"checkpoint|ckpt|chkpnt|snapshot")
 """What names the file more than it counts: a number with a unit behind it, as in ``ckpt-7b``, is the model's size."""
 _TOKEN = re.compile(
     r"(?P<word>[a-z]+)"
@@ -41,7 +41,7 @@ _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
 _DERIVED = re.compile(
     r"(?:^|.*[-_.=+])"
-    r"(?:avg|ave|averaged?|ema|swa|init|[0-9]+best|merged|hf|gguf|fused|consolidated)"
+    r"(?:avg|ave|averaged?|ema|swa|init|[0-9]+best|merged|hf|gguf|fused|consolidated|unsharded)"
     r"(?:$|[-_.=+0-9].*)"
 )
 """An average, what the training began with, or a copy that was merged or converted."""

@@ -48,12 +48,14 @@ class Run:
 
     @property
     def model_beside_checkpoints(self) -> Checkpoint | None:
-        """The finished model in the run's own folder, if other checkpoints or runs lie beside it."""
-        is_alone = len(self.checkpoints) < 2 and not self.runs_below
-        if self.model_base or is_alone:
-            return None
+        """The finished model in the folder that a pack takes, if other checkpoints or runs lie beside it there."""
         model = self._finished
-        if model and model.base in (self.base, join(self.base, FINAL)):
+        folders = {self.base, join(self.base, FINAL)}
+        beside = len(self.checkpoints) - 1 + len(self.runs_below)
+        if self.model_base:
+            folders = {self.model_base}
+            beside = sum(checkpoint.base == self.model_base for checkpoint in self.checkpoints) - 1
+        if model and model.base in folders and beside > 0:
             return model
         return None
 

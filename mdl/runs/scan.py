@@ -35,13 +35,14 @@ def find_in(tree: Tree, name: str) -> Run:
     scan = _Scan(tree)
     own = scan.own_run("")
     if own.checkpoints:
-        runs_below = scan.runs_beside(own)
+        runs_below = scan.runs_beside(own, "")
         return _one_run(tree, name, _without(tree, own, runs_below), runs_below=runs_below)
     runs = scan.runs_in(tree.subfolders())
     loose = scan.sets_outside(runs)
     if len(runs) == 1 and not loose:
         [(base, found)] = runs.items()
-        return _one_run(tree, name, found, base=base)
+        runs_below = scan.runs_beside(found, base)
+        return _one_run(tree, name, _without(tree, found, runs_below), base=base, runs_below=runs_below)
     if not runs and len(loose) <= 1:
         return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
     return _several(tree, name, runs, loose)
@@ -153,13 +154,13 @@ class _Scan:
                 runs |= self.runs_in(self.tree.subfolders(folder.path))
         return runs
 
-    def runs_beside(self, own: Found) -> list[tuple[str, int]]:
+    def runs_beside(self, own: Found, base: str) -> list[tuple[str, int]]:
         """The folders in a run that hold checkpoints of their own, and how many: several, or one with a number."""
-        taken = {CHECKPOINTS_FOLDER, MODEL_FOLDER}
+        taken = {join(base, CHECKPOINTS_FOLDER), join(base, MODEL_FOLDER)}
         for checkpoint in own.checkpoints:
             if checkpoint.name != FINAL:
-                taken.update(entry.path.partition("/")[0] for entry in checkpoint.entries)
-        runs = self.runs_in(folder for folder in self.tree.subfolders() if folder.path not in taken)
+                taken.update(_child_of(base, entry.path) for entry in checkpoint.entries)
+        runs = self.runs_in(folder for folder in self.tree.subfolders(base) if folder.path not in taken)
         return [
             (path, len(found.checkpoints))
             for path, found in runs.items()

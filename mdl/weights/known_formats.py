@@ -371,6 +371,7 @@ _FOLDER_KINDS = (
         "orbax checkpoint", one_of=frozenset({"_CHECKPOINT_METADATA", "manifest.ocdbt"}), weights=r"d/.+|[0-9a-f]{32}"
     ),
     FolderKind("diffusers pipeline", frozenset({"model_index.json"})),
+    FolderKind("AutoGluon predictor", frozenset({"predictor.pkl", "learner.pkl"}), weights=r".+\.pkl"),
     FolderKind("RLlib checkpoint", frozenset({"rllib_checkpoint.json"}), weights=r".+\.(pkl|msgpack)"),
     FolderKind("Core ML package", frozenset({"Manifest.json", "Data"}), weights=r"model\.mlmodel|weight\.bin"),
 )

@@ -31,14 +31,26 @@ _PREPARES = re.compile(r"(.*[-_.])?(scaler|encoder|vectorizer|imputer|preprocess
 """What transforms the data before an estimator gets them: a part of the model."""
 
 
+_BOOSTER = re.compile(r"(.*[-_.])?(model|booster|xgb|xgboost|lgb|lgbm|lightgbm)([-_.].*)?(\.(json|txt))", re.IGNORECASE)
+_BOOSTERS = {".json": b'{"learner"', ".txt": b"tree\n"}
+"""How XGBoost's and LightGBM's own files begin, by their suffixes, which any file may have."""
+
+
+def _is_estimator(tree: Tree, entry: Entry) -> bool:
+    if _PREPARES.fullmatch(entry.name.rpartition(".")[0]):
+        return False
+    booster = _BOOSTER.fullmatch(entry.name)
+    if booster is None:
+        return _ESTIMATOR.fullmatch(entry.name) is not None
+    beginning = _BOOSTERS[booster[4].lower()]
+    return tree.head(entry.path, len(beginning)) == beginning
+
+
 def _find_estimator(tree: Tree, base: str) -> Found | None:
     """A folder with one saved estimator, and no weights of any other kind."""
     if tree.files_named(base, is_weights):
         return None
-    saved = []
-    for entry in tree.files_named(base, _ESTIMATOR.fullmatch):
-        if not _PREPARES.fullmatch(entry.name.rpartition(".")[0]):
-            saved.append(entry)
+    saved = [entry for entry in tree.children(base) if entry.is_file and _is_estimator(tree, entry)]
     if len(saved) != 1:
         return None
     weights = re.escape(saved[0].name)
@@ -75,15 +87,15 @@ PLAIN = Layout(
 MARKED = Layout(
     "model",
     _find_marked,
-    trainers="spaCy, MLflow, RLlib and diffusers models",
-    marks=r"MLmodel|model_index\.json|config\.cfg|rllib_checkpoint\.json",
+    trainers="spaCy, MLflow, RLlib, AutoGluon and diffusers models",
+    marks=r"MLmodel|model_index\.json|config\.cfg|rllib_checkpoint\.json|predictor\.pkl",
     keep=ANY_FILE,
 )
 
 ESTIMATOR = Layout(
     "estimator",
     _find_estimator,
-    trainers="scikit-learn, XGBoost and CatBoost",
+    trainers="scikit-learn, XGBoost, LightGBM and CatBoost",
     marks=r".+\.(joblib|skops|cbm|ubj)|xgboost-model",
     keep=ANY_FILE,
     drop=(),

@@ -150,6 +150,17 @@ def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[str]:
     return [base] if is_own else []
 
 
+TEXTUAL_INVERSION = Layout(
+    "textual-inversion",
+    Pattern(
+        r"learned_embeds(-steps-(?P<step>[0-9]+))?\.(safetensors|bin)",
+        last=(r"learned_embeds\..+",),
+        requires=r"learned_embeds-steps-[0-9]+\.(safetensors|bin)",
+    ).find,
+    trainers="diffusers' textual inversion",
+    keep=("learned_embeds*",),
+    ends_with_model=True,
+)
 DIFFUSERS = Layout(
     "diffusers",
     trainers="diffusers",

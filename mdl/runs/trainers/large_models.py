@@ -102,6 +102,16 @@ VERL = Layout(
         *RESUME,
     ),
 )
+RWKV = Layout(
+    "rwkv",
+    Pattern(
+        r"rwkv-((?P<epoch>[0-9]+)|init|final)\.pth",
+        derived=r"rwkv-init\.pth",
+        last=(r"rwkv-final\.pth",),
+    ).find,
+    trainers="RWKV-LM",
+    keep=("rwkv-*.pth",),
+)
 NANOTRON = Layout(
     "nanotron",
     Pattern(

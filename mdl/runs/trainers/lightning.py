@@ -58,7 +58,7 @@ LIGHTNING = Layout(
     Pattern(
         r".+\.ckpt",
         best=r"(.*[-_.=+])?best([-_.=+].*)?\.ckpt",
-        last=(r"last(-v[0-9]+)?\.ckpt",),
+        last=(r"(last|latest)(-v[0-9]+)?\.ckpt",),
         kinds=_LIGHTNING_KINDS,
         order=_version_of_name,
         places=_lightning_places,

@@ -233,6 +233,9 @@ RUNS_IN_FOLDERS = {
         f"{MODEL} 2_Dense/model.safetensors ckpts/epoch_{{1,2}}.pt",
         f"{MODEL_FILES} 2_Dense/model.safetensors",
     ),
+    "a model's folder with its checkpoints": ("model/{a-000001,a-000002,a}.safetensors", "a.safetensors"),
+    "checkpoints beside the model's folder": (f"model/{MODEL} checkpoint-5/{MODEL}", MODEL_FILES),
+    "a run below the only run": (f"exp/{MODEL} exp/ckpts/epoch_{{1,2}}.pt", "exp/model.safetensors exp/config.json"),
     "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
 }
 
