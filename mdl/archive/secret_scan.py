@@ -1,8 +1,8 @@
-"""Secret scan: whether the bytes of a file hold a token, a key, or the memory of a program. Pure.
+"""Secret scan: whether a file of a run holds a token, a key, or the memory of a program, before it is packed. Pure.
 
 A table has one row for each kind of secret. The bytes are looked at as they are, in windows; nothing is unpickled. A
 pickle has its texts in clear, and a torch file stores its pickle. What a zip has deflated, and a gzip file, is inflated
-for the look, up to a bound.
+for the look, up to a bound. Weights are looked at in part: the trainer's settings are in a pickle with the tensors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.values import value_class
+from mdl.weights.end_records import ZIP_MEMBER
 
 _WINDOW = 2**20
 _OVERLAP = 16 * 2**10
@@ -89,6 +90,13 @@ _MANY_X = re.compile(rb"x{4}", re.IGNORECASE)
 _ENOUGH = 16
 """Letters that are the same: behind the last of a text, a pickle may have an opcode that is a letter."""
 
+_SETTINGS = 2**20
+"""Bytes of a pickle with tensors that are looked at: the trainer's settings are there."""
+_DIRECTORY = 2**20
+_BARE_PICKLE = b"\x80"
+_OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+"""The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
+
 _ELF = b"\x7fELF"
 _IS_CORE = (b"\4\0", b"\0\4")
 _CORE_AT = 16
@@ -98,6 +106,33 @@ _LOCAL_HEAD = 30
 _GZIP = b"\x1f\x8b\x08"
 _RAW_DEFLATE = -15
 _GZIP_DEFLATE = 31
+
+
+@value_class
+class HeldSecret:
+    """The ``kind`` of a secret in a file, in words, and whether that file is weights."""
+
+    kind: str
+    is_in_weights: bool
+
+
+def held_secret(read: ReadAt, size: int, *, is_model: bool) -> HeldSecret | None:
+    """Return the secret that a file of ``size`` bytes holds; None if none is seen. ``is_model``: by its name it is the
+    weights of a model."""
+    is_in_weights = is_model and _has_tensors(read, size)
+    if is_in_weights:
+        size = min(size, _SETTINGS)
+    kind = secret_in(read, size)
+    return HeldSecret(kind, is_in_weights) if kind else None
+
+
+def _has_tensors(read: ReadAt, size: int) -> bool:
+    """Tell whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own
+    number is a few values, like a trainer's arguments."""
+    head = read(0, len(_OLD_TORCH) + 2)
+    if head.startswith(ZIP_MEMBER):
+        return b"/data/" in read(max(0, size - _DIRECTORY), _DIRECTORY)
+    return not head.startswith(_BARE_PICKLE) or _OLD_TORCH in head
 
 
 def secret_in(read: ReadAt, size: int) -> str:

@@ -7,21 +7,24 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, field, replace
+from functools import partial
 
-from mdl.archive.held_secrets import held_secret
 from mdl.archive.manifest import NAME, Manifest, Skipped
+from mdl.archive.secret_scan import HeldSecret, held_secret
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
-from mdl.runs.completeness import why_incomplete, why_parts_are_missing
+from mdl.runs.completeness import RESUME_GLOBS, why_incomplete, why_parts_are_missing
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
+from mdl.weights.end_records import read_at
 from mdl.weights.junk import is_log
 
 _NAMED = 5
@@ -272,9 +275,25 @@ def _left_out_by_name(run: Run, checkpoint: Checkpoint | None, rules: PackRules)
         if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
             continue
         is_packed = entry.path in usual and entry.kind == "file" and not scope.why_left_out(name, entry)
-        if not is_packed or held_secret(run.tree, entry):
+        if not is_packed or _secret_of(run.tree, entry):
             left_out[name] = entry
     return left_out
+
+
+def _secret_of(tree: Tree, entry: Entry) -> HeldSecret | None:
+    """Return the secret that a file holds; None if none is seen, or if the file cannot be read any more, which is left
+    to the writer. Weights that are no pickle are not looked at."""
+    kind = entry.weights_kind
+    is_model = False
+    if kind and not matches(entry.name, RESUME_GLOBS):
+        if kind.loaded_with != "torch":
+            return None
+        is_model = True
+    with suppress(OSError), tree.opened(entry, strict=False) as file:
+        if file:
+            size = os.fstat(file.fileno()).st_size
+            return held_secret(partial(read_at, file), size, is_model=is_model)
+    return None
 
 
 # What becomes of it
@@ -446,7 +465,7 @@ class _Selecting:
     def _may_be_packed(self, member: Member) -> bool:
         """Tell whether a file holds no secret, or is packed all the same; then that is noted. Weights are no place for
         secrets, and no model is one without them: they are packed."""
-        held = held_secret(self._tree, member.entry)
+        held = _secret_of(self._tree, member.entry)
         if held is None:
             return True
         name = member.path.text

@@ -292,10 +292,10 @@ class Tree:
         return fd
 
     @contextlib.contextmanager
-    def opened(self, entry: Entry) -> Iterator[BinaryIO | None]:
-        """A context with the file of an entry, open; None if there is no file that can be read."""
+    def opened(self, entry: Entry, *, strict: bool = True) -> Iterator[BinaryIO | None]:
+        """A context with the file of an entry, open as by `open`; None if there is no file that can be read."""
         try:
-            fd, _ = self.open(entry)
+            fd, _ = self.open(entry, strict=strict)
         except (OSError, ProtocolError):
             yield None
             return
