@@ -219,8 +219,10 @@ class Connection(httpcore.NetworkStream):
         cancel: CancelToken,
         peer: str | None = None,
         limits: RequestLimits | None = None,
+        silence: float | None = None,
     ) -> None:
-        """``limits`` are those of the request that it carries. ``peer`` is the address if it is known: a server that
+        """``limits`` are those of the request that it carries. ``silence`` is the seconds that a read may wait if
+        httpcore gives it no limit, as in the handshake of SOCKS. ``peer`` is the address if it is known: a server that
         has ended the connection right after the handshake may have said why, which is still to be read. Raises
         `httpcore.ConnectError` if the connection is already dead."""
         self._stream = stream
@@ -231,6 +233,7 @@ class Connection(httpcore.NetworkStream):
         self._is_in_body = False
         self._is_end_unseen = False
         self.limits = limits
+        self._silence = silence
         self.left: int | None = None
         """Bytes of the response's body that are still to come; None if that is not known, or if the head is read."""
         self.is_broken = False
@@ -249,7 +252,7 @@ class Connection(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what the parser of the response gets next."""
         if not self._came:
-            seconds, late = self._shortened(timeout)
+            seconds, late = self._shortened(self._silence if timeout is None else timeout)
             try:
                 self._came = self._stream.read(max_bytes, seconds)
             except httpcore.ReadTimeout:
@@ -342,9 +345,11 @@ class Connection(httpcore.NetworkStream):
 class HappyEyeballs(httpcore.SyncBackend):
     """Opens the connection for one request of httpcore, to the first address of a host that answers."""
 
-    def __init__(self, cancel: CancelToken, limits: RequestLimits | None) -> None:
+    def __init__(self, cancel: CancelToken, limits: RequestLimits | None, silence: float | None = None) -> None:
+        """``silence``: see `Connection`."""
         self._cancel = cancel
         self._limits = limits
+        self._silence = silence
         self._opened: Connection | None = None
 
     def close(self) -> None:
@@ -370,7 +375,7 @@ class HappyEyeballs(httpcore.SyncBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        connection = Connection(SocketStream(sock), self._cancel, limits=self._limits)
+        connection = Connection(SocketStream(sock), self._cancel, limits=self._limits, silence=self._silence)
         self._opened = connection
         if self._limits:
             self._limits.is_fresh = True

@@ -85,7 +85,7 @@ class PooledTransport(httpx.BaseTransport):
         sent = _for_httpcore(request, proxy)
         origin = sent.url.origin
         limits: RequestLimits | None = request.extensions.get(LIMITS)
-        network = HappyEyeballs(self._cancel, limits)
+        network = HappyEyeballs(self._cancel, limits, request.extensions.get("timeout", {}).get("read"))
         kept = self._take(place)
         sender: httpcore.ConnectionInterface
         if kept:

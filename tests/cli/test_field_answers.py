@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,15 @@ def test_the_login_of_a_proxy_is_shown_as_it_is_written(mdl: Inside, tmp_path: P
         shell = with_environ(machine(tmp_path), HTTP_PROXY=proxy.url)
         ran = done(mdl(shell, "get", "http://127.0.0.1:9/m.bin"), 4)
     assert "HTTP_PROXY, before the host: USER:PASSWORD@HOST:PORT" in ran.err
+
+
+def test_a_socks_proxy_that_never_answers(mdl: Inside, tmp_path: Path) -> None:
+    """Its handshake has the same time as any answer: without a limit of its own it had hung for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"socks5://127.0.0.1:{silent.getsockname()[1]}"
+        shell = with_environ(machine(tmp_path), HTTP_PROXY=proxy)
+        ran = done(mdl(shell, "get", "http://files.example/m.bin", "--stall", "0.2s", "--retries", "1"), 5)
+    assert f"through the proxy {proxy}) was silent for too long" in ran.err
 
 
 # --- disks -------------------------------------------------------------------------------------------------
