@@ -19,7 +19,7 @@ HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
 """The hub and the hosts that serve its files. The hub's documentation advises to allow these suffixes."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_PATTERN = r"(\*\.)?[a-z0-9._-]+(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?"
+_PATTERN = r"(\*\.)?[a-z0-9_-][a-z0-9._-]*(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?"
 _HOST_NAME = r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+"
 _ODD_ADDRESS = r"(^|\.)(\d+|0x[0-9a-f]*)\Z|^\Z"
 """No host, and also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
@@ -183,7 +183,7 @@ def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
         if not re.fullmatch(_PATTERN, pattern):
             hint = "MDL_ALLOW_HOSTS, or allow_hosts in config.toml, takes them with commas in between"
             raise UsageError("not a host, host:port or *.suffix", item=pattern, hint=hint)
-        parsed.add(pattern)
+        parsed.add(re.sub(r"\.(?=:|\Z)", "", pattern))  # the dot at the end of a complete name
     return frozenset(parsed)
 
 

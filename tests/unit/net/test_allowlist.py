@@ -95,6 +95,8 @@ def test_usual_address_passes(host: str) -> None:
         ("*.mirror.org:8080", ["http://a.mirror.org:8080/"], ["https://a.mirror.org/", "http://a.mirror.org:808/"]),
         ("Mirror.ORG", ["https://mirror.org/"], ["https://mirror.or/"]),
         ("127.0.0.1", ["http://127.0.0.1:9/"], ["http://127.0.0.2/", "http://[::ffff:127.0.0.1]/"]),
+        ("mirror.org.", ["https://mirror.org/"], ["https://a.mirror.org/"]),
+        ("mirror.org.:8080", ["http://mirror.org:8080/"], ["https://mirror.org/"]),
         ("[::1]", ["http://[::1]:9/"], ["http://[::2]/"]),
         ("[::1]:9", ["http://[::1]:9/"], ["http://[::1]:8/"]),
     ],
@@ -111,7 +113,19 @@ def test_pattern(pattern: str, allowed: list[str], refused: list[str]) -> None:
 
 @each(
     "pattern",
-    ["*", "*.", "a*.org", "https://mirror.org", "mirror.org/x", "a b", "mirror.org:", "mirror.org:x", "ho\nst", "::1"],
+    [
+        "*",
+        "*.",
+        ".mirror.org",
+        "a*.org",
+        "https://mirror.org",
+        "mirror.org/x",
+        "a b",
+        "mirror.org:",
+        "mirror.org:x",
+        "ho\nst",
+        "::1",
+    ],
 )
 def test_bad_pattern(pattern: str) -> None:
     """A text that is no pattern is a usage error that names it."""
