@@ -147,7 +147,7 @@ def _shown(value: object) -> str:
         items = value.values() if isinstance(value, dict) else value
         if len(value) > _MOST_SHOWN or not all(isinstance(item, _PLAIN) for item in items):
             return "<1 item>" if len(value) == 1 else f"<{len(value)} items>"
-    return repr(value)
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def _eq(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:

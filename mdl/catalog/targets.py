@@ -75,7 +75,7 @@ def as_targets(given: Targets) -> list[str | Model]:
     targets = list(values)
     for target in targets:
         if not isinstance(target, str | Model):
-            raise TypeError(f"{target!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
+            raise TypeError(f"{target!r} is not a target: give a name, a reference like 'org/repo', or a mdl.Model")
     return targets
 
 

@@ -235,7 +235,7 @@ def _show_plan(session: Session, report: PlanReport) -> None:
             rows.append((*cells, shown(f"{name}/{file.path}")))
     if not rows and report.error:
         return
-    session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
+    session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows, drop=("HERE",))
     near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
     fetch = human_bytes(report.bytes_to_fetch)
     free = "free space not known" if report.bytes_free is None else f"{human_bytes(report.bytes_free)} free on the disk"

@@ -74,7 +74,8 @@ def _show(session: Session, report: ImportReport) -> None:
     models: dict[str, list[ImportedFile]] = {}
     for file in report.files:
         models.setdefault(file.model, []).append(file)
-    console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, models[name]) for name in models])
+    rows = [_row(name, models[name]) for name in models]
+    console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), rows, cut=(), drop=("FILES", "HOW", "VERIFIED"))
     left_out = [f"left out: {shown(path)}: {why}" for path, why in report.left_out.items()]
     for line in first_of(left_out, most=_NAMED):
         console.note(line)

@@ -85,7 +85,8 @@ def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}".strip()
         name = labels.get(model.name, model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
-    session.console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
+    heads = ("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE")
+    session.console.table(heads, rows, cut=(), drop=("LOCKED", "HERE", "NEWEST"))
 
 
 def _short(commits: tuple[str, ...]) -> str:

@@ -105,7 +105,7 @@ def jobs(session: Session, name: Name) -> int:
             session.console.note("no jobs")
             return
         rows = [(shown(job.id), job.status, _age(job), human_bytes(job.bytes)) for job in found]
-        session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows)
+        session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows, cut=(), drop=("CHANGED", "SIZE"))
         for job in found:
             if job.error and not job.is_over:
                 session.console.warn(f"{shown(job.id)}: {job.error}")

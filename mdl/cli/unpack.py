@@ -136,7 +136,7 @@ def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) ->
     for row in rows:
         packed = if_known(row.packed, human_bytes)
         table.append((human_bytes(row.size), packed, (row.sha256 or "")[:12], shown(row.path)))
-    session.console.table(("SIZE", "PACKED", "SHA256", "PATH"), table)
+    session.console.table(("SIZE", "PACKED", "SHA256", "PATH"), table, drop=("PACKED", "SHA256"))
     return 0
 
 
@@ -209,14 +209,15 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
         )
         for one in reversed(found.versions)
     ]
-    session.console.table(("VERSION", "STATE", "RELEASED", "LAST SERVED", "FILES", "SIZE"), rows)
+    heads = ("VERSION", "STATE", "RELEASED", "LAST SERVED", "FILES", "SIZE")
+    session.console.table(heads, rows, cut=(), drop=("RELEASED", "FILES", "LAST SERVED", "SIZE"))
 
 
 def _show_history(session: Session, found: ReleaseList) -> None:
     rows = [
         (if_known(one.time, local_time), one.why, one.before, one.after, one.by) for one in reversed(found.switches)
     ]
-    session.console.table(("TIME", "WHAT", "FROM", "TO", "BY"), rows)
+    session.console.table(("TIME", "WHAT", "FROM", "TO", "BY"), rows, cut=(), drop=("BY", "FROM"))
 
 
 @command(
