@@ -329,9 +329,9 @@ def sent(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("job", "where", "trouble", "code"),
     [
-        ("k22", "mdl.ops.job_archives.unpack", full, 7),
-        ("k23", "mdl.ops.job_archives.unpack", stopped, 130),
-        ("k24", "mdl.ops.job_archives.adopt_kept", sent, 130),
+        ("k22", "mdl.ops.fetch.unpack", full, 7),
+        ("k23", "mdl.ops.fetch.unpack", stopped, 130),
+        ("k24", "mdl.ops.fetch.adopt_kept", sent, 130),
     ],
 )
 def test_what_was_fetched_is_kept(
