@@ -276,11 +276,8 @@ def _add_cached(deletion: Deletion, repo: CachedRepo, going: Sequence[CacheEntry
     if is_whole and not repo.has_own_links:
         blobs = set(repo.blobs)  # with those of unfinished downloads
     blobs_here = [blob for blob in sorted(blobs) if os.path.lexists(blob)]
-    for blob in blobs_here:
-        deletion.count(blob)
-    for file in files:
-        if file.blob is None:
-            deletion.count(file.pointer)
+    for path in (*blobs_here, *(file.pointer for file in files)):
+        deletion.count(path)
 
     cache = deletion.store.root
     listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(commits_gone)]

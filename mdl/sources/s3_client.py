@@ -53,11 +53,23 @@ _BLOCK = 2**18
 """Bytes of a body that are sent at a time."""
 _NOT_SIGNED = ("expect", "transfer-encoding", "user-agent", "content-length")
 """Headers of boto3's requests that its signature leaves out, or that mdl's client sends itself."""
-_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+_EXPIRED = (
+    AuthError,
+    "get new keys (aws sso login, aws sts), and run the same command again: it continues where it stopped",
+)
 """Temporary keys are good for some hours, and S3 says 400 when they are not any more."""
+_REFUSALS: dict[str, tuple[type[MdlError], str]] = {
+    "RequestTimeTooSkewed": (AuthError, "this machine's clock is wrong; set it, and run the same command again"),
+    **dict.fromkeys(("ExpiredToken", "TokenRefreshRequired", "RequestExpired"), _EXPIRED),
+    "NoSuchBucket": (
+        NotFound,
+        "check the bucket's name, and its endpoint: AWS_ENDPOINT_URL_S3, or endpoint_url of its remote",
+    ),
+}
+"""The error and the hint for a refusal whose code alone says what to do."""
 _OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AccountProblem")
-_ABSENT = ("NoSuchBucket", "NoSuchKey", "NoSuchUpload")
+_ABSENT = ("NoSuchKey", "NoSuchUpload")
 _PASSING = (
     "InternalError",
     "SlowDown",
@@ -366,16 +378,11 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
     """The error of a bucket's refusal, by its own ``code`` (S3's "List of error codes"), else by its HTTP status. An
     answer to a HEAD has no code but the status."""
     told = shown(f"{code}: {words}".strip(": "))[:LONGEST_QUOTE]
-    if code == "RequestTimeTooSkewed":
-        return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
-    if code in _EXPIRED:
-        hint = "get new keys (aws sso login, aws sts), and run the same command again: it continues where it stopped"
-        return AuthError(told, item=item, hint=hint)
+    if code in _REFUSALS:
+        kind, hint = _REFUSALS[code]
+        return kind(told, item=item, hint=hint)
     if code in _OTHER_REGION:
         return _in_other_region(told, item)
-    if code == "NoSuchBucket":
-        hint = "check the bucket's name, and its endpoint: AWS_ENDPOINT_URL_S3, or endpoint_url of its remote"
-        return NotFound(told, item=item, hint=hint)
     is_named = bool(code) and not code.isdigit()
     if code in _ABSENT or status == 404:
         return NotFound(told if is_named else "there is no such object", item=item, hint="see 'mdl remote check'")
