@@ -111,7 +111,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     )
     from mdl.results.base import RemoteJob as RemoteJob
     from mdl.sources.gguf import Quantisation as Quantisation
-    from mdl.sources.hub_search import FoundRepo as FoundRepo
+    from mdl.sources.hub_api import FoundRepo as FoundRepo
     from mdl.runs.run import Run as Run
 
 _HOMES = {
@@ -146,7 +146,7 @@ _HOMES = {
     "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",
     "mdl.sources.gguf": "Quantisation",
-    "mdl.sources.hub_search": "FoundRepo",
+    "mdl.sources.hub_api": "FoundRepo",
     "mdl.runs.run": "Run",
 }
 """The public names, by the module that has them."""

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from mdl.results.base import Remote
     from mdl.sources import SourceContext
     from mdl.sources.gguf import Quantisation
-    from mdl.sources.hub_search import FoundRepo
+    from mdl.sources.hub_api import FoundRepo
 
 
 class ClientOptions(Settings, total=False):
@@ -914,7 +914,7 @@ class Client:
         """The repositories of the hub whose names hold ``text``: at most ``limit`` (1 to 100) of the ``kind`` model or
         dataset, the most of ``sort`` (downloads, likes, modified) first. Raises `UsageError`, `LockError` offline,
         `AuthError`, `NetworkError`, `ProtocolError`."""
-        from mdl.sources.hub_search import search
+        from mdl.sources.hub_api import search
 
         stop = self.stopped_by(cancel)
         with contextlib.ExitStack() as stack:

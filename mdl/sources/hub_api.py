@@ -1,4 +1,4 @@
-"""The API of a hub: what it says of a repository, and which files a commit has.
+"""The API of a hub: what it says of a repository, which files a commit has, and which repositories a search finds.
 
 Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursive=true`` with Link pagination
 (https://huggingface.co/docs/hub/api). Every name and digest in an answer is hostile input. A hub that knows less is
@@ -10,24 +10,25 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urljoin, urlsplit
 
-from mdl.bounds import MOST_ITEMS
-from mdl.errors import MdlError, ProtocolError, Unsafe
-from mdl.files import Access, told_size
+from mdl.bounds import MOST_ITEMS, OutOfBounds, whole_number
+from mdl.errors import LockError, MdlError, ProtocolError, Unsafe, UsageError, online_hint
+from mdl.files import Access, repo_path, told_size
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
 from mdl.net.pagination import paged
 from mdl.paths import shown
 from mdl.sources import RepoFacts
 from mdl.sources.hub_listing import FileList
-from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.values import small_value_class, value_class
 
 if TYPE_CHECKING:
     from mdl.net.client import HttpClient
     from mdl.net.policy import Again
+    from mdl.sources import SourceContext
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 KNOWN_CODES = ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")
@@ -250,3 +251,96 @@ def license_in(tags: object) -> str | None:
         if str(tag).startswith("license:"):
             return str(tag).removeprefix("license:")
     return None
+
+
+# Search: repositories whose names hold some words, as the hub's own page finds them.
+
+KINDS: Final = {"model": "models", "dataset": "datasets"}
+SORTS: Final = {"downloads": "downloads", "likes": "likes", "modified": "lastModified"}
+MOST: Final = 100
+"""How many repositories one answer of the hub has at most."""
+_FOUND_FACTS = ("downloads", "likes", "gated", "private", "lastModified", "tags", "usedStorage")
+
+
+@value_class
+class FoundRepo:
+    """A repository of a hub. ``bytes`` is what all its revisions together take there, ``downloads`` those of the last
+    30 days, ``modified_at`` a time in ISO 8601; None is what the hub does not say."""
+
+    repo: str
+    """The reference that `mdl.get` takes: ``hf:org/name``, ``hf:datasets/org/name``."""
+    access: str
+    """open, gated or private"""
+    license: str | None
+    bytes: int | None
+    downloads: int | None
+    likes: int | None
+    modified_at: str | None
+
+
+def search(
+    context: SourceContext, text: str, *, kind: str = "model", sort: str = "downloads", limit: int = 20
+) -> list[FoundRepo]:
+    """The repositories of the ``kind`` model or dataset whose names hold ``text``, at most ``limit`` of them (1 to
+    100), the most of ``sort`` first.
+
+    Raises `UsageError`, `LockError` offline, `AuthError`, `NetworkError`, `ProtocolError`.
+
+    Source: ``GET /api/models?search=…&expand=…`` of the hub.
+    """
+    if kind not in KINDS or sort not in SORTS or not 1 <= limit <= MOST:
+        hint = f"1 to {MOST} of {', '.join(KINDS)} by {', '.join(SORTS)}"
+        raise UsageError(f"cannot search for {limit} of {kind!r} by {sort!r}", hint=hint)
+    text = text.encode(errors="replace").decode()
+    if not text.strip():
+        raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
+    http = context.http
+    if http is None:
+        raise LockError("offline: no hub can be searched", hint=online_hint(context.offline_by))
+    words = [
+        ("search", text),
+        ("sort", SORTS[sort]),
+        ("limit", str(limit)),
+        *(("expand", fact) for fact in _FOUND_FACTS),
+    ]
+    url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
+    answer, _, _ = http.retry(url, lambda: http.json("GET", url))
+    if not isinstance(answer, list):
+        raise ProtocolError("the hub's answer to the search is not a list")
+    repositories = []
+    for item in answer:
+        repository = parse_found_repo(item, kind)
+        if repository is not None:
+            repositories.append(repository)
+    return repositories[:limit]
+
+
+def parse_found_repo(item: Any, kind: str) -> FoundRepo | None:
+    """The repository of an item; None if mdl would refuse its name. Raises `ProtocolError` if it has none."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise ProtocolError("the hub's answer to the search has a repository without a name")
+    try:
+        origin = parse_reference(f"hf:{repo_path(item['id'], kind)}")
+    except MdlError:
+        return None
+    if origin.repo != item["id"]:
+        return None  # a revision, a file, or another kind
+    access = "gated" if item.get("gated") else "open"
+    if item.get("private") is True:
+        access = "private"
+    return FoundRepo(
+        str(origin),
+        access,
+        license_in(item.get("tags")),
+        _count(item.get("usedStorage")),
+        _count(item.get("downloads")),
+        _count(item.get("likes")),
+        time_in(item.get("lastModified")),
+    )
+
+
+def _count(value: object) -> int | None:
+    try:
+        return whole_number(value)
+    except OutOfBounds:
+        return None

@@ -62,11 +62,10 @@ from mdl.results.outputs import error_in
 from mdl.runs import find_run
 from mdl.sources import SourceContext
 from mdl.sources.answer_cache import kept_path
-from mdl.sources.hub_api import _parse_item
+from mdl.sources.hub_api import _parse_item, parse_found_repo
 from mdl.sources.hub_endpoint import Endpoint
 from mdl.sources.hub_listing import FileList, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.hub_search import parse_found_repo
 from mdl.sources.object_store import Bucket, PartedUpload
 from mdl.sources.s3_client import Access
 from mdl.urls import expires_at
