@@ -288,9 +288,11 @@ def search(
 
     Source: ``GET /api/models?search=…&expand=…`` of the hub.
     """
-    if kind not in KINDS or sort not in SORTS or not 1 <= limit <= MOST:
-        hint = f"1 to {MOST} of {', '.join(KINDS)} by {', '.join(SORTS)}"
-        raise UsageError(f"cannot search for {limit} of {kind!r} by {sort!r}", hint=hint)
+    for flag, value, choices in (("--kind", kind, KINDS), ("--sort", sort, SORTS)):
+        if value not in choices:
+            raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=flag)
+    if not 1 <= limit <= MOST:
+        raise UsageError(f"'{limit}' is not a number from 1 to {MOST}", item="--limit")
     text = text.encode(errors="replace").decode()
     if not text.strip():
         raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
