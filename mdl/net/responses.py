@@ -23,6 +23,9 @@ _SUFFIXES = {
     "br": (".br",),
 }
 """How the names of files end that are stored in a coding."""
+_CODINGS = {*_SUFFIXES, "deflate", "bzip", "lzma", "lz4", "snappy", "dcb", "dcz", "exi", "pack200-gzip"}
+"""Every coding that a body may really be in. Buckets repeat what was once uploaded as Content-Encoding, such as
+``aws-chunked``, ``utf-8`` or ``binary``: that codes nothing, and browsers and curl pass over it."""
 
 
 @value_class
@@ -71,7 +74,7 @@ def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return the content codings in the order in which they were applied, in lower case; empty if the body is not
     encoded."""
     names = [name.strip().lower() for name in headers.get("content-encoding", "").split(",")]
-    return tuple(name for name in names if name not in ("", "identity"))
+    return tuple(name for name in names if name.removeprefix("x-") in _CODINGS)
 
 
 def is_readable(codings: tuple[str, ...]) -> bool:

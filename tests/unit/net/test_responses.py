@@ -23,6 +23,8 @@ HUGE_PART = {"content-range": f"bytes {2**53 + 1}-{2**53 + 2}/{2**54}"}
 BYTES_0 = {"content-range": "bytes */0"}
 NO_RANGES = ({}, {"content-range": ""}, BYTES_0, {"content-range": "bytes */1000"})
 GZIP = {"content-encoding": "x-gzip"}
+NO_CODINGS = ("aws-chunked", "AWS-Chunked, identity", "utf-8", "binary", "none", "application/octet-stream", "")
+"""What buckets say of an object because it was once uploaded so."""
 ARCHIVE = ["m", "https://a.example/m.tar.gz?x=y.bin"]
 OLD = "Wed, 21 Oct 2020 07:28:00 GMT"
 DATES = {"last-modified": OLD, "date": "Wed, 21 Oct 2026 07:28:00 GMT"}
@@ -58,6 +60,8 @@ def answer(status: int, asked: ByteRange | None, headers: dict[str, Any], **know
         (200, FIRST, {"content-range": "bytes 0-199/1000"}, {}, Accept(0, 200, None, True)),
         *((status, None, {"content-range": "bytes 0-999/1000", **WHOLE}, {}, RIGHT_WHOLE) for status in (200, 206)),
         (200, None, GZIP | WHOLE, {"names": ARCHIVE}, RIGHT_WHOLE),
+        *((200, None, WHOLE | {"content-encoding": name}, {}, RIGHT_WHOLE) for name in NO_CODINGS),
+        *((206, LATER, PART | {"content-encoding": name}, {}, RIGHT_PART) for name in NO_CODINGS),
         (200, None, GZIP | WHOLE, {"names": ["m.TGZ"]}, RIGHT_WHOLE),
         (206, LATER, GZIP | PART, {"names": ARCHIVE}, RIGHT_PART),
         (200, None, GZIP | {"content-length": "17"}, {}, Accept(0, None, None, False, encoded=True)),
