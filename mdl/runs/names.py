@@ -15,7 +15,7 @@ from mdl.bounds import LONGEST_FILE_NAME
 from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import small_value_class, value_class
-from mdl.weights.known_formats import folder_kind_of, is_weights, stem_of
+from mdl.weights.known_formats import folder_kind_of, stem_of
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|chkpnt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
@@ -206,11 +206,16 @@ _OF_TRAINING = re.compile(
 )
 
 
-def holds_model(name: str) -> bool:
-    """Tell whether a file of this name is a model's, or declares one."""
-    if name == "model_index.json":
+def holds_model(file: Entry) -> bool:
+    """Tell whether a file is called like a model's, or like one that declares a model."""
+    if file.name == "model_index.json":
         return True
-    return is_weights(name) and not _OF_TRAINING.fullmatch(name)
+    return file.is_weights and not _OF_TRAINING.fullmatch(file.name)
+
+
+def model_files(tree: Tree, folder: str) -> list[Entry]:
+    """The files directly in a folder that are called like a model's."""
+    return [entry for entry in tree.children(folder) if entry.is_file and holds_model(entry)]
 
 
 def own_state(tree: Tree, base: str) -> str:
@@ -228,7 +233,7 @@ def own_state(tree: Tree, base: str) -> str:
 def holds_a_model(tree: Tree, folder: Entry) -> bool:
     """Tell whether a folder holds a model: directly in it, as a format's own marker declares or, if its own name is a
     step or an epoch, in folders below it that are no checkpoints themselves."""
-    if tree.files_named(folder.path, holds_model) or folder_kind_of(tree.names(folder.path)):
+    if model_files(tree, folder.path) or folder_kind_of(tree.names(folder.path)):
         return True
     if not what_name_says(folder.name).is_counted:
         return False
@@ -236,7 +241,7 @@ def holds_a_model(tree: Tree, folder: Entry) -> bool:
     for entry in tree.below(folder.path):
         if entry.kind == "folder" and what_name_says(entry.name).is_checkpoint:
             return False
-        has_model = has_model or (entry.is_file and holds_model(entry.name))
+        has_model = has_model or (entry.is_file and holds_model(entry))
     return has_model
 
 

@@ -147,7 +147,8 @@ class Pattern:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """Return the checkpoints in ``base``; None if it holds none."""
-        if not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
+        is_required = matching(self.requires)
+        if not any(is_required(child.name) for child in tree.children(base)):
             return None
         places = self.places(tree, base, self._match)
         if not places:
@@ -219,10 +220,11 @@ class Pattern:
         """Return what was saved in a folder, and in those of its pieces, under each name."""
         own = own_state(tree, folder)
         places = {folder: ""} | {piece.path: piece.name for piece in piece_folders}
+        match_name = re.compile(self.saved).fullmatch
         saves: dict[str, _Save] = {}
         for place, piece in places.items():
             for entry in tree.children(place):
-                match = self._match(entry.name)
+                match = match_name(plain_name(entry.name))
                 if match is None or entry.kind not in self.kinds or entry.name == own:
                     continue
                 if self.is_saved(tree, entry):

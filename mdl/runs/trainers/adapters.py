@@ -27,11 +27,13 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
     """The checkpoints of trainers that call a finished model like its run. A file without a number is one if its run
     has files with a number, or one whose header has one of the ``keys``."""
 
+    match_name = re.compile(pattern.saved).fullmatch
+
     def match_of(entry: Entry) -> re.Match[str] | None:
-        match = re.fullmatch(pattern.saved, entry.name)
+        match = match_name(entry.name)
         if match is None or entry.is_file != bool(match["variant_suffix"]):
             return None
-        is_model = entry.kind == "folder" or holds_model(entry.name)
+        is_model = entry.kind == "folder" or holds_model(entry)
         return match if is_model else None
 
     runs: set[str] = set()
@@ -43,6 +45,8 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
         is_numbered = numbers.get("step") or numbers.get("epoch")
         if is_numbered or not tree.contents(child).metadata.keys().isdisjoint(keys):
             runs.add(match["run"])
+    if not runs:
+        return None
     if runs & _UNNAMED_RUNS:
         runs.add("last")
 
@@ -51,7 +55,7 @@ def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -
         return match is not None and match["run"] in runs
 
     def run_of(name: str) -> str | None:
-        match = re.fullmatch(pattern.saved, name)
+        match = match_name(name)
         return match["run"] if match and match["run"] not in (*_UNNAMED_RUNS, "last") else None
 
     return replace(pattern, is_saved=is_saved, run_in=run_of).find(tree, base)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, paths_of
 from mdl.runs.layout import ANY_FILE, Layout
-from mdl.runs.names import holds_a_model, holds_model, named_folders, run_in, what_name_says
+from mdl.runs.names import holds_a_model, holds_model, model_files, named_folders, run_in, what_name_says
 from mdl.runs.patterns import LAST_CHECKPOINT, PIECE, Pattern
 from mdl.runs.tree import FILES, Entry, Tree
-from mdl.weights.known_formats import WEIGHT_SUFFIXES, folder_kind_of, is_weights, set_name, stem_of
+from mdl.weights.known_formats import WEIGHT_SUFFIXES, folder_kind_of, set_name, stem_of
 
 
 def _find_marked(tree: Tree, base: str) -> Found | None:
@@ -48,7 +48,7 @@ def _is_estimator(tree: Tree, entry: Entry) -> bool:
 
 def _find_estimator(tree: Tree, base: str) -> Found | None:
     """A folder with one saved estimator, and no weights of any other kind."""
-    if tree.files_named(base, is_weights):
+    if any(child.is_file and child.is_weights for child in tree.children(base)):
         return None
     saved = [entry for entry in tree.children(base) if entry.is_file and _is_estimator(tree, entry)]
     if len(saved) != 1:
@@ -104,10 +104,13 @@ ESTIMATOR = Layout(
 
 def _says_checkpoint(tree: Tree, entry: Entry) -> bool:
     """Tell whether a name says that it is a checkpoint, and is no file of the training alone."""
-    says_checkpoint = what_name_says(stem_of(entry.name)).is_checkpoint
-    if entry.kind == "folder":
-        return says_checkpoint and holds_a_model(tree, entry)
-    return holds_model(entry.name) and (says_checkpoint or stem_of(entry.name) == "checkpoint")
+    is_folder = entry.kind == "folder"
+    if not is_folder and not holds_model(entry):
+        return False
+    stem = stem_of(entry.name)
+    if not what_name_says(stem).is_checkpoint:
+        return stem == "checkpoint" and not is_folder
+    return not is_folder or holds_a_model(tree, entry)
 
 
 _NAMED = Pattern(
@@ -135,7 +138,7 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     checkpoints = list(found.checkpoints)
     of_checkpoints = paths_of(checkpoints)
     others: dict[str, list[Entry]] = {}
-    for file in tree.files_named(base, holds_model):
+    for file in model_files(tree, base):
         if file.path not in of_checkpoints:
             others.setdefault(set_name(file.name), []).append(file)
     if not others:
@@ -150,7 +153,7 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     taken = {folder.path for folder in named_folders(tree, base)}
     for checkpoint in checkpoints:
         taken.add(checkpoint.base)
-        taken.update(entry.path for entry in checkpoint.entries if holds_model(entry.name))  # the others belong to all
+        taken.update(entry.path for entry in checkpoint.entries if holds_model(entry))  # the others belong to all
     final = checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken)))
     return replace(found, checkpoints=(*checkpoints, final))
 
