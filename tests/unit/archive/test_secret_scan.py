@@ -56,7 +56,7 @@ SECRETS = {
 
 def as_zip(data: bytes, method: int) -> bytes:
     whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", method) as archive:
+    with zipfile.ZipFile(whole, "w", method, compresslevel=1) as archive:
         archive.writestr("args/version", b"3\n")
         archive.writestr("args/data.pkl", data)
     return whole.getvalue()

@@ -292,7 +292,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     """Unpacking a tar.gz of a large file takes no more memory than one of a small file."""
     for name, size in (("small", 1000), ("large", 56)):
         data = os.urandom(1000) if name == "small" else os.urandom(size * MIB)
-        (tmp_path / f"{name}.tgz").write_bytes(gzip.compress(tar_of((info("w"), data)), 1))
+        (tmp_path / f"{name}.tgz").write_bytes(gzip.compress(tar_of((info("w"), data)), 0))
     took = [memory_of("unpack", tmp_path / f"{name}.tgz", tmp_path / name)[2] for name in ("small", "large")]
     assert took[1] - took[0] < 40, took
 

@@ -14,7 +14,7 @@ from support.faults import Answer, Handler, always, answers, first, redirects, r
 from support.faulty_server import FaultyServer, Request
 from support.networks import network_of
 
-from mdl.bounds import LARGEST_ANSWER, MOST_PAGES
+from mdl.bounds import LARGEST_ANSWER
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
@@ -220,11 +220,9 @@ def upload_page(number: int, *uploads: int, marker: str | None = None) -> Answer
 @pytest.mark.parametrize(
     ("page", "most", "words"),
     [
-        (lambda number: upload_page(number, number), MOST_PAGES, "more than 1,000 pages"),
         (lambda number: upload_page(number, 1), 2, "has nothing new"),
         (lambda number: upload_page(number), 1, "has nothing new"),
         (lambda number: upload_page(number, number, marker="k"), 2, "in circles"),
-        (lambda number: upload_page(number, *range(10_001)), 1, "more than 10,000 entries"),
     ],
 )
 def test_lists_that_do_not_end(served: Make, page: Callable[[int], Answer], most: int, words: str) -> None:
