@@ -178,10 +178,13 @@ class ModelFinder:
             members.update(groups.get(name, ()))
 
         def fits(model: Model) -> bool:
+            if kind and model.kind != kind:
+                return False
+            if tag and tag not in model.tags:
+                return False
             folder = model.name.lower()
-            is_named = model.name in members
-            for name in (folder, folder.replace("--", "/")):  # as people type it, too: org/repo
-                is_named = is_named or any(glob in name or fnmatchcase(name, glob) for glob in globs)
-            return is_named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
+            spellings = (folder, folder.replace("--", "/"))  # as people type it, too: org/repo
+            is_named = any(glob in name or fnmatchcase(name, glob) for glob in globs for name in spellings)
+            return is_named or model.name in members
 
         return fits

@@ -98,7 +98,7 @@ def report(session: Session, error: Problem) -> int:
     console = session.console
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
-    console.error(error.but(item=session.spelled(error.item)))
+    session.error(error)
     return session.show({}, error=error)
 
 

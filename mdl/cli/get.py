@@ -211,13 +211,13 @@ def show_failures(session: Session, report: Any) -> None:
     if error is None:
         return
     if len(report.failures) < 2:
-        session.console.error(error.but(item=session.spelled(error.item)))
+        session.error(error)
         return
     told_hints = set()
     for summary in report.summaries:
         hint = None if summary.hint in told_hints else summary.hint
         told_hints.add(summary.hint)
-        session.console.error(MdlError(summary.message, item=session.spelled(summary.item), hint=hint))
+        session.error(MdlError(summary.message, item=summary.item, hint=hint))
 
 
 _ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}

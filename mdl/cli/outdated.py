@@ -48,42 +48,41 @@ def outdated(
     if exit_code and count and not error:
         hint = "'mdl update' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
         error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
+    session.labels = client.labels(client.updatable(names or None))
     if error:
-        session.console.error(error)
-    labels = client.labels(client.updatable(names or None))
+        session.error(error)
 
     def show_table() -> None:
         total = len(report.models)
         if total == 0:
             session.console.note("nothing is here, and nothing is locked")
             return
-        _show_outdated(session, report, labels, is_all=not names)
-        known = sum(model.state != "unknown" for model in report.models)
-        if known < total:
-            verb = "was" if total - known == 1 else "were"
-            imported = f"{counted(total - known, 'model')} {verb} imported or trained"
+        _show_outdated(session, report, is_all=not names)
+        unknown = sum(model.state == "unknown" for model in report.models)
+        known = total - unknown
+        if unknown:
+            verb = "was" if unknown == 1 else "were"
+            imported = f"{counted(unknown, 'model')} {verb} imported or trained"
             session.console.note(f"{imported}: nothing says where to look for news")
-        if not known:
-            return
         if not outdated_models:
-            session.console.note(f"nothing to update among {counted(known, 'model')}")
+            if known:
+                session.console.note(f"nothing to update among {counted(known, 'model')}")
             return
-        updatable = " ".join(labels.get(model.name, model.name) for model in outdated_models)
+        updatable = " ".join(session.spelled(model.name) for model in outdated_models)
         can = f"{len(outdated_models)} of {known} can be updated, {human_bytes(to_fetch)} to fetch"
         session.console.note(f"{can}: mdl update {updatable}")
 
     return session.show({"models": report.models, "bytes_to_fetch": to_fetch}, show_table, error=error)
 
 
-def _show_outdated(session: Session, report: OutdatedReport, labels: Mapping[str, str], *, is_all: bool) -> None:
-    """Show a row for each model, under its name of ``labels``; of all models none for those of which nothing says where
-    to look."""
+def _show_outdated(session: Session, report: OutdatedReport, *, is_all: bool) -> None:
+    """Show a row for each model; of all models none for those of which nothing says where to look."""
     rows = []
     for model in report.models:
         if is_all and model.state == "unknown":
             continue
         newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}".strip()
-        name = labels.get(model.name, model.name)
+        name = session.spelled(model.name)
         rows.append((name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     heads = ("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE")
     session.console.table(heads, rows, cut=(), drop=("LOCKED", "HERE", "NEWEST"))

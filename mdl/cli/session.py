@@ -107,10 +107,14 @@ class Session:
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
         return self._client
 
-    def spelled(self, item: str | None) -> str | None:
+    def spelled(self, item: str) -> str:
         """An item, such as a model or a file of one, with the model's name of `labels`."""
-        name, slash, path = (item or "").partition("/")
-        return f"{self.labels[name]}{slash}{path}" if name in self.labels else item
+        name, slash, path = item.partition("/")
+        return f"{self.labels.get(name, name)}{slash}{path}"
+
+    def error(self, error: Problem) -> None:
+        """Say on stderr what failed, its item `spelled`."""
+        self.console.error(error.but(item=error.item and self.spelled(error.item)))
 
     def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
         """Say on stderr what failed, item by item; of many the first, and how many more there are. The same hint is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,24 +78,24 @@ def verify(
     words: Sequence[str] = ()
     if names or choice.into or settings.get("home"):
         words = session.words
-    report = _spelled(report, session.labels, words)
+    report = _spelled(session, report, words)
     note = report.note_on_changed(_command(words, "replace"))
     is_in_hint = report.remedy is not None and report.remedy.kind == "replace"
     if note and not is_in_hint:
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
-        session.console.error(failure.but(item=session.spelled(failure.item)))
+        session.error(failure)
     return session.show(facts, lambda: _show_verified(session, report), error=report.error)
 
 
-def _spelled(report: VerifyReport, labels: Mapping[str, str], words: Sequence[str]) -> VerifyReport:
+def _spelled(session: Session, report: VerifyReport, words: Sequence[str]) -> VerifyReport:
     """The report with the names of the models as people write them. Its hint is as `_command` has it of ``words``."""
-    models = {labels.get(name, name): files for name, files in report.models.items()}
+    models = {session.spelled(name): files for name, files in report.models.items()}
     spelled = replace(report, models=models)
     remedy = report.remedy
     if remedy is None or report.wrong is None:
         return spelled
-    remedy = replace(remedy, models=tuple(labels.get(name, name) for name in remedy.models))
+    remedy = replace(remedy, models=tuple(map(session.spelled, remedy.models)))
     hint = remedy.hint(_command(words, remedy.kind))
     return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=hint))
 
