@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -128,9 +129,7 @@ def lock(
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)
     session.empty = {"path": client.catalogs.lock_path}
-    with session.console.watch() as on_event:
-        report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
-        on_event.end_with(report.error)
+    report = session.watched(partial(client.lock, names or None, check=check, upgrade=upgrade or ()))
     error = report.error
     for line in first_of(report.changes) if not session.common.json else ():
         session.console.note(_COMMIT.sub("", line), always=error is not None)

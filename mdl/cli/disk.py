@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mdl import Settings
@@ -134,9 +135,7 @@ def mv(
 
     Bytes that go to another file system are verified before the old ones are removed. Run it again if it was stopped.
     """
-    with session.console.watch() as on_event:
-        report = session.client(settings).move(names, to, on_event=on_event)
-        on_event.end_with(report.error)
+    report = session.watched(partial(session.client(settings).move, names, to))
     session.errors(report.all_errors)
     models = [_facts(model) for model in report.models]
     return session.show({"models": models}, lambda: _show_moved(session, report), error=report.error)

@@ -173,9 +173,7 @@ def method_of(client: Client, models: Sequence[Model]) -> str:
 
 def show_plan(session: Session, models: Sequence[Model], work: Callable[..., PlanReport], method: str) -> int:
     """Make a plan of ``models`` by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
-    with session.console.watch(method=method) as on_event:
-        report = work(on_event=on_event)
-        on_event.end_with(report.error)
+    report = session.watched(work, method)
     session.labels = {model.name: model.label for model in models}
     show_failures(session, report)
     return session.show(payload(report), lambda: _show_plan(session, report), error=report.error)
@@ -213,11 +211,7 @@ def show_failures(session: Session, report: Any) -> None:
     if len(report.failures) < 2:
         session.error(error)
         return
-    told_hints = set()
-    for summary in report.summaries:
-        hint = None if summary.hint in told_hints else summary.hint
-        told_hints.add(summary.hint)
-        session.error(MdlError(summary.message, item=summary.item, hint=hint))
+    session.each_error(MdlError(said.message, item=said.item, hint=said.hint) for said in report.summaries)
 
 
 _ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from mdl import Settings, UsageError
@@ -58,9 +59,8 @@ def import_folder(
     elif move:
         how = "move"
     client = session.client(settings)
-    with session.console.watch() as on_event:
-        report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)
-        on_event.end_with(report.error)
+    work = partial(client.import_folder, folder, name=name, source=source, how=how, dry_run=dry_run)
+    report = session.watched(work)
     session.errors(report.all_errors)
     facts = dict(vars(report))
     left_out = facts.pop("left_out")

@@ -38,9 +38,7 @@ def outdated(
 ) -> int:
     """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
     client = session.client(settings)
-    with session.console.watch() as on_event:
-        report = client.outdated(names or None, on_event=on_event)
-        on_event.end_with(report.error)
+    report = session.watched(partial(client.outdated, names or None))
     outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]
     to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
     error = report.error

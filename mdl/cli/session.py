@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from mdl.jobs.job import Invocation
     from mdl.jobs.log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
+    from mdl.reports import BaseReport
 
+Watched = TypeVar("Watched", bound="BaseReport")
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
@@ -116,18 +118,22 @@ class Session:
         """Say on stderr what failed, its item `spelled`."""
         self.console.error(error.but(item=error.item and self.spelled(error.item)))
 
+    def each_error(self, errors: Iterable[MdlError]) -> None:
+        """Say on stderr what failed, item by item. The same hint is given once."""
+        told_hints = set()
+        for error in errors:
+            hint = None if error.advice in told_hints else error.advice
+            told_hints.add(error.advice)
+            self.error(MdlError(error.message, item=error.item, hint=hint))
+
     def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
-        """Say on stderr what failed, item by item; of many the first, and how many more there are. The same hint is
-        given once. If stderr is for a program, it is one error that stands for all, which is returned."""
+        """Say on stderr what failed, item by item; of many the first, and how many more there are. If stderr is for a
+        program, it is one error that stands for all, which is returned."""
         problem = joint_error(errors)
         if problem and self.console.is_machine_readable:
             self.console.error(problem)
             return problem
-        told_hints = set()
-        for error in errors[:MOST_LISTED]:
-            hint = None if error.advice in told_hints else error.advice
-            told_hints.add(error.advice)
-            self.console.error(MdlError(error.message, item=self.spelled(error.item), hint=hint))
+        self.each_error(errors[:MOST_LISTED])
         left = len(errors) - MOST_LISTED
         if left > 0:
             self.console.note(f"and {left:,} more failed; --json has them all", always=True)
@@ -202,6 +208,13 @@ class Session:
             screen.write("\n")  # the question is an unfinished line
             raise stopped.but(hint=if_cancelled) from stopped.__cause__
         return sys.stdin.readline().strip()
+
+    def watched(self, work: Callable[..., Watched], method: str = "http") -> Watched:
+        """Do ``work(on_event=...)`` while the console shows how it goes; returns its report."""
+        with self.console.watch(method=method) as on_event:
+            report = work(on_event=on_event)
+            on_event.end_with(report.error)
+        return report
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
         """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""

@@ -116,9 +116,7 @@ def check(
     """
     client = session.client(settings)
     session.signals.poll()
-    with session.console.watch(method="s3") as tell:
-        report = mirrors.check(client, url, names or None, deep=deep, on_event=tell)
-        tell.end_with(report.error)
+    report = session.watched(partial(mirrors.check, client, url, names or None, deep=deep), "s3")
     show_failures(session, report)
     return _show_report(session, url, report, _checked)
 
