@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
@@ -27,9 +27,16 @@ if TYPE_CHECKING:
     from mdl.jobs.job import Invocation
     from mdl.jobs.log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
-    from mdl.reports import BaseReport
 
-Watched = TypeVar("Watched", bound="BaseReport")
+
+class Outcome(Protocol):
+    """A report, with the one error that stands for all."""
+
+    @property
+    def error(self) -> MdlError | None: ...
+
+
+Watched = TypeVar("Watched", bound=Outcome)
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
