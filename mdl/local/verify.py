@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +48,9 @@ _WRONG_IF_STRICT = (*_WRONG, "unverified", "changed")
 """The verdicts that fail a verification with ``--strict``."""
 READERS = min(4, os.cpu_count() or 1)
 """The number of files that are read at once."""
+_BATCH_FILES = 32
+_BATCH_BYTES = 2**20
+"""A thread reads so many small files in a row, or so many bytes: it takes longer to hand it one than to read that."""
 _NAMED = 5
 """The number of files that one error names."""
 _WORDS: dict[Judgement, str] = {"present": "ok", "partial": "missing"}
@@ -283,8 +286,7 @@ def check(
         except MdlError as error:
             failed[model.name] = error.on(model.name)
     checked_files: list[Checked] = []
-    calls = [partial(check_file, name, remote, store) for name, remote in expected]
-    with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as outcomes:
+    with contextlib.closing(_read_all(expected, store)) as outcomes:
         for name, remote in expected:
             with contextlib.suppress(MdlError):  # the outcome has this error too
                 if store.is_named(name, remote):
@@ -299,6 +301,36 @@ def check(
             checked_files.append(checked)
     errors |= failed
     return [checked for checked in checked_files if checked.model not in failed]
+
+
+def _read_all(expected: Sequence[tuple[str, RemoteFile]], store: Store) -> Generator[Checked | MdlError, None, None]:
+    """Check the files of models, several batches at once, and yield the outcome of each in order."""
+    calls: list[partial[list[Checked | MdlError]]] = []
+    batch: list[tuple[str, RemoteFile]] = []
+    size = 0
+    for name, remote in expected:
+        batch.append((name, remote))
+        size += _BATCH_BYTES if remote.size is None else remote.size
+        if size >= _BATCH_BYTES or len(batch) == _BATCH_FILES:
+            calls.append(partial(_check_batch, batch, store))
+            batch = []
+            size = 0
+    calls.append(partial(_check_batch, batch, store))
+    with contextlib.closing(in_parallel(calls, READERS, store.cancel.check)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, MdlError):
+                raise outcome
+            yield from outcome
+
+
+def _check_batch(batch: Sequence[tuple[str, RemoteFile]], store: Store) -> list[Checked | MdlError]:
+    outcomes: list[Checked | MdlError] = []
+    for name, remote in batch:
+        try:
+            outcomes.append(check_file(name, remote, store))
+        except MdlError as error:
+            outcomes.append(error)
+    return outcomes
 
 
 def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
