@@ -122,7 +122,7 @@ def parse_lock(text: str) -> Lock:
     try:
         version = whole_number(data["version"])
         if version > VERSION:
-            raise StateError(f"a lock of version {version}", hint="use a newer mdl")
+            raise StateError(f"a newer mdl wrote this lock: it has version {version}", hint="use a newer mdl")
         if version != VERSION:
             raise ValueError(f"it has the version {version}")
         for facts in data.get("model", []):

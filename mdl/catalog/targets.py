@@ -216,7 +216,9 @@ def _single_file(model: Model) -> CatalogFile:
             return CatalogFile(_OF_ITS_SERVER, origin.url, digest=origin.digest)
         if origin.subpath:
             return CatalogFile(RelPath.of_repository(origin.subpath), str(origin))
-    raise UsageError("names no single file", item=model.name, hint="give the URL of one file")
+    raise UsageError(
+        "this is not one file", item=model.label, hint="--output and --sha256 are for one file: give its URL"
+    )
 
 
 def _joined(first: Model, second: Model) -> Model:

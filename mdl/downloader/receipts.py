@@ -137,6 +137,11 @@ class Receipts:
                     names.add(_model_of(entry))
         return sorted(names)
 
+    def unreadable(self, model: str) -> Path | None:
+        """The damaged record that `models` had to name after its folder, if this ``model`` is one; else None."""
+        record = self._folder / model / RECORD
+        return record if _RECORD_NAME.fullmatch(model) and record.is_file() else None
+
     def may_have(self, model: str) -> bool:
         """Tell whether `models` names this one; it takes no longer if there are many."""
         with contextlib.suppress(OSError):

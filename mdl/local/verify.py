@@ -23,6 +23,7 @@ from mdl.errors import (
     MdlError,
     NotFound,
     ProtocolError,
+    StateError,
     joint_error,
     online_hint,
 )
@@ -407,6 +408,10 @@ def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) ->
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
     """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
     if not receipts:
+        record = context.store.receipts.unreadable(model.name)
+        if record is not None:
+            hint = "'mdl get NAME' hashes the files that are here, and writes their receipts again"
+            raise StateError("the receipts of a model cannot be read", item=str(record), hint=hint)
         raise NotFound("not on this disk", item=model.label, hint=f"mdl get {model.target}")
     files = [as_vouched_for(receipt) for receipt in receipts]
     missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}

@@ -6,6 +6,8 @@ Alerts of TLS: RFC 8446, 6; their names here are those of OpenSSL.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import ssl
 from collections.abc import Iterator, Sequence
@@ -224,7 +226,11 @@ def _connect_error(url: str, proxy: Proxy | None, words: str) -> NetworkError:
     """Return the error for a host, or its proxy, whose name has no address or that cannot be reached."""
     problem = "cannot resolve" if words.startswith(_NO_ADDRESS) else "no connection to"
     reason = _ERRNO.sub("", words, count=1)
-    hint = proxy.trouble_hint(url) if proxy else "check the network and the host's name"
+    hint = "check the network and the host's name"
+    if reason == os.strerror(errno.ECONNREFUSED):
+        hint = "check the host and the port, and whether the server runs"
+    if proxy:
+        hint = proxy.trouble_hint(url)
     return NetworkError(f"{problem} {_place_in_words(url, proxy)}: {reason}", hint=hint)
 
 

@@ -10,7 +10,7 @@ from support.partials import dead_owner, left_behind
 from support.shell import Inside, Shell, done, machine
 
 from mdl.disk.mutex import file_lock
-from mdl.downloader.receipts import file_key
+from mdl.downloader.receipts import RECORD, file_key
 from mdl.downloader.store import Store
 from mdl.paths import RelPath
 
@@ -82,3 +82,16 @@ def test_a_plan_has_every_file(tmp_path: Path, mdl: Inside) -> None:
     ]
     assert [file["path"] for file in document["models"][0]["files"]] == ["config.json", "model.safetensors", "params"]
     assert "mdl: org/m/params: it was changed after mdl wrote it" in refused.err
+
+
+def test_receipts_that_cannot_be_read(tmp_path: Path, mdl: Inside) -> None:
+    """verify names the file of mdl's own that is damaged (12), not the folder it is in as a model; get mends it."""
+    with LoopbackHub([Repo("org/m", FILES)]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        done(mdl(shell, "get", "org/m"))
+        record = Store(shell.models).receipts.place("org--m") / RECORD
+        record.write_bytes(b"\0" * 100)
+        damaged = done(mdl(shell, "verify"), 12)
+        assert f"mdl: {record}: the receipts of a model cannot be read\n" in damaged.err
+        done(mdl(shell, "get", "org/m"))
+        assert "2 files ok" in done(mdl(shell, "verify")).err
