@@ -26,6 +26,7 @@ from mdl.weights.known_formats import (
     Kind,
     archive_kind,
     is_tar_header,
+    is_weights,
     kind_of,
     weights_kind,
 )
@@ -65,6 +66,7 @@ _FORMATS = (
     Format("an Arrow file", (b"ARROW1",)),
 )
 """One row a format, by its first bytes."""
+_LONGEST_MAGIC = max(len(magic) for known in _FORMATS for magic in known.begins)
 
 
 def not_an_archive(beginning: bytes, name: str) -> ProtocolError:
@@ -85,6 +87,19 @@ def not_an_archive(beginning: bytes, name: str) -> ProtocolError:
     if not beginning.strip(b"\0"):
         what = "this file begins with zeros: it was not written to its end, or is no archive"
     return ProtocolError(what, hint="fetch or pack the archive again, or name a zip, a tar or a tar.gz")
+
+
+def check_not_packed(folder: Path, paths: Collection[str]) -> None:
+    """Raise `ProtocolError` if of the files ``paths`` of a ``folder`` none is a model's, and one is an archive of a
+    kind that mdl does not unpack: nothing could load it."""
+    if any(map(is_weights, paths)):
+        return
+    for path in paths:
+        with os.fdopen(_opened(folder / path), "rb") as file:
+            beginning = file.read(_LONGEST_MAGIC)
+        for known in _FORMATS:
+            if known.command and beginning.startswith(known.begins):
+                raise _named(known.name, known.command, shown(path)).on(str(folder / path))
 
 
 def _named(what: str, command: str, name: str) -> ProtocolError:

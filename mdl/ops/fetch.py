@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 from mdl.archive.base import ArchiveLimits
-from mdl.archive.unpack import is_to_be_unpacked
+from mdl.archive.unpack import check_not_packed, is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.context import Context, adopt_kept, model_locks, tell_kept
@@ -144,12 +144,14 @@ def _joined(model: Model, rows: Sequence[ModelReport], context: Context) -> Mode
 
 
 def _put_into_service(model: ModelReport, context: Context, service: Service) -> ReleaseResult:
-    """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive."""
+    """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive. Raises
+    `ProtocolError` for an archive that mdl does not unpack, which nobody could load, and as `release`."""
     store = context.store  # two threads may do that
     archive = RelPath.parse(f"release-{threading.get_native_id()}.zip")
     with store.scratch_folder(model.name, RemoteFile(archive, "")) as scratch:
         packed = archive.under(scratch)
         files = [file.path for file in model.files]
+        check_not_packed(model.path, files)
         write_pack(plan_files(model.path, files, packed), on_event=context.on_event, cancel=store.cancel)
         limits = ArchiveLimits(ratio=math.inf)  # mdl packed it itself: it is not a bomb
         request = ReleaseRequest(packed, service.folder, service.keep, service.check, limits, context.lock_wait)

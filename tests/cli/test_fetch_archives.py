@@ -131,6 +131,27 @@ def test_an_archive_is_unpacked(
     done(mdl(web.shell, "verify", "web/j1"))
 
 
+@pytest.mark.parametrize(
+    ("name", "magic", "command"),
+    [("model.tar.zst", b"\x28\xb5\x2f\xfd", "tar --zstd -xf"), ("model.7z", b"7z\xbc\xaf\x27\x1c", "7z x")],
+)
+def test_an_archive_that_mdl_does_not_unpack(
+    mdl: Inside, web: Web, tmp_path: Path, name: str, magic: bytes, command: str
+) -> None:
+    """It is fetched, and not put into service: it is named, with the command that unpacks it. Beside weights it may be
+    data."""
+    web.answer({"archive_url": f"{{url}}/f/{name}"})
+    web.serve(f"/f/{name}", magic + b"x" * 500)
+    done(mdl(web.shell, "fetch", "web", "j1"))
+    ran = done(mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site")), 6)
+    assert command in ran.err
+    assert web.files == {f"j1/{name}"}
+    assert not (tmp_path / "site" / "current").exists()
+    web.answer({"archive_url": f"{{url}}/f/{name}", "weights": "{url}/f/w.safetensors"})
+    web.serve("/f/w.safetensors", WEIGHTS)
+    done(mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site")))
+
+
 def test_files_beside_an_archive(mdl: Inside, web: Web) -> None:
     """The members of an archive lie beside the job's other files, which come as ever; the archive may be kept."""
     web.answer({"zip_url": "{url}/f/a.zip", "notes": "{url}/f/notes.txt", "second": "{url}/f/b.tar"})
