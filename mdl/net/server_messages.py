@@ -76,7 +76,7 @@ def _message_in(content_type: str, body: bytes) -> str:
     text = body[:_LOOKED_AT].decode("utf-8", "replace")
     if "json" in content_type or text.lstrip().startswith("{"):
         try:
-            return _message_in_json(parse_json(text, allow_nan=True))
+            return message_in_json(parse_json(text, allow_nan=True))
         except ValueError:
             pass
     tagged = _TAGGED.search(text)
@@ -85,7 +85,7 @@ def _message_in(content_type: str, body: bytes) -> str:
     return "" if "<" in text else text.strip().split("\n")[0]
 
 
-def _message_in_json(data: Any) -> str:
+def message_in_json(data: Any) -> str:
     """Return what an answer says under the usual keys; a whole sentence rather than the one word of a code, or the name
     of a status, before it."""
     if not isinstance(data, dict):

@@ -19,6 +19,7 @@ from mdl.files import Access, repo_path, told_size
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
 from mdl.net.pagination import paged
+from mdl.net.server_messages import message_in_json, safe_excerpt
 from mdl.paths import shown
 from mdl.sources import RepoFacts
 from mdl.sources.hub_listing import FileList
@@ -42,6 +43,10 @@ _SIMPLER = (400, 404)
 """How a hub answers that does not know ``expand``."""
 WITHOUT_LISTS = (400, 404, 405, 410, 422, 501)
 """How a hub answers that has no ``/tree``."""
+
+
+_NO_FILES = ("directory", "tree", "submodule", "commit")
+"""The types of what a listing has beside files: folders, and other repositories that are linked there."""
 
 
 @value_class
@@ -117,7 +122,9 @@ class RepositoryApi:
             answer = self.plain_revision()
         if not answer.commit:
             hint = f"name the commit yourself: {self._origin.repository.removeprefix('hf:')}@COMMIT"
-            raise ProtocolError("the hub names no commit for this revision", hint=hint)
+            words = safe_excerpt(message_in_json(dict(answer.facts)))
+            why = "the hub names no commit for this revision" + (f": {words}" if words else "")
+            raise ProtocolError(why, hint=hint)
         return answer
 
     def plain_revision(self) -> RevisionAnswer:
@@ -188,22 +195,27 @@ def _name_of(item: _TreeItem) -> str:
 
 
 def _parse_item(item: Any) -> _TreeItem:
-    """Read an item of a tree answer; the digest of a file is the LFS sha256, else the git blob id."""
+    """Read an item of a tree answer; the digest of a file is the LFS sha256, else the git blob id. What a hub does not
+    tell of a file, its server is asked for."""
     if not isinstance(item, dict) or not isinstance(item.get("path"), str):
         raise ProtocolError("the hub's listing has an entry without a path")
     name = item["path"]
-    if item.get("type") == "directory":
+    if item.get("type") in _NO_FILES:
         return _TreeItem(name, is_folder=True)
     lfs = item.get("lfs")
     if isinstance(lfs, dict):
-        size = told_size(lfs.get("size", item.get("size")), shown(name)[:200])
+        size = _told_size(lfs.get("size", item.get("size")), name)
         oid = str(lfs.get("oid", lfs.get("sha256", "")))
         return _TreeItem(name, size=size, digest=Digest.parse("sha256", oid.removeprefix("sha256:")))
-    size = told_size(item.get("size"), shown(name)[:200])
+    size = _told_size(item.get("size"), name)
     digest = Digest.of_etag(str(item.get("oid", "")))
     if digest is not None and digest.algorithm != "git-sha1":
         digest = None
     return _TreeItem(name, size=size, digest=digest)
+
+
+def _told_size(value: Any, name: str) -> int | None:
+    return None if value is None else told_size(value, shown(name)[:200])
 
 
 def _take_name(item: Any, files: FileList) -> None:

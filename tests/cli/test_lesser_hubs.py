@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -131,3 +132,27 @@ def test_a_refusal_without_help(mdl: Inside, tmp_path: Path) -> None:
         ran = done(mdl(shell, "get", "org/repo"), 4)
         assert "make a new one" in ran.err
         assert "open" not in ran.err
+
+
+def test_a_list_that_tells_no_sizes_and_has_other_things(mdl: Inside, tmp_path: Path) -> None:
+    """A size that is not told is asked for with the file; a repository that is linked in another one is no file."""
+
+    def tell_no_sizes(request: Request, number: int) -> Answer | None:
+        if "/tree/" not in request.path:
+            return None
+        items = [{"type": "file", "path": path, "size": None, "oid": ""} for path in REPO.files]
+        linked = [{"type": kind, "path": kind, "oid": "e" * 40} for kind in ("submodule", "commit")]
+        return reply(200, json.dumps([*items, *linked]).encode(), ("Content-Type", "application/json"))
+
+    with LoopbackHub([REPO], script=tell_no_sizes) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo"))
+        assert files_below(shell.models / "org--repo") == dict(REPO.files)
+
+
+def test_a_hub_that_words_a_refusal_as_an_answer(mdl: Inside, tmp_path: Path) -> None:
+    """ModelScope answers 200 for what is not there: its own words are told."""
+    body = b'{"Code": 10010205001, "Message": "Repo not exist", "Success": false}'
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as server:
+        ran = done(mdl(machine(tmp_path, endpoint=server.url), "get", "org/repo"), 6)
+    assert "the hub names no commit for this revision: Repo not exist" in ran.err

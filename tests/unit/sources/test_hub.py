@@ -298,7 +298,7 @@ def test_digest(here: World, item: dict[str, Any], digest: str) -> None:
     "page",
     [
         *({}, {"error": "x"}, "text", 7, None, [[]], ["a"], [None], [{}], [entry(None)], [entry(5)], [entry(["a"])]),
-        *([entry(size=None)], [entry(size=-1)], [entry(size="10")], [entry(size=1.5)], [entry(size=True)]),
+        *([entry(size={})], [entry(size=-1)], [entry(size="10")], [entry(size=1.5)], [entry(size=True)]),
         [entry(lfs={"oid": SHA, "size": "10"})],
     ],
 )
