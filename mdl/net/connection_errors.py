@@ -249,4 +249,6 @@ def not_http_hint(words: str, url: str) -> str:
     for begins, speaks in _OTHER_PROTOCOLS:
         if begins.search(words):
             return speaks.format(place=place)
+    if "status line" not in words:
+        return "the server, or a proxy on the way, is at fault: take another source or mirror"
     return f"what answers at {place} on this port is no web server: check host and port in the URL, and the proxy"

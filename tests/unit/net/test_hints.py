@@ -125,6 +125,14 @@ def test_a_server_that_speaks_something_else(begins: bytes, words: str) -> None:
     assert words in not_http_hint(f"illegal status line: {bytearray(begins)}", "http://models.example/")
 
 
+@pytest.mark.parametrize("words", ["illegal header line", "bad Content-Length", "conflicting Content-Length headers"])
+def test_a_web_server_whose_headers_are_wrong(words: str) -> None:
+    """It is one: nobody is sent to look for another port."""
+    hint = not_http_hint(words, "http://models.example/")
+    assert "take another source" in hint
+    assert "port" not in hint
+
+
 @pytest.mark.parametrize(
     ("offline_by", "words"),
     [
