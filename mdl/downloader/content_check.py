@@ -34,6 +34,23 @@ _PAGE = re.compile(
 _SIGN_IN = re.compile(
     rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
 )
+_PAGES_OF_FILES = (
+    (r"//github\.com/.+/blob/", "that is GitHub's page of the file: write /raw/ in place of /blob/"),
+    (r"/-/blob/", "that is GitLab's page of the file: write /-/raw/ in place of /-/blob/"),
+    (r"//(www\.)?dropbox\.com/", "that is Dropbox's page of the file: end the URL with dl=1 in place of dl=0"),
+    (
+        r"//(drive|docs|drive\.usercontent)\.google\.com/",
+        "that is a page of Google Drive: https://drive.usercontent.google.com/download?id=ID&confirm=t is the file, "
+        "and -o NAME its name",
+    ),
+    (
+        r"//(www\.)?modelscope\.\w+/models/",
+        "that is ModelScope's page: write …/resolve/master/FILE behind the model's name",
+    ),
+    (r"//civitai\.\w+/models/", "that is Civitai's page of the model: copy the link of its download button"),
+    (r"//zenodo\.org/records?/", "that is Zenodo's page: write …/records/ID/files/NAME?download=1"),
+)
+"""URLs of pages about a file, as people copy them from a browser, and where the file itself is."""
 _BOM = b"\xef\xbb\xbf"
 _MESSAGE_HINT = "read what it says; the token of a host is set in config.toml, as 'mdl doctor' shows"
 _WHITE = "\t\r\n\f"
@@ -69,6 +86,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
         return _final(*_named(beginning))
     if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
         what, hint = _named(beginning)
+        hint = next((direct for page, direct in _PAGES_OF_FILES if re.search(page, url)), hint)
         if _SIGN_IN.search(beginning) or is_sign_in(url):
             what = what.replace("a web page", "a page to sign in at")
             hint = "sign in to the network or to the host first, or use a direct download URL"

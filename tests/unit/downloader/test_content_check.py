@@ -211,6 +211,26 @@ def test_an_error_in_plain_words_under_a_name_that_nobody_knows(name: str) -> No
         assert check_content("notes.md", words.encode(), len(words)) is None
 
 
+@each(
+    ("url", "words"),
+    [
+        ("https://github.com/org/repo/blob/main/w.bin", "/raw/"),
+        ("https://git.corp.example/org/repo/-/blob/main/w.bin", "/-/raw/"),
+        ("https://www.dropbox.com/scl/fi/x/w.bin?rlkey=1&dl=0", "dl=1"),
+        ("https://drive.google.com/file/d/1AbC/view", "confirm=t"),
+        ("https://modelscope.cn/models/org/repo/summary", "resolve/master"),
+        ("https://civitai.com/models/1/name", "download button"),
+        ("https://zenodo.org/records/1", "download=1"),
+        ("https://files.example/w.bin", "in a browser"),
+    ],
+)
+def test_a_page_about_a_file(url: str, words: str) -> None:
+    """Of a link that was copied from a browser the hint says where the file itself is."""
+    error = check_content("w.bin", PAGE, len(PAGE), url=url)
+    assert error
+    assert (error.exit_code, words in str(error.hint)) == (6, True)
+
+
 def test_a_message_in_place_of_a_picture() -> None:
     """An API's error in place of a picture is refused; another text is not, for a picture is no model."""
     for name in ("samples/1.png", "voice.wav", "clip.mp4"):
