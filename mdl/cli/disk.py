@@ -44,7 +44,7 @@ def rm(
 ) -> int:
     """Delete models from this disk; the catalog keeps them. mdl shows what would be deleted, and asks or needs --yes.
 
-    What another model or program has too stays, and so do files that you changed or added.
+    mdl keeps what another model or program shares, and files that you changed or added.
     """
     client = session.client(settings)
     if session.common.yes:
@@ -131,7 +131,7 @@ def mv(
     ],
     to: Annotated[str, bare_flag("--to DIR", "The other models folder.", panel="Where")],
 ) -> int:
-    """Move models to another models folder, with what mdl knows of them; the last line is where they are now.
+    """Move models to another models folder, with receipts and partial files; the last line is where they are now.
 
     Bytes that go to another file system are verified before the old ones are removed. Run it again if it was stopped.
     """

@@ -44,7 +44,7 @@ class WhatFlags:
             panel="Speed and hours",
         ),
     ] = None
-    allow_running: Annotated[bool, flag("--allow-running", "Download what there is of a job that still runs.")] = False
+    allow_running: Annotated[bool, flag("--allow-running", "Download what is there of a job that still runs.")] = False
     keep_archive: Annotated[bool, flag("--keep-archive", "Keep the archive beside the folder.")] = False
 
 
@@ -80,7 +80,7 @@ def fetch(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> int:
-    """Download the results of training jobs; the last lines are the folders. Run it again to go on."""
+    """Download the results of training jobs; the last lines are the folders. Run it again to continue."""
     _check(what, service, jobs)
     client = session.client(settings)
     models = client.results(

@@ -54,8 +54,8 @@ def get(
     ] = None,
     sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
-    """Download models; the last line is the folder, or the one file that was asked for. Run it again to go on after any
-    interruption."""
+    """Download models; the last line is the folder, or the one file that was asked for. Run it again to continue
+    after an interruption."""
     request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return plan(session, request)

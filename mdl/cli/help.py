@@ -50,8 +50,8 @@ def show_help(
 ) -> int:
     """Show the help of a command, what the exit codes mean, or the JSON Schema of what a command prints with --json.
 
-    'mdl help schema' lists the schemas; event is that of one line of --progress json. A later release may add keys, and
-    changes the meaning of none.
+    'mdl help schema' lists the schemas; event is that of one line of --progress json. A later release may add
+    keys, but changes no meaning.
 
     Run 'mdl --install-completion' once, and the Tab key completes models, jobs and options in bash, zsh and fish.
     """

@@ -46,9 +46,11 @@ def import_folder(
     move: Annotated[bool, flag("--move", "Move every file out of the folder.", panel="Where")] = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Adopt models that another program downloaded: they are hashed, matched with the catalog, and kept track of.
+    """Take over models that another program downloaded: hash them, match them with the catalog, and note where they are
+    from.
 
-    Without --link, --copy or --move the bytes are shared with the original if the file system can, else copied."""
+    Without --link, --copy or --move, mdl shares the bytes with the original if the file system can; otherwise it
+    copies them."""
     if link + copy + move > 1:
         raise UsageError("only one of --link, --copy and --move can be meant", item="--move")
     how: Literal["auto", "link", "copy", "move"] = "auto"

@@ -166,7 +166,7 @@ def _records(session: Session) -> Records:
     "mdl jobs  # what runs, and what ran",
     "mdl jobs watch k7f3  # follow one to its end",
     "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 continues it",
-    group_help="List, show, watch, log, pause, resume, cancel or clean downloads that run or ran.",
+    group_help="List, watch, pause, resume or cancel running and past downloads.",
 )
 @command(
     "jobs list",

@@ -34,9 +34,9 @@ def outdated(
         list[str] | None,
         argument("NAME", "Models and groups; without one, all that is here or locked."),
     ] = None,
-    exit_code: Annotated[bool, flag("--exit-code", "Exit code 8 if anything moved at its source.")] = False,
+    exit_code: Annotated[bool, flag("--exit-code", "Exit with 8 if anything is newer at its source.")] = False,
 ) -> int:
-    """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
+    """Show which models have a newer version at their source, and what an update would download. Nothing is written."""
     client = session.client(settings)
     report = session.watched(partial(client.outdated, names or None))
     outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]
@@ -138,7 +138,7 @@ def update(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> int:
-    """Update models to their newest version: they are locked again, then what changed is fetched."""
+    """Update models to their newest version: lock them again, then download what changed."""
     client = session.client(settings)
     models = client.updatable(names, into=where.into)
     folders = begin(session, client, models, where.into)

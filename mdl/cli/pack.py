@@ -50,7 +50,7 @@ class SelectionFlags:
         bool, bare_flag("--all", "Everything in the folder, also the checkpoints beside a finished model.")
     ] = False
     allow_secrets: Annotated[
-        bool, bare_flag("--allow-secrets", "With --include NAME: pack that file though it holds a secret.")
+        bool, bare_flag("--allow-secrets", "With --include NAME: pack that file even if it holds a secret.")
     ] = False
 
 
@@ -64,9 +64,9 @@ class OutputFlags:
         Literal["auto", "store", "deflate"], flag("--compress", "auto: deflate if that makes a sample smaller.")
     ] = "auto"
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Also pack an incomplete checkpoint.")] = False
-    force: Annotated[bool, bare_flag("--force", "Replace a file that is no archive of this run.", panel="Where")] = (
-        False
-    )
+    force: Annotated[
+        bool, bare_flag("--force", "Replace a file that is not an archive of this run.", panel="Where")
+    ] = False
     allow_changing: Annotated[
         bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False

@@ -46,7 +46,7 @@ def prefetch(
     ] = False,
     metrics: Metrics = None,
 ) -> int:
-    """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
+    """Download from cron: silent unless something fails, one run at a time; the next run continues."""
     if not names:
         if not choice.everything:
             hint = "name models or groups, or write --all for all of your own catalog"

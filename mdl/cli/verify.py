@@ -34,7 +34,7 @@ class RepairFlags:
     force: Annotated[
         bool, flag("--force", "With --repair: also replace files that were changed, or that mdl did not write.")
     ] = False
-    strict: Annotated[bool, flag("--strict", "A file that was changed or has no published hash counts as wrong.")] = (
+    strict: Annotated[bool, flag("--strict", "A file that was changed or has no published digest counts as wrong.")] = (
         False
     )
 
@@ -56,7 +56,7 @@ def verify(
         argument("NAME", "Models to check; without one, all that are here.", autocompletion=completion.here),
     ] = None,
 ) -> int:
-    """Read what is on disk again and compare it with its digests."""
+    """Hash the files on this disk again, and compare them with their digests."""
     client = session.client(settings)
     models = client.verifiable(names, into=choice.into, revision=choice.revision)
     is_job = repairing.repair and not repairing.dry_run

@@ -207,7 +207,7 @@ class Settings(TypedDict, total=False):
     ]
     retries: Annotated[
         int | None,
-        Setting(None, _integer(1, 1000), "Give up after so many attempts without progress (1 to 1000).", "N"),
+        Setting(None, _integer(1, 1000), "Give up after this many attempts without progress (1 to 1000).", "N"),
     ]
     stall: Annotated[
         float | str,

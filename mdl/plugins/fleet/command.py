@@ -84,7 +84,7 @@ def get(
         flag("--fan-out WAY", "sbcast: one node downloads; Slurm copies to the others' disks.", panel="Where"),
     ] = None,
 ) -> int:
-    """Download models on every node, as the lock has them. Run it again to go on after any interruption."""
+    """Download models on every node, as the lock has them. Run it again to continue after an interruption."""
     return _run(session, "get", names, where, settings, fan_out=fan_out or "")
 
 

@@ -56,7 +56,8 @@ def push(
     verify: Annotated[bool, flag("--verify", "Read every object back and compare its digest.")] = False,
     log_file: LogFile = None,
 ) -> int:
-    """Put locked files of this disk into a mirror; what is there is kept. Run it again after any interruption.
+    """Put locked files of this disk into a mirror; what is there is kept. Run it again to continue after an
+    interruption.
 
     Every byte is hashed while it is sent, and an object appears only if its file is the one that the lock names.
     """
@@ -86,7 +87,7 @@ def pull(
     names: LockedNames = None,
     force: Force = False,
 ) -> int:
-    """Download locked models from a mirror alone; the lock says what is right. Run it again to go on."""
+    """Download locked models from a mirror alone; the lock says what is right. Run it again to continue."""
     session.empty = {"mirror": url}
     if choice.revision:
         raise UsageError("--revision: the lock says which one", hint="mdl lock --upgrade NAME, or mdl get --revision")
@@ -162,7 +163,7 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
 def clean(
     session: Session, url: Url, settings: MirrorSettings, names: Held = None, older_than: OlderThan = "1d"
 ) -> int:
-    """Show what nothing needs any more in a mirror; --yes deletes it.
+    """Show what a mirror no longer needs; --yes deletes it.
 
     These are unfinished uploads, versions that the lock has replaced, and versions without a marker.
     """
