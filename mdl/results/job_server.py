@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urljoin, urlsplit
 
 from mdl.bounds import LARGEST_RESULT, LARGEST_SMALL_FILE, parse_json
 from mdl.config.remotes import RemoteSettings
@@ -31,11 +31,21 @@ from mdl.net.allowlist import host_of, origin_of
 from mdl.net.follower import OpenResponse
 from mdl.net.headers import attached_name, content_length
 from mdl.net.locators import Link
+from mdl.net.pagination import paged
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
 from mdl.results.answer_keys import first_text, object_of
 from mdl.results.answers import judge
-from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path, tells_status
+from mdl.results.base import (
+    Check,
+    JobOrigin,
+    RemoteJob,
+    check_checkpoint,
+    check_job_id,
+    job_and_path,
+    newest_first,
+    tells_status,
+)
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.outputs import Output, is_web_url, safe_name
 from mdl.sources import SourceContext
@@ -64,6 +74,7 @@ _LOOKS_LIKE = {
     "cancel": ("post", r"[^{]*/(cancel/\{\}|\{\}/cancel)"),
 }
 """The method and the path by which a route of another server is recognized. Its only parameter is the job."""
+_NEXT = ("next", "next_page_url", "next_url")
 _COUNT = re.compile(r"[0-9]{1,18}")
 _LISTS = ("data", "result", "items", "results", "runs", "tasks", "trainings")
 """Keys under which a server has its list of jobs, if not under one for jobs."""
@@ -105,11 +116,18 @@ class Trainer(HttpRemote):
         ]
 
     def jobs(self) -> list[RemoteJob]:
-        """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
-        answer = self.ask("GET", self.base + self._routes["jobs"])
-        if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
-            answer = _rows_of_all_lists(answer)
-        return self.jobs_in(answer, "jobs", "the server's list of jobs")
+        """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …, on
+        all pages that its answers name."""
+        what = "the server's list of jobs"
+
+        def ask(url: str) -> tuple[list[RemoteJob], str | None]:
+            answer = self.ask("GET", url)
+            rows = answer
+            if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
+                rows = _rows_of_all_lists(answer)
+            return self.jobs_in(rows, "jobs", what), _next_page(answer, url)
+
+        return newest_first(paged(self.base + self._routes["jobs"], ask, lambda job: job.id, what, noun="jobs"))
 
     def status(self, job: str) -> RemoteJob:
         return self.job(self.ask("GET", self._url("job", job), item=job), job)
@@ -240,6 +258,16 @@ def _rows_of_all_lists(answer: Mapping[str, Any]) -> Any:
         if isinstance(inner, list):
             return inner
     return None
+
+
+def _next_page(answer: Any, url: str) -> str | None:
+    """Return the URL of the page after the one that ``url`` answered, if the answer names one of the same server."""
+    facts = object_of(answer)
+    link = first_text(facts, _NEXT) or first_text(object_of(facts.get("links")), _NEXT)
+    if not link.startswith(("http", "/", "?")):
+        return None
+    following = urljoin(url, link)
+    return following if origin_of(following) == origin_of(url) else None
 
 
 def _furthest(checkpoints: Iterable[TrainerCheckpoint]) -> list[TrainerCheckpoint]:

@@ -169,6 +169,28 @@ def test_lists_of_jobs(scripted: World, script: Script, answer: Any, jobs: list[
         assert [one.id for one in scripted.open("box").jobs()] == jobs
 
 
+@each("following", ["?page=2", "/api/training/jobs?page=2", "{url}/api/training/jobs?page=2"])
+def test_jobs_on_several_pages(following: str) -> None:
+    """The page that an answer names is asked too, if it is one of the same server; one that is named again is an
+    error."""
+
+    def serve(request: Request, number: int) -> Answer:
+        if request.path != "/api/training/jobs":
+            return json_reply({}, status=404)
+        if request.query:
+            return json_reply({"items": [{"id": "b"}], "next": "https://other.example/jobs?page=3"})
+        return json_reply({"items": [{"id": "a"}], "next": following.replace("{url}", server.url)})
+
+    with FaultyServer(serve) as server, world({"box": {"kind": "trainer", "url": server.url}}) as made:
+        assert [job.id for job in made.open("box").jobs()] == ["a", "b"]
+    with (
+        FaultyServer(lambda request, number: json_reply({"items": [{"id": "a"}], "next": "?page=1"})) as server,
+        world({"box": {"kind": "trainer", "url": server.url}}) as made,
+        pytest.raises(ProtocolError, match=r"nothing new|circles"),
+    ):
+        made.open("box").jobs()
+
+
 # Checkpoints.
 
 ROWS = [
