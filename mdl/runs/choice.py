@@ -69,7 +69,9 @@ def latest_of(checkpoints: Sequence[Checkpoint]) -> Chosen:
     if are_several_trainings(whole):
         return _only(whole, "they may be of several trainings")
     if first.last is not None:
-        newest = _greatest(candidates, lambda checkpoint: (checkpoint.last, _is_called_latest(checkpoint)))
+        newest = _greatest(
+            candidates, lambda checkpoint: (checkpoint.last, _is_called_latest(checkpoint), not checkpoint.is_derived)
+        )
         return _only(newest, "several are called the last")
     return _furthest(candidates)
 

@@ -6,7 +6,7 @@ from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, checked
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checked
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
@@ -50,14 +50,14 @@ class Run:
     def model_beside_checkpoints(self) -> Checkpoint | None:
         """The finished model in the folder that a pack takes, if other checkpoints or runs lie beside it there."""
         model = self._finished
-        folders = {self.base, join(self.base, FINAL)}
+        if model is None:
+            return None
+        folders = {self.base, join(self.base, model.name)}
         beside = len(self.checkpoints) - 1 + len(self.runs_below)
         if self.model_base:
             folders = {self.model_base}
             beside = sum(checkpoint.base == self.model_base for checkpoint in self.checkpoints) - 1
-        if model and model.base in folders and beside > 0:
-            return model
-        return None
+        return model if model.base in folders and beside > 0 else None
 
     @property
     def finished_or_only(self) -> Checkpoint | None:

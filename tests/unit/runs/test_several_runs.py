@@ -236,6 +236,11 @@ RUNS_IN_FOLDERS = {
     "a model's folder with its checkpoints": ("model/{a-000001,a-000002,a}.safetensors", "a.safetensors"),
     "checkpoints beside the model's folder": (f"model/{MODEL} checkpoint-5/{MODEL}", MODEL_FILES),
     "a run below the only run": (f"exp/{MODEL} exp/ckpts/epoch_{{1,2}}.pt", "exp/model.safetensors exp/config.json"),
+    "a folder that says it is final": (
+        f"step_{{5,10}}/{MODEL} final_model/{MODEL}",
+        "final_model/model.safetensors final_model/config.json",
+    ),
+    "a file that says it is final, and its average": ("model_{0004999,final,final_ema}.pth", "model_final.pth"),
     "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
 }
 
