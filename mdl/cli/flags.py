@@ -135,6 +135,7 @@ DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
+Exclude = Annotated[list[str] | None, flag("--exclude GLOB", "Leave out files that match; repeatable.")]
 Force = Annotated[bool, flag("--force", "Download again, and replace files that mdl did not write.")]
 LockedNames = Annotated[list[str] | None, argument("NAME", "Models and groups; without one, all that is locked.")]
 Metrics = Annotated[
@@ -172,7 +173,7 @@ class Globs:
     """Which files, by their names."""
 
     include: Annotated[list[str] | None, flag("--include GLOB", "Only files that match; repeatable.")] = None
-    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "Leave out files that match; repeatable.")] = None
+    exclude: Exclude = None
 
     @property
     def globs(self) -> dict[str, list[str]]:

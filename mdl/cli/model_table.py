@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes, if_known
+from mdl.formatting import human_age, human_bytes, if_known, near_hint
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -124,9 +123,8 @@ def column_of(text: str) -> str:
     """The column that ``text`` names. Raises `UsageError`."""
     name = text.strip().lower()
     if name not in COLUMNS:
-        near = get_close_matches(name, COLUMNS, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError("no such column", item=shown(text), hint=f"{meant}the columns: {', '.join(COLUMNS)}")
+        hint = f"{near_hint(name, COLUMNS, '')} the columns: {', '.join(COLUMNS)}".strip()
+        raise UsageError("no such column", item=shown(text), hint=hint)
     return name
 
 

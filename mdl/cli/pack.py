@@ -10,7 +10,7 @@ import mdl
 from mdl import Settings, StorageError, UsageError
 from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import DryRun, LogFile, argument, bare_flag, check_alone, flag
+from mdl.cli.flags import DryRun, Exclude, LogFile, argument, bare_flag, check_alone, flag
 from mdl.cli.session import Session
 from mdl.config.places import place_of
 from mdl.formatting import counted, first_of, human_bytes, if_known, local_time, utc_time
@@ -35,7 +35,7 @@ class SelectionFlags:
         list[str] | None,
         flag("--include GLOB", "Only files that match; the plain name of a left-out file adds it; repeatable."),
     ] = None
-    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "Leave out files that match; repeatable.")] = None
+    exclude: Exclude = None
     checkpoint: Annotated[
         str | None,
         flag(

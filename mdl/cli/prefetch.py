@@ -57,7 +57,7 @@ def prefetch(
         session.check_config()
         return plan(session, _with_targets(session, request))
     session.console.only_failures()
-    place = places.output_file(metrics, "--metrics") if metrics else None
+    place = places.output_file(metrics, "--metrics")
     lower_priority()
     began = time.monotonic()
     report = None

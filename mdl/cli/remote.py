@@ -76,7 +76,7 @@ def _config_file() -> str:
 )
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     """Check that a remote can be reached and used. The exit code is that of the part that fails."""
-    place = places.output_file(metrics, "--metrics") if metrics else None
+    place = places.output_file(metrics, "--metrics")
     console = session.console
     report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
     checks = []

@@ -262,7 +262,7 @@ class Session:
         return JobOptions(
             on_complete=config["hooks.on_complete"],
             on_failure=config["hooks.on_failure"],
-            ready_file=places.output_file(flags.ready_file, "--ready-file") if flags.ready_file else None,
+            ready_file=places.output_file(flags.ready_file, "--ready-file"),
             log_file=log_file or None,
             is_logged=log_file != "",
         )

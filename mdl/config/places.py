@@ -179,12 +179,14 @@ def expanded(path: str | os.PathLike[str], what: str) -> Path:
         raise UsageError(f"there is no home folder for {name}", item=what, hint=hint) from error
 
 
-def output_file(path: Path, what: str) -> Path:
-    """The path of a file that is to be replaced as a whole: a regular file, or nothing yet. A link there is not
-    followed, for another user may have put it there, nor replaced: ``/dev/stdout`` is one.
+def output_file(path: Path | None, what: str) -> Path | None:
+    """The path of a file that is to be replaced as a whole: a regular file, or nothing yet; None if none was given. A
+    link there is not followed, for another user may have put it there, nor replaced: ``/dev/stdout`` is one.
 
     Raises `UsageError` naming ``what`` if something else is there.
     """
+    if path is None:
+        return None
     path = expanded(path, what)
     trouble = "it is a link, and mdl replaces regular files only" if path.is_symlink() else ""
     try:

@@ -101,7 +101,7 @@ def _options(session: Session, flags: ServeFlags) -> ServeOptions:
         flags.gated,
         tuple(_folder(one, "--runs") for one in flags.runs or ()),
         tuple(_folder(one, "--releases") for one in flags.releases or ()),
-        places.output_file(flags.ready_file, "--ready-file") if flags.ready_file else None,
+        places.output_file(flags.ready_file, "--ready-file"),
         _log(session, flags.log_file),
     )
 
