@@ -97,7 +97,7 @@ def test_one_meaning(word: str) -> None:
         (["https://h/f.bin#sha256=abc"], UsageError, "a sha256 has 64 digits"),
         ([f"https://h/f.bin#sha512={HEX}"], UsageError, "compares sha256, not sha512"),
         (["https://h/f.bin#md5=abc"], UsageError, "compares sha256, not md5"),
-        ([f"https://huggingface.co/org/repo#sha256={HEX}"], UsageError, "no single file"),
+        ([f"https://huggingface.co/org/repo#sha256={HEX}"], UsageError, "this is not one file"),
     ],
 )
 def test_the_right_words(words: Sequence[str], kind: type[MdlError], said: str) -> None:
