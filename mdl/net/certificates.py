@@ -23,7 +23,9 @@ from mdl.errors import TlsError, UsageError
 from mdl.net.credentials import HostTls
 from mdl.units import as_meant
 
-UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_DER = b"\x30\x82"
+"""How a certificate begins that Windows exported as .cer."""
+UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO")
 """Variables by which other programs are told of certificates. mdl does not read them, but names them if one fails."""
 _NO_SETTINGS = HostTls("")
 
@@ -150,11 +152,15 @@ def has_system_store() -> bool:
 
 
 def _load_authorities(context: ssl.SSLContext, file: Path, hint: str) -> None:
-    """Trust the certificates in a file. Raises `TlsError` with this ``hint`` if there are none."""
+    """Trust the certificates in a file. Raises `TlsError` if there are none, with this ``hint`` unless their format is
+    at fault."""
+    data = b""
     try:
-        read_whole(file, LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
+        data = read_whole(file, LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
         context.load_verify_locations(cafile=file)
     except OSError as error:
+        if data.startswith(_DER):
+            hint = f"it is in DER format, and PEM is needed: openssl x509 -inform der -in {file} -out ca.pem"
         raise TlsError(f"no CA certificates from {file}: {_reason(error)}", hint=hint) from error
 
 

@@ -55,6 +55,15 @@ def test_the_file_that_failed_is_named(tmp_path: Path, ca: trustme.CA) -> None:
         assert "SSL_CERT_FILE" in str(caught.value.hint)
 
 
+def test_a_certificate_in_der(tmp_path: Path, ca: trustme.CA) -> None:
+    """What Windows exports as .cer is no PEM: the hint is the command that converts it."""
+    file = tmp_path / "company.cer"
+    file.write_bytes(ssl.PEM_cert_to_DER_cert(ca.cert_pem.bytes().decode()))
+    with pytest.raises(TlsError) as caught:
+        make_context({"SSL_CERT_FILE": str(file)})
+    assert f"openssl x509 -inform der -in {file} -out" in str(caught.value.hint)
+
+
 @each(
     ("code", "unread", "words"),
     [
