@@ -29,7 +29,7 @@ from mdl.paths import matches, matching
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
 from mdl.runs import companions_of, run_of_listing
-from mdl.runs.checkpoint import Checkpoint
+from mdl.runs.checkpoint import paths_of
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.run import Run
 from mdl.values import value_class
@@ -218,10 +218,7 @@ def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
 
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
-    others = _other_checkpoints(_run(model, files, context))
-    left_out: set[str] = set()
-    for checkpoint in others:
-        left_out.update(entry.path for entry in checkpoint.entries)
+    count, left_out = _beside_the_model(_run(model, files, context))
     chosen = []
     left = 0
     size = 0
@@ -237,15 +234,22 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
     if left and not has_weights:  # as of a model in shards, which only its trainer reads
         return list(files)
     if left:
-        what = f"{counted(len(others), 'checkpoint')} and what" if others else "what"
+        what = f"{counted(count, 'checkpoint')} and what" if count else "what"
         what = f"left out: {counted(left, 'file')}, {human_bytes(size)}: {what} only a resumed training reads"
         context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
     return chosen
 
 
-def _other_checkpoints(run: Run) -> list[Checkpoint]:
-    """The checkpoints beside the finished model; none if there is no such model."""
+def _beside_the_model(run: Run) -> tuple[int, set[str]]:
+    """How many checkpoints lie beside the finished model, those of runs in its folder too, and the paths of all their
+    files; none if there is no such model."""
     try:
-        return run.checkpoints_outside(run.finished())
+        others = run.checkpoints_outside(run.finished())
     except NotFound:
-        return []
+        return 0, set()
+    paths = paths_of(others)
+    count = len(others)
+    for folder, checkpoints in run.runs_below:
+        paths.update(entry.path for entry in run.tree.below(folder))
+        count += checkpoints
+    return count, paths

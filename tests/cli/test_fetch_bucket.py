@@ -107,6 +107,11 @@ HF = [
             {"cat-000001.safetensors", "dog-000002.safetensors"},
         ),
         (["one.safetensors", "two.safetensors"], (), {"one.safetensors", "two.safetensors"}),
+        (
+            ["model.safetensors", "config.json", "ckpts/epoch_1.pt", "ckpts/epoch_2.pt"],
+            (),
+            {"model.safetensors", "config.json"},
+        ),
     ],
 )
 def test_what_of_a_folder_is_fetched(
