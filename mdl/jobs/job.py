@@ -264,19 +264,18 @@ def can_be_resumed(job: Job) -> bool:
 
 
 def finishers(jobs: Sequence[Job]) -> dict[str, Job]:
-    """The unfinished jobs whose request a later job has carried out: by the id of each, the last of these later
+    """The unfinished jobs whose request a later job has carried out: by the id of each, the first of these later
     jobs."""
-    last_done: dict[Request, Job] = {}
+    finished_by: dict[str, Job] = {}
+    unfinished: dict[Request, list[Job]] = {}
     for job in sorted(jobs, key=_ended_at):
-        if job.status == "done" and job.request:
-            last_done[job.request] = job
-    finished_by = {}
-    for job in jobs:
-        if job.status in ("done", "running") or job.request not in last_done:
+        if job.request is None or job.status == "running":
             continue
-        later = last_done[job.request]
-        if _ended_at(later) > _ended_at(job):
-            finished_by[job.id] = later
+        if job.status != "done":
+            unfinished.setdefault(job.request, []).append(job)
+            continue
+        for earlier in unfinished.pop(job.request, ()):
+            finished_by[earlier.id] = job
     return finished_by
 
 

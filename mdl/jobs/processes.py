@@ -28,6 +28,13 @@ FLAG = "--background"
 """The option before the job's id; such a process has no other arguments."""
 _CANCELLED = 143
 """The exit code of a job that was ended by another process."""
+_BY_COMMAND = {
+    "code": "CANCELLED",
+    "message": "cancelled",
+    "hint": "what was fetched is kept; run the same command again to continue",
+    "item": None,
+}
+"""The error of a job that was paused or dead when it was cancelled."""
 _STOP_WAIT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _foreground: socket.socket | None = None
@@ -119,7 +126,9 @@ def cancel(job: Job, records: Records) -> Job:
         if job.status == "running":
             job = _stopped(job, signal.SIGTERM, records)
             continue
-        ended = replace(job, status="cancelled", finished_at=job.finished_at or utc_now(), exit_code=_CANCELLED)
+        ended = replace(
+            job, status="cancelled", finished_at=job.finished_at or utc_now(), exit_code=_CANCELLED, error=_BY_COMMAND
+        )
         job = ended if records.replace(ended, job.stamp) else records.find(job.id)
     if job.status != "cancelled":
         hint = "'mdl jobs --status running' shows what can be cancelled"

@@ -162,7 +162,7 @@ def _nothing_after_head(seconds: float) -> NetworkError:
 
 
 def _cut_off(got: int, size: int) -> NetworkError:
-    return NetworkError(f"the connection ended after {got} of {size} bytes", hint=AGAIN)
+    return NetworkError(f"the connection ended after {got:,} of {size:,} bytes", hint=AGAIN)
 
 
 def _decoded(response: httpx.Response) -> Iterator[bytes]:

@@ -160,12 +160,24 @@ def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
         "0000-more": replace(stopped, models=(*stopped.models, "two")),
         "0000-late": replace(stopped, started_at="2999-01-01T00:00:00.000Z"),
         "0000-held": replace(stopped, again=replace(again, withheld=True)),
+        "0000-next": replace(job, started_at="2998-01-01T00:00:00.000Z", finished_at="2998-01-01T00:00:01.000Z"),
     }
     for name, one in more.items():
         put_job(records_of(shell), replace(one, id=name))
     assert set(finishers(records_of(shell).all())) == {"0000-same"}
     [line] = [line for line in run("jobs").out.splitlines() if line.startswith("0000-same")]
-    assert line.endswith(f"{job.id} finished it")
+    assert line.endswith(f"{job.id} finished it")  # the first that did, not one that found it here
+
+
+def test_a_paused_job_that_is_cancelled(shell: Shell, run: Run, job: Job) -> None:
+    """It is no longer said to be paused, in the table, its page and its document."""
+    paused = {"code": "PAUSED", "message": "paused", "hint": None, "item": None}
+    put_job(records_of(shell), replace(job, id="0000-idle", status="paused", exit_code=75, error=paused))
+    run("jobs cancel 0000-idle")
+    assert "error:     cancelled\n" in run("jobs show 0000-idle").out
+    [line] = [line for line in run("jobs").out.splitlines() if line.startswith("0000-idle")]
+    assert (line.split()[1], line.split()[-1]) == ("cancelled", "-")
+    assert run("jobs show 0000-idle --json").document["jobs"][0]["error"]["message"] == "cancelled"
 
 
 def test_what_is_listed(shell: Shell, run: Run, job: Job) -> None:
