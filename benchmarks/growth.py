@@ -87,7 +87,7 @@ def many(place: Path, served: Path, count: int, size: int) -> Iterator[Step]:
         yield here.mdl("get", *get, program=program)
         yield here.mdl("get, all there", *get, program=program)
     yield here.mdl("verify", "verify", "small", "--catalog", str(book), "--to", "models")
-    yield here.mdl("pack", "pack", "models/small", "-o", "small.zip")
+    yield here.mdl("pack", "pack", "models/small", "--all", "-o", "small.zip")
     yield here.mdl("unpack", "unpack", "small.zip", "--to", "out")
     there = sum(path.suffix == ".bin" for path in (place / "out").rglob("*"))
     if there != len(oids):

@@ -111,8 +111,8 @@ class Contents:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-_UNREAD = Contents()
-"""Of a file that is no weights, or that cannot be read."""
+_NOTHING_TOLD = Contents()
+"""Of a whole file without metadata, as most are, of one that is no weights, and of one that cannot be read."""
 
 
 @value_class
@@ -305,7 +305,7 @@ class Tree:
     def contents(self, entry: Entry) -> Contents:
         """Return what the bytes of a file of weights tell; nothing of any other, or if it cannot be read."""
         if entry.weights_kind is None:
-            return _UNREAD
+            return _NOTHING_TOLD
         if entry.path not in self._contents:
             self._contents[entry.path] = self.contents_as(entry, entry.weights_kind)
         return self._contents[entry.path]
@@ -316,7 +316,7 @@ class Tree:
             with contextlib.suppress(OSError), self.opened(entry) as file:
                 if file:
                     return _contents_of(file, entry.stamp.size, kind)
-        return _UNREAD
+        return _NOTHING_TOLD
 
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""
@@ -341,10 +341,12 @@ class Tree:
 
 def _contents_of(file: BinaryIO, size: int, kind: WeightsKind) -> Contents:
     lacks = kind.why_not_whole(file, size) or ""
-    if kind.loaded_with != "safetensors":
-        return Contents(lacks)
-    header = read_header(partial(read_at, file, 0))
-    return Contents(lacks, header.metadata) if header else Contents(lacks)
+    header = None
+    if kind.loaded_with == "safetensors":
+        header = read_header(partial(read_at, file, 0))
+    if header and header.metadata:
+        return Contents(lacks, header.metadata)
+    return Contents(lacks) if lacks else _NOTHING_TOLD
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")
