@@ -180,7 +180,7 @@ def judge(answer: Any, job: str, base: str = "") -> Judged:
     refuse_twins(output.path for output in outputs)
     words = _failure_in(reader.objects)
     if not words and not outputs:
-        words = next(filter(None, map(words_in, reader.objects)), "")
+        words = next(filter(None, map(words_in, reader.objects or [answer])), "")
     return Judged(tuple(outputs), tuple(dict.fromkeys(reader.ignored)), words, tuple(reader.keys))
 
 

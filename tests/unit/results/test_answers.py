@@ -201,6 +201,8 @@ def test_one_bad_file_hinders_no_other() -> None:
 @each(
     ("answer", "words"),
     [
+        ("CUDA out of memory", "the worker says: CUDA out of memory"),
+        ("done: https://h.example/w.bin?sig=CANARY", r"the worker says: done: https://h\.example/w\.bin\?…"),
         ({"result": {"ok": False, "reason": {"error": "no space left"}}}, "the worker says: no space left"),
         ({"status": "error", "detail": [{"msg": "bad input"}]}, "the worker says: bad input"),
         ({"success": False, "note": 3}, "the worker says: it failed, and does not say why"),
