@@ -180,6 +180,9 @@ def python_command(module: str = "mdl.__main__") -> list[str]:
     return [*isolated_python(), str(Path(__file__).resolve().with_name("child.py")), module]
 
 
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+
+
 def split_command(command: str, what: str) -> list[str]:
     """Return the words of ``command``, which is started without a shell. Raises `UsageError`, which names ``what`` (a
     flag), if it cannot be split, needs a shell, or is empty."""
@@ -193,7 +196,10 @@ def split_command(command: str, what: str) -> list[str]:
     unquoted.whitespace_split = True
     unquoted.commenters = ""
     needs_shell = any(word and set(word) <= set("();<>|&") for word in unquoted)
-    if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
+    quoted = r"'[^']*'"
+    if words and Path(words[0]).name in _SHELLS:
+        quoted += r'|"[^"]*"'  # a shell itself replaces what has $ in its script
+    if needs_shell or re.search(r"[$`]", re.sub(quoted, "", command)):
         hint = f"write {what} \"sh -c '…'\", or put it into a script"
         raise UsageError("it is started without a shell, and this needs one", item=what, hint=hint)
     if not words:

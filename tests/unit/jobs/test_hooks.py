@@ -129,6 +129,9 @@ def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> Non
         ("'' a ''", ["", "a", ""]),
         ("a#b 'c' --to #ops now", ["a#b", "c", "--to", "#ops", "now"]),
         ("';' '|'", [";", "|"]),
+        ('sh -c "echo $MDL_HOOK_MODELS | wc"', ["sh", "-c", "echo $MDL_HOOK_MODELS | wc"]),
+        ("/bin/bash -lc 'echo `id`'", ["/bin/bash", "-lc", "echo `id`"]),
+        *((said, None) for said in ("sh -c x $HOME", 'echo "$HOME"', "sh x | y")),
         *((said, None) for said in ("x | y", "x && y", "x > y", "x $HOME", "x `y`", "x 'y", "(x)", '"$(x)"', "x; y")),
     ],
 )
