@@ -862,17 +862,18 @@ class Client:
         if self.stores.is_cache:
             raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
         place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+        catalogs = self.catalogs.paths
         if source is not None:
             if name is not None:
                 raise UsageError("--as and --from do not go together", item="--as", hint="leave out one of the two")
             model = self._finder.one(source, is_asked=True)
             with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
                 find_known = partial(repository_files, model, context.resolver)
-                return import_folder(place, context, find_known, how=how, dry_run=dry_run)
+                return import_folder(place, context, find_known, how=how, dry_run=dry_run, catalogs=catalogs)
         models = list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, online=False) as context:
             known = CatalogFiles(models, context.resolver, name)
-            return import_folder(place, context, lambda _commits: known, how=how, dry_run=dry_run)
+            return import_folder(place, context, lambda _commits: known, how=how, dry_run=dry_run, catalogs=catalogs)
 
     # The catalog and its lock.
 

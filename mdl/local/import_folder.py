@@ -110,15 +110,17 @@ def import_folder(
     *,
     how: How = "auto",
     dry_run: bool = False,
+    catalogs: Collection[Path] = (),
 ) -> ImportReport:
     """Adopt the files of ``folder``: those that are known as files of a model, the others as models of their own.
     ``find_known`` returns the files that are known; it gets the commits of which the folder says that its files are.
+    ``catalogs`` are those in use, which are no files of a model.
 
     ``auto`` clones where the file system can, else hard-links large files and copies small ones, else copies; only
     ``move`` takes the original away. What fails for one file hinders no other and is in the report. Raises `NotFound`,
     `UsageError`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`.
     """
-    listed, left_out = _scan(folder)
+    listed, left_out = _scan(folder, {os.path.realpath(path) for path in catalogs})
     form, models = recognize(listed)
     known = find_known(_commits_in(models))
     models = known.arranged(models)
@@ -168,8 +170,8 @@ def _commits_in(models: Sequence[FoundModel]) -> list[str]:
 # Reading the folder.
 
 
-def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
-    """Read what is below a folder, and what of it cannot be taken: what is no file, and catalogs with their locks.
+def _scan(folder: Path, catalogs: Collection[str]) -> tuple[Folder, dict[str, str]]:
+    """Read what is below a folder, and what of it cannot be taken: what is no file, and ``catalogs`` with their locks.
     Links are not followed, and models folders of mdl's are passed over.
 
     Raises `NotFound`, `UsageError`, `StorageError`."""
@@ -187,7 +189,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
             status = os.lstat(place)
         except FileNotFoundError:
             continue
-        if Path(path).name in _OWN_NAMES:
+        if place in catalogs or Path(path).name in _OWN_NAMES:
             left_out[path] = "mdl's own: a catalog or its lock"
         elif stat.S_ISREG(status.st_mode):
             files[path] = status.st_size

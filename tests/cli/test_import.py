@@ -128,9 +128,11 @@ def test_a_new_comfyui(
 
 def test_a_project(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
     """A catalog and its lock are no files of a model, wherever in the folder they lie; a move leaves them there."""
-    own = ("catalog.toml", "mdl.lock", "sub/catalog.toml")
+    own = ("catalog.toml", "sub/mdl.lock", "sub/catalog.toml", "team.toml")
     folder = written(tmp_path / "project", dict.fromkeys([*own, "sub/lora.safetensors"], LORA))
-    document = done(mdl(shell, "import", str(folder), "--move", "--json")).document
+    (folder / "team.toml").write_text("schema = 1\n")
+    catalog = ("--catalog", str(folder / "team.toml"))
+    document = done(mdl(shell, "import", str(folder), "--move", "--json", *catalog)).document
     assert [row["source"] for row in document["files"]] == ["sub/lora.safetensors"]
     assert {row["path"] for row in document["skipped"]} == set(own)
     assert all((folder / name).is_file() for name in own)
