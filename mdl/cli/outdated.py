@@ -63,8 +63,9 @@ def outdated(
             imported = f"{counted(unknown, 'model')} {verb} imported or trained"
             session.console.note(f"{imported}: nothing says where to look for news")
         if not outdated_models:
-            if known:
-                session.console.note(f"nothing to update among {counted(known, 'model')}")
+            asked = known - sum(model.state == "failed" for model in report.models)
+            if asked:
+                session.console.note(f"nothing to update among {counted(asked, 'model')}")
             return
         updatable = " ".join(session.spelled(model.name) for model in outdated_models)
         can = f"{len(outdated_models)} of {known} can be updated, {human_bytes(to_fetch)} to fetch"

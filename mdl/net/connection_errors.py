@@ -64,6 +64,8 @@ _OTHER_PROTOCOLS = (
     ),
 )
 """How an answer begins, as the parser quotes it, if what answers speaks something else than HTTP/1.1."""
+_PLACE_IN_OPENSSL = re.compile(r" \(_ssl\.c:\d+\)$")
+"""The line of CPython's source that every error of TLS ends with."""
 _ERRNO = re.compile(r"\A\[Errno -?\d+\] ")
 _NO_ADDRESS = "[Errno -"
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
@@ -84,27 +86,28 @@ def tls_error(
     """
     host = host_of(url)
     place = place_of(url)
+    words = _PLACE_IN_OPENSSL.sub("", str(cause))
     reason = getattr(cause, "reason", None) or ""
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         when = "within the TLS connection" if is_open else "during the TLS handshake"
         return NetworkError(f"{host} hung up {when}", hint=AGAIN)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return TlsError(f"{host}: {cause}", hint=_advice(getattr(cause, "verify_code", 0), place, unread))
+        return TlsError(f"{host}: {words}", hint=_advice(getattr(cause, "verify_code", 0), place, unread))
     is_alert = "ALERT" in reason or reason.startswith("TLSV1_")
     if reason.endswith(_PASSING) or (is_open and not is_alert):
-        return NetworkError(f"{host}: {cause}", hint=AGAIN)
+        return NetworkError(f"{host}: {words}", hint=AGAIN)
     if isinstance(cause, CertificateWanted) or reason.endswith(_OF_A_CERTIFICATE):
         if not certificate:
             return certificate_wanted(url, str(cause))
         hint = f'check cert and key of [hosts."{place}"] in config.toml: the host may want another one'
-        return TlsError(f"{host} does not accept the client certificate {certificate}: {cause}", hint=hint)
+        return TlsError(f"{host} does not accept the client certificate {certificate}: {words}", hint=hint)
     if is_alert:
         hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
-        return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)
+        return TlsError(f"{host} refuses the TLS connection: {words}", hint=hint)
     hint = "check the URL and the proxy; mdl doctor shows more"
     if reason.endswith(_NO_TLS):
         hint = f"the server speaks plain http: try http://{place}, or check the port"
-    return TlsError(f"{host}: {cause}", hint=hint)
+    return TlsError(f"{host}: {words}", hint=hint)
 
 
 def _advice(code: int, place: str, unread: Sequence[str]) -> str:

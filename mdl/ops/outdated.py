@@ -97,17 +97,13 @@ class OutdatedReport(BaseReport):
     @property
     def error(self) -> MdlError | None:
         """The one error for all models that could not be asked; None if there is none."""
-        errors: list[MdlError] = []
-        what = ""
-        for version in self.models:
-            if version.error is not None:
-                errors.append(version.error)
-                what = version.name
+        failed = [version for version in self.models if version.error is not None]
+        errors = [version.error for version in failed if version.error is not None]
         if not errors:
             return None
-        if len(errors) > 1:
-            what = f"{len(errors)} of {len(self.models)} models"
-        return whole_error(f"{what} could not be asked", errors)
+        if len(errors) == 1:
+            return errors[0].but(item=failed[0].name)
+        return whole_error(f"{len(errors)} of {len(self.models)} models: mdl cannot know what is newest", errors)
 
 
 # What is newest.

@@ -30,6 +30,7 @@ from mdl.errors import (
     MdlError,
     NotFound,
     Occupied,
+    StorageError,
     UsageError,
     storage_error,
     storage_trouble,
@@ -255,12 +256,12 @@ class BundleOutput:
 
     def check(self, *, force: bool) -> None:
         """See that nothing is there but an earlier bundle, which may be replaced; with ``force`` any file. Raises
-        `Occupied`, `UsageError`, `NotFound`."""
+        `Occupied`, `UsageError`, `StorageError`."""
         if self.split is not None and self.split < _LEAST:
             raise UsageError("a part must have at least 1Mi", item="--split", hint="--split 4G is for FAT32")
         if not self.path.parent.is_dir():
             hint = "make it first, or choose another with -o"
-            raise NotFound("no such folder", item=str(self.path.parent), hint=hint)
+            raise StorageError("no such folder", item=str(self.path.parent), hint=hint)
         paths = [self.path.with_name(name) for name in self.names]
         may_replace = force or _begins_a_bundle(paths[0])
         if self.sums is not None:
