@@ -42,7 +42,7 @@ _PLAIN_ERROR = (
 )
 """How servers and proxies begin a plain text that they send in the place of a file; kept as text, as it is needed for
 names that nobody knows alone."""
-_XML_ERROR = re.compile(r"\s*(<\?xml[^>]*>\s*)?<Error>\s*<Code>")
+_XML_ERROR = re.compile(r"\s*(<\?xml[^>]*>\s*)?<(Error>\s*<Code>|(ListBucketResult|EnumerationResults)\b)")
 _FILTER = re.compile(
     r"\b(zscaler|forti(guard|gate|net)|forcepoint|websense|blue ?coat|netskope|mcafee web gateway|skyhigh"
     r"|cisco umbrella|palo alto|sophos|barracuda|trend ?micro|menlo security|iboss)\b",
@@ -104,7 +104,7 @@ def _text_in(value: Any) -> str:
 
 def is_error_text(text: str) -> bool:
     """Return whether a whole text is what a server says in place of a file: a JSON object with an error, or with little
-    more than a message, the XML of S3, or an error in a few plain words."""
+    more than a message, the XML of a bucket, its list included, or an error in a few plain words."""
     if _XML_ERROR.match(text):
         return True
     if not text.lstrip().startswith("{"):

@@ -197,6 +197,8 @@ PLAIN_ERRORS = """
     Invalid token|Error: quota|Download limit exceeded for this file|Internal Server Error|The file was not found
     <script>location.href="/login"</script>|<meta http-equiv="refresh" content="0; url=/login">|<center>Blocked</center>
     <br />\n<b>Warning</b>: fopen() failed|{"Code":10010,"Message":"Repo not exist","Success":false}
+    <?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>
+    <EnumerationResults ServiceEndpoint="https://a.blob.core.windows.net/"><Blobs/></EnumerationResults>
 """
 
 
