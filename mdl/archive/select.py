@@ -22,7 +22,7 @@ from mdl.runs.completeness import RESUME_GLOBS, why_incomplete, why_parts_are_mi
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
-from mdl.runs.tree import Entry, Tree, folders_above, join
+from mdl.runs.tree import Entry, Tree, is_in, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.end_records import read_at
 from mdl.weights.junk import is_log
@@ -234,7 +234,7 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
     theirs.update(path for path, _ in run.runs_below)
     entries = []
     for entry in everything.entries:
-        if theirs.isdisjoint((entry.path, *folders_above(entry.path))):
+        if not is_in(entry.path, theirs):
             entries.append(entry)
     skipped = [(row.name, A_CHECKPOINT) for row in others]
     notes = []

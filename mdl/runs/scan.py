@@ -18,7 +18,7 @@ from mdl.runs.known_layouts import LAYOUTS
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.trainers.any_trainer import NAMED_LAYOUT, PLAIN, find_folders, find_weights
-from mdl.runs.tree import Entry, Tree, folders_above, join
+from mdl.runs.tree import Entry, Tree, folders_above, is_in, join
 from mdl.weights.known_formats import set_name
 
 _MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
@@ -93,7 +93,7 @@ class _Scan:
             if entry.is_file and (entry.is_weights or _MARKS.fullmatch(entry.name)):
                 self.with_weights.update(folders_above(entry.path))
             if _is_model(entry):
-                self.sets[_set_of(entry)].append(entry)
+                self.sets[entry.folder, set_name(entry.name)].append(entry)
 
     def own_run(self, base: str) -> Found:
         """Return what is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout
@@ -181,7 +181,7 @@ def _without(tree: Tree, found: Found, runs_below: Iterable[tuple[str, int]]) ->
     checkpoints = []
     for checkpoint in found.checkpoints:
         if left_out and checkpoint.name == FINAL:
-            entries = tuple(entry for entry in checkpoint.entries if not _is_in_any(entry, left_out))
+            entries = tuple(entry for entry in checkpoint.entries if not is_in(entry.path, left_out))
             checkpoint = checked(tree, replace(checkpoint, entries=entries))
         checkpoints.append(checkpoint)
     return replace(found, checkpoints=tuple(checkpoints))
@@ -192,7 +192,7 @@ def _final_beside(found: Found, base: str, folder: str) -> list[Checkpoint]:
     finals = []
     for checkpoint in found.checkpoints:
         if checkpoint.name == FINAL and checkpoint.base == base:
-            entries = tuple(entry for entry in checkpoint.entries if not _is_in(entry, folder))
+            entries = tuple(entry for entry in checkpoint.entries if not is_in(entry.path, {folder}))
             beside = replace(checkpoint, entries=entries)
             if any(entry.folder == base and is_model(entry, entry.name) for entry in beside.files):
                 finals.append(beside)
@@ -275,15 +275,3 @@ def _is_model(entry: Entry) -> bool:
         return False
     parts = entry.path.split("/")
     return all(is_model(entry, "/".join(parts[start:])) for start in range(len(parts)))
-
-
-def _set_of(entry: Entry) -> SetKey:
-    return entry.folder, set_name(entry.name)
-
-
-def _is_in_any(entry: Entry, folders: Collection[str]) -> bool:
-    return any(_is_in(entry, folder) for folder in folders)
-
-
-def _is_in(entry: Entry, folder: str) -> bool:
-    return entry.path == folder or entry.path.startswith(f"{folder}/")

@@ -15,6 +15,7 @@ import stat
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
@@ -370,6 +371,11 @@ def folders_above(path: str) -> list[str]:
         path = path.rpartition("/")[0]
         folders.append(path)
     return folders
+
+
+def is_in(path: str, folders: AbstractSet[str]) -> bool:
+    """Tell whether a path is one of some folders, or is in one, however deep."""
+    return not folders.isdisjoint((path, *folders_above(path)))
 
 
 def _segments(entry: Entry) -> list[str]:
