@@ -275,18 +275,25 @@ def _read_path(word: str) -> Origin | None:
         if why_bad_id(word) is None:
             hint += f"; if {first} is an owner on the hub, hf:{said}"
         raise UsageError("a URL needs its scheme", item=said, hint=hint)
-    repository = re.fullmatch(_REPOSITORY, word)
-    if repository and why_bad_id(repository["id"]) is None:
+    if _match_repository(_REPOSITORY, word):
         return parse_reference(f"hf:{word}")
-    page = re.fullmatch(_PATH_OF_PAGE, word)
-    if page and why_bad_id(page["id"]) is None:
+    page = _match_repository(_PATH_OF_PAGE, word)
+    if page:
         hint = f"write hf:{page['id']}@{page['revision']}{page['path'] or ''}"
         raise UsageError("a part of an address of the hub", item=said, hint=hint)
-    file = re.fullmatch(_FILE_OF_REPOSITORY, word)
-    if file and why_bad_id(file["id"]) is None:
+    file = _match_repository(_FILE_OF_REPOSITORY, word)
+    if file:
         hint = f"for a file of a repository of the hub: mdl get {file['id']} {file['path']}"
         raise UsageError("neither a name of the catalog nor a repository", item=said, hint=hint)
     return None
+
+
+def _match_repository(pattern: str, word: str) -> re.Match[str] | None:
+    """Match a word with a pattern whose group ``id`` names a repository; None if that cannot be the id of one."""
+    match = re.fullmatch(pattern, word)
+    if match is None or why_bad_id(match["id"]) is not None:
+        return None
+    return match
 
 
 def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> bool:
@@ -302,8 +309,8 @@ def names_a_file(word: str, repository: str, page_hosts: Collection[str]) -> boo
         return False
     if re.fullmatch(FILE_NAME, word):
         return True
-    other = re.fullmatch(_REPOSITORY, word)
-    if other is None or why_bad_id(other["id"]):
+    other = _match_repository(_REPOSITORY, word)
+    if other is None:
         return True
     if other["more"] or not has_extension(name):
         return False
