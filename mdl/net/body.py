@@ -17,7 +17,7 @@ import httpx
 
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, ProtocolError
-from mdl.net.connection import Connection, Deadline
+from mdl.net.connection import Connection
 from mdl.net.connection_errors import AGAIN, SILENCE, broken_tls
 from mdl.net.responses import codings_of, is_readable, unreadable
 from mdl.net.throttle import Throttle
@@ -96,7 +96,7 @@ class BodyReader:
         long."""
         longest = max(self._slow, self._stall)
         first = max(longest, first_byte)
-        deadline = connection.limits.deadline if connection.limits else Deadline()
+        deadline = connection.limits.deadline
         with deadline.within(first, _nothing_after_head(first)):
             piece = next(pieces, None)
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)

@@ -127,7 +127,7 @@ class HttpClient:
         `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
         `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
-        question = Question(method, url, start or url, headers or {}, content, bearer, interrupter)
+        question = Question(method, url, start or url, headers or {}, content, bearer, interrupter or Interrupter())
         secrets = self._access.secrets(bearer)
         opened: OpenResponse | None = None
         began = time.monotonic()

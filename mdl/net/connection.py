@@ -110,7 +110,7 @@ class RequestLimits:
     host: str
     private_ok: bool
     was_public: bool = False
-    interrupter: Interrupter | None = None
+    interrupter: Interrupter = field(default_factory=Interrupter)
     deadline: Deadline = field(default_factory=Deadline)
     peer: str = ""
     is_fresh: bool = False
@@ -217,14 +217,14 @@ class Connection(httpcore.NetworkStream):
         self,
         stream: ByteStream,
         cancel: CancelToken,
+        limits: RequestLimits,
         peer: str | None = None,
-        limits: RequestLimits | None = None,
         silence: float | None = None,
     ) -> None:
-        """``limits`` are those of the request that it carries. ``silence`` is the seconds that a read may wait if
-        httpcore gives it no limit, as in the handshake of SOCKS. ``peer`` is the address if it is known: a server that
-        has ended the connection right after the handshake may have said why, which is still to be read. Raises
-        `httpcore.ConnectError` if the connection is already dead."""
+        """``limits`` are those of the request that it carries, or carried last. ``silence`` is the seconds that a read
+        may wait if httpcore gives it no limit, as in the handshake of SOCKS. ``peer`` is the address if it is known: a
+        server that has ended the connection right after the handshake may have said why, which is still to be read.
+        Raises `httpcore.ConnectError` if the connection is already dead."""
         self._stream = stream
         self._cancel = cancel
         self._came = b""
@@ -252,7 +252,7 @@ class Connection(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what the parser of the response gets next."""
         if not self._came:
-            seconds, late = self._shortened(self._silence if timeout is None else timeout)
+            seconds, late = self.limits.deadline.shortened(self._silence if timeout is None else timeout)
             try:
                 self._came = self._stream.read(max_bytes, seconds)
             except httpcore.ReadTimeout:
@@ -281,15 +281,12 @@ class Connection(httpcore.NetworkStream):
             data = self._take(len(view))
             view[: len(data)] = data
             return len(data), None
-        patience, late = self._shortened(seconds)
+        patience, late = self.limits.deadline.shortened(seconds)
         count, error = self._stream.receive(view, patience)
         if late and isinstance(error, TimeoutError):
             raise late
         self.left -= count
         return count, error
-
-    def _shortened(self, seconds: float | None) -> tuple[float | None, NetworkError | None]:
-        return self.limits.deadline.shortened(seconds) if self.limits else (seconds, None)
 
     def _up_to_empty_line(self) -> int:
         """Return how many of the bytes that came belong to what ends with the next empty line."""
@@ -313,10 +310,8 @@ class Connection(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self.limits:
-            self.limits.check_peer(self.peer)
-            if self.limits.interrupter:
-                self.limits.interrupter.attach(self._stream.get_extra_info("socket"))
+        self.limits.check_peer(self.peer)
+        self.limits.interrupter.attach(self._stream.get_extra_info("socket"))
         self.is_broken = True
         self._stream.write(buffer, timeout)
         self.is_broken = False
@@ -324,7 +319,7 @@ class Connection(httpcore.NetworkStream):
     def detach(self) -> Connection:
         """Return the same connection for another parser. From now on this one is not closed by closing it here."""
         self._is_detached = True
-        return Connection(self._stream, self._cancel, self.peer)
+        return Connection(self._stream, self._cancel, self.limits, self.peer)
 
     def close(self) -> None:
         if not self._is_detached:
@@ -334,7 +329,7 @@ class Connection(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy
-        return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.peer, self.limits)
+        return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.limits, self.peer)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable" and (self._came or self._is_end_unseen):
@@ -345,7 +340,7 @@ class Connection(httpcore.NetworkStream):
 class HappyEyeballs(httpcore.SyncBackend):
     """Opens the connection for one request of httpcore, to the first address of a host that answers."""
 
-    def __init__(self, cancel: CancelToken, limits: RequestLimits | None, silence: float | None = None) -> None:
+    def __init__(self, cancel: CancelToken, limits: RequestLimits, silence: float | None = None) -> None:
         """``silence``: see `Connection`."""
         self._cancel = cancel
         self._limits = limits
@@ -375,15 +370,14 @@ class HappyEyeballs(httpcore.SyncBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        connection = Connection(SocketStream(sock), self._cancel, limits=self._limits, silence=self._silence)
+        connection = Connection(SocketStream(sock), self._cancel, self._limits, silence=self._silence)
         self._opened = connection
-        if self._limits:
-            self._limits.is_fresh = True
-            try:
-                self._limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
-            except Unsafe:
-                connection.close()
-                raise
+        self._limits.is_fresh = True
+        try:
+            self._limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
+        except Unsafe:
+            connection.close()
+            raise
         return connection
 
 

@@ -54,7 +54,7 @@ class Question:
     headers: Mapping[str, str]
     content: bytes | Iterable[bytes] | None = None
     bearer: str = field(default="", repr=False)
-    interrupter: Interrupter | None = None
+    interrupter: Interrupter = field(default_factory=Interrupter)
     is_anonymous: bool = False
 
 

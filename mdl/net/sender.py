@@ -115,7 +115,7 @@ class Sender:
 
 def _may_be_stale(error: httpx.RequestError, limits: RequestLimits) -> bool:
     """Return whether a request may have failed because its connection was used before, and has closed since."""
-    if limits.interrupter is not None and limits.interrupter.is_set:
+    if limits.interrupter.is_set:
         return False
     was_used_before = bool(limits.peer) and not limits.is_fresh
     return was_used_before and isinstance(error, _DEAD)
@@ -135,6 +135,4 @@ def drain(response: httpx.Response) -> None:
 def _deadline_of(response: httpx.Response) -> Deadline:
     """Return what ends the reading of a response; of one that comes over no connection it ends nothing."""
     connection = response.extensions.get("network_stream")
-    if isinstance(connection, Connection) and connection.limits:
-        return connection.limits.deadline
-    return Deadline()
+    return connection.limits.deadline if isinstance(connection, Connection) else Deadline()

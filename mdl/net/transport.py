@@ -84,7 +84,7 @@ class PooledTransport(httpx.BaseTransport):
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         sent = _for_httpcore(request, proxy)
         origin = sent.url.origin
-        limits: RequestLimits | None = request.extensions.get(LIMITS)
+        limits: RequestLimits = request.extensions[LIMITS]
         network = HappyEyeballs(self._cancel, limits, request.extensions.get("timeout", {}).get("read"))
         kept = self._take(place)
         sender: httpcore.ConnectionInterface

@@ -106,7 +106,7 @@ def test_earlier_deadline_counts(listening: Address, outer: float, inner: float)
     with connect_first([listening], 5.0, CancelToken()) as sock:
         stream = Silent(sock)
         limits = RequestLimits("host", private_ok=True)
-        connection = Connection(stream, CancelToken(), limits=limits)
+        connection = Connection(stream, CancelToken(), limits)
         with (
             limits.deadline.within(outer, NetworkError("outer")),
             limits.deadline.within(inner, NetworkError("inner")),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.cancel import CancelToken
-from mdl.net.connection import Connection
+from mdl.net.connection import Connection, RequestLimits
 from mdl.net.tls import ByteStream
 
 LINES = b"first\n\nsecond\r\n\r\n\r\n0\r\n\r\n" * 3
@@ -52,7 +52,7 @@ class Watched(Connection):
     """A connection that notes what it hands over."""
 
     def __init__(self, stream: Scripted) -> None:
-        super().__init__(stream, CancelToken(), "127.0.0.1")
+        super().__init__(stream, CancelToken(), LIMITS, "127.0.0.1")
         self.handed = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -88,6 +88,7 @@ INTERIM = st.sampled_from(
 )
 BODIES = st.sampled_from([b"", b"a", LINES, LINES[:-1], LINES[1:], b"\n\n", b"\n\r\n\n", bytes(range(256)) * 2])
 READ = httpcore.HTTP11Connection.READ_NUM_BYTES
+LIMITS = RequestLimits("host", private_ok=True)
 REQUEST = httpcore.Request("GET", "http://host/", headers={"Host": "host"})
 
 
@@ -177,7 +178,7 @@ def test_a_chunked_body_that_fills_reads(beyond: int, last: bytes, surplus: byte
 def test_whose_close_counts(is_detached: bool) -> None:
     """A connection that was handed to the next request is not closed with the last one's parser."""
     stream = Scripted([])
-    first = Connection(stream, CancelToken(), "127.0.0.1")
+    first = Connection(stream, CancelToken(), LIMITS, "127.0.0.1")
     second = first.detach() if is_detached else first
     first.close()
     assert stream.is_closed != is_detached
@@ -192,7 +193,7 @@ def test_a_request_that_is_not_sent_whole() -> None:
         def write(self, buffer: bytes, timeout: float | None = None) -> None:
             raise httpcore.WriteError
 
-    connection = Connection(Broken([]), CancelToken(), "127.0.0.1")
+    connection = Connection(Broken([]), CancelToken(), LIMITS, "127.0.0.1")
     with pytest.raises(httpcore.WriteError):
         connection.write(b"x")
     assert connection.is_broken
