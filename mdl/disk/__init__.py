@@ -23,7 +23,7 @@ _ORDERED = frozenset({errno.EINVAL, errno.ESPIPE})
 def filesystem_type(folder: Path) -> str:
     """``ext4``, ``nfs4`` …; '' if the system does not tell."""
     here = os.path.realpath(folder)
-    found = ""
+    name = ""
     longest = 0
     try:
         lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
@@ -33,9 +33,9 @@ def filesystem_type(folder: Path) -> str:
         front, _, back = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (front.split(" ") + [""] * 5)[4])
         if len(point) >= longest and f"{here}/".startswith(point.rstrip("/") + "/"):
-            found = back.split(" ")[0]
+            name = back.split(" ")[0]
             longest = len(point)
-    return found
+    return name
 
 
 def look_anew(folder: Path) -> None:

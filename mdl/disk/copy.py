@@ -154,7 +154,7 @@ def data_ranges(fd: int) -> list[tuple[int, int]]:
     holes their edges are left out, for the system only tells whole blocks, parts of which may not have been written. To
     be asked before the file is read: what was reserved and then read counts as written."""
     size = os.fstat(fd).st_size
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     at = 0
     while at < size:
         try:
@@ -167,9 +167,9 @@ def data_ranges(fd: int) -> list[tuple[int, int]]:
         first = 0 if start == 0 else start + _EDGE
         last = size if stop == size else stop - _EDGE
         if first < last:
-            found.append((first, last))
+            ranges.append((first, last))
         at = stop
-    return found
+    return ranges
 
 
 def holds(whole: int, part: int, ranges: Iterable[tuple[int, int]]) -> bool:

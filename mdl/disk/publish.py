@@ -266,11 +266,11 @@ def _give_name(staged: Path, entry: EntryAt, staged_in: int | None = None) -> No
     given."""
     if entry.is_new and rename_noreplace(staged, entry.folder, entry.name, staged_in):
         return
-    found = entry.stat()
-    if found is not None and entry.is_new:
+    status = entry.stat()
+    if status is not None and entry.is_new:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(entry.path))
-    if found is not None and not stat.S_ISLNK(found.st_mode):
-        _refuse(found.st_mode, entry.path)
+    if status is not None and not stat.S_ISLNK(status.st_mode):
+        _refuse(status.st_mode, entry.path)
     os.replace(staged, entry.name, src_dir_fd=staged_in, dst_dir_fd=entry.folder)
 
 
@@ -362,7 +362,7 @@ def is_staged(name: str) -> bool:
 def leftovers(folder: Path) -> list[Path]:
     """Return the staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from
     here counts as ended after a day without a write."""
-    found = []
+    abandoned = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             if not (match := re.fullmatch(_STAGED, entry.name)):
@@ -373,8 +373,8 @@ def leftovers(folder: Path) -> list[Path]:
                 newest = max(path.lstat().st_mtime for path in paths)
                 alive = time.time() - newest <= _ABANDONED_SECONDS
             if not alive:
-                found.append(entry)
-    return found
+                abandoned.append(entry)
+    return abandoned
 
 
 def remove(path: Path) -> None:

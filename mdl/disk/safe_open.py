@@ -194,18 +194,18 @@ class EntryAt:
     def file_stat(self) -> os.stat_result | None:
         """Return the status of the file; None if there is nothing. Raises `Unsafe` for a link or a special file,
         `Occupied` for a folder."""
-        found = self.stat()
-        if found is None or stat.S_ISREG(found.st_mode):
-            return found
-        if stat.S_ISDIR(found.st_mode):
+        status = self.stat()
+        if status is None or stat.S_ISREG(status.st_mode):
+            return status
+        if stat.S_ISDIR(status.st_mode):
             raise Occupied(f"{self.path} is a folder", item=str(self.path))
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a device, pipe or socket"
+        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a device, pipe or socket"
         raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path), hint=Occupied.default_hint)
 
     def read(self, most: int) -> bytes | None:
         """Return the first ``most`` bytes of the file; None if there is no regular file. Raises `OSError`."""
-        found = self.stat()
-        if found is None or not stat.S_ISREG(found.st_mode):
+        status = self.stat()
+        if status is None or not stat.S_ISREG(status.st_mode):
             return None
         fd = os.open(self.name, os.O_RDONLY | NO_LINK, dir_fd=self.folder)
         try:

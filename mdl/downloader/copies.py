@@ -57,7 +57,7 @@ class LocalCopies:
     def candidates(self, model: str, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
         """Return the files that may have these bytes, each once, the likeliest first and those that must be copied
         last; and how the bytes of each will be taken, None if it cannot be opened. Links are followed."""
-        found: list[tuple[Candidate, Way | None]] = []
+        usable: list[tuple[Candidate, Way | None]] = []
         seen: set[tuple[int, int]] = set()
         own = self._own_place(model, remote)
         places = self._places(model, remote)
@@ -72,8 +72,8 @@ class LocalCopies:
                     continue
                 seen.add(inode)
                 rule = SharingRule(self.link, may_make_read_only=is_ours)
-                found.append(((path, rule), self._predict_way(path, rule)))
-        return sorted(found, key=lambda one: (one[0][0] != own, one[1] == "copy"))
+                usable.append(((path, rule), self._predict_way(path, rule)))
+        return sorted(usable, key=lambda entry: (entry[0][0] != own, entry[1] == "copy"))
 
     def _predict_way(self, path: Path, rule: SharingRule) -> Way | None:
         with contextlib.suppress(OSError), open_for_reading(path) as fd:
@@ -134,18 +134,18 @@ class LocalCopies:
         if path == self._own_place(model, remote) and self._takes_own_place(item, path):
             return "clone"
         with store.scratch_folder(model, remote) as folder:
-            here = folder / "data"
-            way, before = self._bring(path, rule, here)
-            stamp = Stamp.of(os.lstat(here))
-            print_ = self._fingerprint(here, remote)
+            staged = folder / "data"
+            way, before = self._bring(path, rule, staged)
+            stamp = Stamp.of(os.lstat(staged))
+            print_ = self._fingerprint(staged, remote)
             if print_.digest != remote.digest:
                 self._distrust(path, remote)
                 raise UnusableCandidate(f"it does not have {remote.digest}")
             if way == "link":
-                copy.make_read_only(here)
-                if Stamp.of(os.lstat(here)) != before:
+                copy.make_read_only(staged)
+                if Stamp.of(os.lstat(staged)) != before:
                     raise UnusableCandidate("it was written to while it was read")
-            store.publish(Ready(model, remote, here, print_, print_.digest.algorithm, item.seen, stamp))
+            store.publish(Ready(model, remote, staged, print_, print_.digest.algorithm, item.seen, stamp))
         return way
 
     def _takes_own_place(self, item: Item, path: Path) -> bool:
@@ -163,8 +163,8 @@ class LocalCopies:
             folders.sync()
         return True
 
-    def _bring(self, path: Path, rule: SharingRule, here: Path) -> tuple[Way, Stamp]:
-        """Make a file ``here`` of the bytes of another one; returns how, and the stamp of that one before."""
+    def _bring(self, path: Path, rule: SharingRule, staged: Path) -> tuple[Way, Stamp]:
+        """Make a file ``staged`` of the bytes of another one; returns how, and the stamp of that one before."""
         store = self.store
         with contextlib.ExitStack() as stack:
             try:
@@ -173,7 +173,7 @@ class LocalCopies:
                 raise UnusableCandidate(error.strerror or str(error)) from error
             before = Stamp.of(os.fstat(fd))
             try:
-                way = copy.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
+                way = copy.clone_link_or_copy(fd, path, staged, rule, store.free_space(), store.stoppable())
             except OSError as error:
                 if error.errno not in _READ_FAULTS:
                     raise
@@ -197,21 +197,21 @@ class LocalCopies:
     @cached_property
     def _published(self) -> dict[Digest, list[tuple[Store, Path, Receipt]]]:
         """The files that mdl itself published in these models folders, by their digests, as the receipts say."""
-        found: dict[Digest, list[tuple[Store, Path, Receipt]]] = {}
+        by_digest: dict[Digest, list[tuple[Store, Path, Receipt]]] = {}
         for store in (self.store, *self.others):
             for receipt in store.receipts.all():
                 path = store.path_of(receipt)
                 if path is not None:
-                    found.setdefault(receipt.digest, []).append((store, path, receipt))
-        return found
+                    by_digest.setdefault(receipt.digest, []).append((store, path, receipt))
+        return by_digest
 
     @cached_property
     def repos(self) -> list[CachedRepo]:
         """The repositories in these caches."""
-        found: list[CachedRepo] = []
+        repositories: list[CachedRepo] = []
         for cache in self.caches:
-            found += cached_repos(cache)
-        return found
+            repositories += cached_repos(cache)
+        return repositories
 
     def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:
         """Yield the files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that
@@ -229,15 +229,15 @@ class LocalCopies:
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:
         """Every file below the user's folders, by its size. Links are not followed."""
-        found: dict[int, list[Path]] = {}
+        by_size: dict[int, list[Path]] = {}
         for folder in self.also:
             for at, _, names in os.walk(folder):
                 for name in names:
                     with contextlib.suppress(OSError):
                         status = os.lstat(os.path.join(at, name))
                         if stat.S_ISREG(status.st_mode):
-                            found.setdefault(status.st_size, []).append(Path(at, name))
-        return found
+                            by_size.setdefault(status.st_size, []).append(Path(at, name))
+        return by_size
 
 
 def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[list[Item], list[Item]]:
@@ -245,9 +245,9 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
     verified bytes are published. Raises `Cancelled`."""
     reused: list[Item] = []
     left: list[Item] = []
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for item in items:
-        way = _reuse_one(item, copies, tell, told)
+        way = _reuse_one(item, copies, tell, reported)
         if way:
             reused.append(replace(item, way=way))
         else:
@@ -255,10 +255,10 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
     return reused, left
 
 
-def _reuse_one(item: Item, copies: LocalCopies, tell: Listener, told: set[tuple[str, str]]) -> Way | None:
+def _reuse_one(item: Item, copies: LocalCopies, tell: Listener, reported: set[tuple[str, str]]) -> Way | None:
     """Take one file from the first candidate that has its bytes; returns how. Each candidate that is of no use is told
     of, and so is what this disk does not take: neither is the other's fault. The latter is told once for a model and
-    reason, which ``told`` remembers."""
+    reason, which ``reported`` remembers."""
     model = item.wanted.model
     remote = item.remote
     name = item.remote.path.text
@@ -271,8 +271,8 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener, told: set[tuple[
             tell(Noticed(model, name, f"{source} cannot be used: {unusable}"))
         except (OSError, MdlError) as error:
             why = explain_oserror(error, name, copies.store.root) if isinstance(error, OSError) else error
-            if (model, why.message) not in told:
-                told.add((model, why.message))
+            if (model, why.message) not in reported:
+                reported.add((model, why.message))
                 tell(Noticed(model, name, f"its bytes are in {source}, but they cannot be stored: {why.message}"))
         else:
             _discard_partials(item, copies.store, tell)

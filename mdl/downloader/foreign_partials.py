@@ -142,12 +142,12 @@ def _of_hub_client(final: Path, digits: str) -> list[Path]:
 
 def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
     """Return what the hub's client has left unfinished in its cache, by the digests that the whole files will have."""
-    found: dict[str, list[Path]] = {}
+    by_digest: dict[str, list[Path]] = {}
     for repo in repos:
         for blob in repo.blobs:
             if blob.name.endswith(UNFINISHED):
-                found.setdefault(blob.name.partition(".")[0], []).append(blob)
-    return found
+                by_digest.setdefault(blob.name.partition(".")[0], []).append(blob)
+    return by_digest
 
 
 # Which parts of a file were written: aria2 may give it its whole length from the start.
@@ -200,9 +200,9 @@ def _aria2_ranges(data: bytes) -> RangeSet:
     at += struct.calcsize(">IQQI")
     if version != _ARIA2_VERSION or not piece or field_length != (-(-total // piece) + 7) // 8:
         raise ValueError("no control file of aria2")
-    found = RangeSet()
+    complete = RangeSet()
     for number in _bits(data[at : at + field_length]):
-        found.add(number * piece, (number + 1) * piece)
+        complete.add(number * piece, (number + 1) * piece)
     at += field_length
     (count,) = struct.unpack_from(">I", data, at)
     at += 4
@@ -211,10 +211,10 @@ def _aria2_ranges(data: bytes) -> RangeSet:
         at += struct.calcsize(">III")
         for block in _bits(data[at : at + field_length]):
             start = number * piece + block * _ARIA2_BLOCK
-            found.add(start, min(start + _ARIA2_BLOCK, number * piece + length))
+            complete.add(start, min(start + _ARIA2_BLOCK, number * piece + length))
         at += field_length
-    found.remove(total, 2**63)
-    return found
+    complete.remove(total, 2**63)
+    return complete
 
 
 def _bits(field: bytes) -> Iterator[int]:

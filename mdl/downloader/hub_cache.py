@@ -158,11 +158,11 @@ def shared_target(cache: Path, blob: str | Path) -> Place | None:
 
 def shared_links(cache: Path, blobs: Iterable[Path]) -> dict[Path, set[Path]]:
     """Return which of these blobs are links into the shared store, by the file there."""
-    found: dict[Path, set[Path]] = {}
+    links_by_file: dict[Path, set[Path]] = {}
     for blob in blobs:
         if target := shared_target(cache, blob):
-            found.setdefault(path_of(target), set()).add(blob)
-    return found
+            links_by_file.setdefault(path_of(target), set()).add(blob)
+    return links_by_file
 
 
 def shared_files(cache: Path) -> list[Path]:
@@ -286,14 +286,14 @@ class CachedRepo:
             listing = parse_json(read_whole(place, LARGEST_JSON, owners=trusted_owners(self.cache)))
         except (OSError, ValueError, Unsafe):
             return {}
-        found: dict[str, tuple[int | None, Digest]] = {}
+        described_files: dict[str, tuple[int | None, Digest]] = {}
         match listing:
             case {"files": dict(entries)}:
                 for path, facts in entries.items():
                     described = _described(facts)
                     if described:
-                        found[path] = described
-        return found
+                        described_files[path] = described
+        return described_files
 
     def listing_of(self, commit: str) -> list[tuple[str, int | None, Digest]]:
         """Return what it tells of a commit: the path, size and digest of each file. Without a listing of the hub's
@@ -301,33 +301,33 @@ class CachedRepo:
         listed = self.listed(commit)
         if listed:
             return [(path, size, digest) for path, (size, digest) in listed.items()]
-        found: list[tuple[str, int | None, Digest]] = []
+        described_files: list[tuple[str, int | None, Digest]] = []
         for file in self.files:
             if file.commit != commit:
                 continue
             if file.digest is None:
                 return []
-            found.append((file.path, file.size, file.digest))
-        return found
+            described_files.append((file.path, file.size, file.digest))
+        return described_files
 
     @cached_property
     def refs(self) -> dict[Path, str]:
         """The commit of each branch, by the file that says so."""
-        found: dict[Path, str] = {}
+        commits: dict[Path, str] = {}
         for path in files_in(self._refs):
             with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
-                found[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
-        return found
+                commits[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
+        return commits
 
     @cached_property
     def files(self) -> tuple[CachedFile, ...]:
         """Every name of every snapshot, in order."""
         blobs = self.real_blobs
-        found: list[CachedFile] = []
+        cached_files: list[CachedFile] = []
         for commit in self.commits:
             snapshot = followed(commit)
-            found += [_file(self.cache, commit.name, path, snapshot, blobs) for path in files_in(snapshot)]
-        return tuple(found)
+            cached_files += [_file(self.cache, commit.name, path, snapshot, blobs) for path in files_in(snapshot)]
+        return tuple(cached_files)
 
     @cached_property
     def commits(self) -> list[Path]:
@@ -352,19 +352,19 @@ class CachedRepo:
         """Return what is to go of it one after another, if its user has put links in the place of some of its folders:
         the links, and what the hub's client or mdl put where they lead to, with these ``blobs``; never a folder of the
         user's itself."""
-        found = list(self.refs)
-        found += self._own_link(REFS)
+        pieces = list(self.refs)
+        pieces += self._own_link(REFS)
         for commit in self.commits:
             if commit.is_symlink():
-                found += files_in(commit)
-            found.append(commit)
-        found += self._own_link(SNAPSHOTS)
-        found += sorted(blobs)
-        found += self._own_link(BLOBS)
-        found += [self.real_folder / TREES, self.real_folder / ".no_exist"]
+                pieces += files_in(commit)
+            pieces.append(commit)
+        pieces += self._own_link(SNAPSHOTS)
+        pieces += sorted(blobs)
+        pieces += self._own_link(BLOBS)
+        pieces += [self.real_folder / TREES, self.real_folder / ".no_exist"]
         if self.folder.is_symlink():
-            found.append(self.folder)
-        return found
+            pieces.append(self.folder)
+        return pieces
 
     def _own_link(self, name: str) -> list[Path]:
         """Return the folder of this name if it is a link of its user, which goes alone."""
@@ -412,13 +412,13 @@ def _described(facts: Any) -> tuple[int | None, Digest] | None:
 
 def cached_repos(cache: Path) -> list[CachedRepo]:
     """Return every repository in the cache, by name."""
-    found: list[CachedRepo] = []
+    repositories: list[CachedRepo] = []
     with contextlib.suppress(OSError):
         for entry in sorted(cache.iterdir()):
             repo = _repo_at(entry)
             if repo and repo.is_there:
-                found.append(repo)
-    return found
+                repositories.append(repo)
+    return repositories
 
 
 def _repo_at(folder: Path) -> CachedRepo | None:
@@ -437,11 +437,11 @@ def _repo_at(folder: Path) -> CachedRepo | None:
 
 def all_shared_links(cache: Path) -> dict[Path, set[Path]]:
     """Return which blobs of all repositories lead to each file of the shared store."""
-    found: dict[Path, set[Path]] = {}
+    links_by_file: dict[Path, set[Path]] = {}
     for repo in cached_repos(cache):
         for shared, links in shared_links(cache, repo.blobs).items():
-            found.setdefault(shared, set()).update(links)
-    return found
+            links_by_file.setdefault(shared, set()).update(links)
+    return links_by_file
 
 
 def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing | None:

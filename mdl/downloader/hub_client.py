@@ -163,7 +163,7 @@ def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
         hooks = huggingface_hub.get_session().event_hooks
     except (ValueError, ImportError, OSError, hub_httpx.InvalidURL):
         return {"request": [], "response": []}
-    return {event: list(found) for event, found in hooks.items()}
+    return {event: list(listeners) for event, listeners in hooks.items()}
 
 
 def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callable[[int], None], stall: float) -> Path:

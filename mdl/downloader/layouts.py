@@ -99,8 +99,8 @@ class HubCache(Layout):
 
     def folder(self, model: str) -> Path:
         """Return the snapshot, if it is known and there is only one; else the cache."""
-        found = self._snapshots.get(model, set())
-        return next(iter(found)) if len(found) == 1 else self._root
+        snapshots = self._snapshots.get(model, set())
+        return next(iter(snapshots)) if len(snapshots) == 1 else self._root
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
@@ -141,22 +141,26 @@ class HubCache(Layout):
         if hub_cache.is_plain_file(pointer):
             return  # its bytes are there: see `place`
         blob = self._places.blob(hub, _digest_of(remote))
-        found = folders.entry(*pointer)
-        here = found.stat()
+        entry = folders.entry(*pointer)
+        status = entry.stat()
         wanted = hub_cache.link_text(pointer, blob)
-        if here is not None and stat.S_ISLNK(here.st_mode) and os.readlink(found.name, dir_fd=found.folder) == wanted:
+        if (
+            status is not None
+            and stat.S_ISLNK(status.st_mode)
+            and os.readlink(entry.name, dir_fd=entry.folder) == wanted
+        ):
             return
         self.prepare()
         if self.has_links:
             try:
-                publish.publish_link(make_private_dir(self.own / "stage"), wanted, found)
+                publish.publish_link(make_private_dir(self.own / "stage"), wanted, entry)
                 return
             except OSError as error:  # the snapshots may be on another disk than mdl's own folder
                 if not is_unsupported(error):
                     raise
             self.has_links = False
         if hub_cache.is_plain_file(blob):  # once on the disk, under the name by which programs find it
-            publish.give_name(hub_cache.path_of(blob), found)
+            publish.give_name(hub_cache.path_of(blob), entry)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
         return hub_cache.path_of(self._places.snapshot(_hub_file(remote)))

@@ -189,10 +189,10 @@ class Partial:
         with self._lock:
             self._have.remove(lost.start, lost.stop)
 
-    def mark_present(self, found: ByteRange) -> None:
+    def mark_present(self, written: ByteRange) -> None:
         """Note that these bytes are in the file."""
         with self._lock:
-            self._have.add(found.start, found.stop)
+            self._have.add(written.start, written.stop)
 
     def note_validator(self, origin: str, validator: str) -> None:
         """Remember the first validator (ETag or date) that an origin sends for this file. Raises `OSError`."""

@@ -38,11 +38,11 @@ def leftovers(partials: Path, key: str) -> list[Path]:
 
 
 def _folders_of(partials: Path, keys: Collection[str]) -> list[Path]:
-    found: list[Path] = []
+    folders: list[Path] = []
     for folder in _folders_in(partials):
         if key_of(folder) in keys and is_own_folder(folder):
-            found.append(folder)
-    return found
+            folders.append(folder)
+    return folders
 
 
 def _folders_in(place: Path) -> list[Path]:

@@ -139,18 +139,18 @@ class Store:
         paths = [_OWN, *(remote.path for remote in remotes)]
         same = clashing(paths)
         by_folding: dict[NameFolding, dict[int, RelPath]] = {}
-        found: dict[int, Unsafe] = {}
+        clashes: dict[int, Unsafe] = {}
         for place in clashing(paths, folded):
             number = place - 1
             if other := same.get(place):
-                found[number] = _clash(other, "is a file too")
+                clashes[number] = _clash(other, "is a file too")
                 continue
             folding = self._folding(self._named_in(model, remotes[number]))
             if folding not in by_folding:
                 by_folding[folding] = clashing(paths, folding.key)
             if other := by_folding[folding].get(place):
-                found[number] = _clash(other, "has the same name in this folder")
-        return found
+                clashes[number] = _clash(other, "has the same name in this folder")
+        return clashes
 
     def apart(self, model: str, remotes: Sequence[RemoteFile]) -> list[RemoteFile]:
         """Return those of a model's files that this disk can have beside one another."""
@@ -225,13 +225,13 @@ class Store:
         """As `check`, without reading a byte of the file itself. ``receipt`` is that of the file, if the caller has
         it."""
         self.layout.expect(model, remote)
-        found = self._inspect(model, remote)
+        local_file = self._inspect(model, remote)
         partial = self._claimed_bytes(model, remote)
         receipt = receipt or self.receipts.get(model, remote.path, remote)
         if receipt is None or not self.layout.is_of_same_file(receipt, remote):
-            return replace(found, partial=partial) if partial else found
-        stamp = receipt.stamp if receipt.stamp == found.stamp else found.stamp  # kept once
-        return replace(found, stamp=stamp, receipt=receipt, partial=partial)
+            return replace(local_file, partial=partial) if partial else local_file
+        stamp = receipt.stamp if receipt.stamp == local_file.stamp else local_file.stamp  # kept once
+        return replace(local_file, stamp=stamp, receipt=receipt, partial=partial)
 
     def is_new(self, model: str, remote: RemoteFile) -> bool:
         """Return whether nothing of the file is here: neither under its name, nor a partial, whatever that is of. May
@@ -246,8 +246,8 @@ class Store:
         """Return the keys of the files that have a partial. The folder of partials is listed when it has changed: there
         may be thousands of files to look at."""
         try:
-            found = self.partials.lstat()
-            state = found.st_ino, found.st_mtime_ns
+            status = self.partials.lstat()
+            state = status.st_ino, status.st_mtime_ns
             seen = self._partials_seen
             if state != seen[0]:
                 seen = self._partials_seen = state, set(map(key_of, self.partials.iterdir()))
@@ -339,9 +339,9 @@ class Store:
             for number, item in enumerate(ready):
                 with _errors_to(errors, number):
                     stamp = item.sync()
-                    entries[number], there = self._entry(item, folders)
+                    entries[number], replaced = self._entry(item, folders)
                     before[number] = self.receipts.get(item.model, item.remote.path)
-                    receipts[number] = self._receipt(item, stamp, there, before[number])
+                    receipts[number] = self._receipt(item, stamp, replaced, before[number])
             self.receipts.put(*receipts.values())
             copies: list[Receipt] = []
             for number, receipt in receipts.items():
@@ -360,15 +360,17 @@ class Store:
             folders.sync()
         return [errors.get(number) for number in range(len(ready))]
 
-    def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None, before: Receipt | None) -> Receipt:
-        """Return the receipt of a file that will take the place of the one that is ``there``; ``before`` is its last
-        one."""
+    def _receipt(
+        self, item: Ready, stamp: Stamp, status_there: os.stat_result | None, before: Receipt | None
+    ) -> Receipt:
+        """Return the receipt of a file that will take the place of one with the status ``status_there``, if there is
+        one; ``before`` is the last receipt."""
         catalog = self.catalog
         replaced: Stamp | None = None
         if before and before.catalog != catalog:
             catalog = None
-        if before and there:
-            now = Stamp.of(there)
+        if before and status_there:
+            now = Stamp.of(status_there)
             if before.stamp.fits(now) or before.replaced_one_of(now):
                 replaced = now
         validator: str | None = None
@@ -412,10 +414,10 @@ class Store:
     def _check_meanwhile(self, item: Ready) -> None:
         """Raises `Occupied` if another file was put under the final name since it was looked at, unless that is mdl's
         own or has the same bytes."""
-        here = self.check(item.model, item.remote, deep=True)
-        if here.untouched:
+        local_file = self.check(item.model, item.remote, deep=True)
+        if local_file.untouched:
             return
-        if here.fingerprint is None or here.fingerprint.digest != item.fingerprint.digest:
+        if local_file.fingerprint is None or local_file.fingerprint.digest != item.fingerprint.digest:
             raise _occupied("another file was put there meanwhile", item)
 
     @contextlib.contextmanager
@@ -439,8 +441,8 @@ class Store:
     def path_of(self, receipt: Receipt) -> Path | None:
         """Return the path of the file of a receipt, if the file is there and untouched."""
         with contextlib.suppress(*_UNREADABLE):
-            found = self._inspect(receipt.model, receipt.remote)
-            if found.kind == "file" and replace(found, receipt=receipt).untouched:
+            local_file = self._inspect(receipt.model, receipt.remote)
+            if local_file.kind == "file" and replace(local_file, receipt=receipt).untouched:
                 return self.final_path(receipt.model, receipt.remote)
         return None
 
@@ -482,14 +484,14 @@ def _occupied(why: str, item: Ready) -> Occupied:
     return Occupied(why, item=item.remote.path.text, hint=hint)
 
 
-def _is_open(found: LocalFile, remote: RemoteFile) -> bool:
+def _is_open(local_file: LocalFile, remote: RemoteFile) -> bool:
     """Return whether only hashing tells if a file that was found is ``remote``: it may be, and no receipt settles
     it."""
-    if remote.digest is None or found.stamp is None or remote.size not in (None, found.stamp.size):
+    if remote.digest is None or local_file.stamp is None or remote.size not in (None, local_file.stamp.size):
         return False
-    if found.receipt is None or not found.untouched:
+    if local_file.receipt is None or not local_file.untouched:
         return True
-    return found.receipt.digest.algorithm != remote.digest.algorithm
+    return local_file.receipt.digest.algorithm != remote.digest.algorithm
 
 
 def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile) -> bool:
@@ -498,10 +500,10 @@ def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile)
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(open_for_reading(source)) if isinstance(source, Path) else source.fd
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        there = os.open(entry.name, flags, dir_fd=entry.folder)
-        stack.callback(os.close, there)
-        ranges = [(0, os.fstat(there).st_size)] if seen.written is None else seen.written
-        return copy.holds(fd, there, ranges)
+        other_fd = os.open(entry.name, flags, dir_fd=entry.folder)
+        stack.callback(os.close, other_fd)
+        ranges = [(0, os.fstat(other_fd).st_size)] if seen.written is None else seen.written
+        return copy.holds(fd, other_fd, ranges)
 
 
 def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:

@@ -147,9 +147,9 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     _send(owner, how)
     until = time.monotonic() + _STOP_WAIT_SECONDS
     while time.monotonic() < until:
-        found = records.find(job.id)
-        if found.owner != job.owner or (found.status != "running" and owner.is_alive() is False):
-            return found
+        stopped = records.find(job.id)
+        if stopped.owner != job.owner or (stopped.status != "running" and owner.is_alive() is False):
+            return stopped
         time.sleep(_POLL_SECONDS)
     raise Busy(f"process {owner.pid} was asked to stop and is still running", item=job.id, hint="look again later")
 

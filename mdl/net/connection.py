@@ -291,10 +291,10 @@ class Connection(httpcore.NetworkStream):
     def _up_to_empty_line(self) -> int:
         """Return how many of the bytes that came belong to what ends with the next empty line."""
         before = len(self._line_end)
-        if found := _EMPTY_LINE.search(self._line_end + self._came[:2]):
-            count = found.end() - before
-        elif found := _EMPTY_LINE.search(self._came):
-            count = found.end()
+        if empty_line := _EMPTY_LINE.search(self._line_end + self._came[:2]):
+            count = empty_line.end() - before
+        elif empty_line := _EMPTY_LINE.search(self._came):
+            count = empty_line.end()
         else:
             self._line_end = (self._line_end + self._came[-2:])[-2:]
             return len(self._came)

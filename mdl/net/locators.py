@@ -50,8 +50,8 @@ class Body:
     @classmethod
     def of(cls, data: bytes, content_type: str = "application/octet-stream") -> Body:
         """Return the body that is at hand already."""
-        told = {"Content-Type": content_type}
-        return cls(lambda start, stop: Part(len(data), (data[start:stop],), told))
+        headers = {"Content-Type": content_type}
+        return cls(lambda start, stop: Part(len(data), (data[start:stop],), headers))
 
     def response(self, headers: Mapping[str, str]) -> httpx.Response | Link:
         """Return the answer of a server that has this body, to a request with these headers."""
@@ -63,12 +63,12 @@ class Body:
             return part
         stop = part.total if stop is None else min(stop, part.total)
         if asked and start >= part.total:
-            told = {"Content-Range": f"bytes */{part.total}", "Content-Length": "0"}
-            return httpx.Response(416, headers=told)
-        told = {**part.headers, "Content-Length": str(stop - start)}
+            answer_headers = {"Content-Range": f"bytes */{part.total}", "Content-Length": "0"}
+            return httpx.Response(416, headers=answer_headers)
+        answer_headers = {**part.headers, "Content-Length": str(stop - start)}
         if asked:
-            told["Content-Range"] = f"bytes {start}-{stop - 1}/{part.total}"
-        return httpx.Response(206 if asked else 200, headers=told, stream=_Stream(part.blocks))
+            answer_headers["Content-Range"] = f"bytes {start}-{stop - 1}/{part.total}"
+        return httpx.Response(206 if asked else 200, headers=answer_headers, stream=_Stream(part.blocks))
 
 
 class _Stream(httpx.SyncByteStream):

@@ -181,14 +181,14 @@ class Pacer:
 
     def has_room(self, origin: str, running: int, now: float) -> bool:
         """Return whether one more request may be sent to ``origin`` while ``running`` requests run there."""
-        found = self._origins[origin]
-        if now < found.retry_at:
+        state = self._origins[origin]
+        if now < state.retry_at:
             return False
-        if now >= found.rises_at:
-            found.limit = found.limit + 1
-            found.has_risen = True
-            found.rises_at = now + found.rise if found.limit < self._most else math.inf
-        return running < found.limit
+        if now >= state.rises_at:
+            state.limit = state.limit + 1
+            state.has_risen = True
+            state.rises_at = now + state.rise if state.limit < self._most else math.inf
+        return running < state.limit
 
     def retry_at(self, origin: str) -> float:
         """Return the moment from which the origin may be asked again; in the past if it may be asked now."""
@@ -196,13 +196,13 @@ class Pacer:
 
     def down(self, origin: str, now: float) -> NetworkError | None:
         """Return the error of an origin that is down now; None if it is not."""
-        found = self._origins[origin]
-        if found.down is None:
+        state = self._origins[origin]
+        if state.down is None:
             return None
-        if now >= found.down_until:
-            found.down = None
+        if now >= state.down_until:
+            state.down = None
             return None
-        return NetworkError(found.down.message, hint=found.down.hint, final=True)
+        return NetworkError(state.down.message, hint=state.down.hint, final=True)
 
     def is_in_doubt(self, origin: str) -> bool:
         """Return whether the origin failed and has served no request since."""
@@ -214,36 +214,36 @@ class Pacer:
 
     def served(self, origin: str, began: float, now: float) -> None:
         """The origin sent what a request that ``began`` at that moment asked for, or a good part of it."""
-        found = self._origins[origin]
-        found.served_at = now
-        found.failures = 0
-        found.down = None
-        found.retry_at = -math.inf
-        found.failing_since = math.inf
-        found.failed_url = ""
-        found.is_several = False
-        found.overlooked = min(_MOST_OVERLOOKED, found.overlooked + 1 / _SERVED_FOR_REFUSAL)
-        if found.limit < found.target and began >= found.refused_at:
-            found.limit = found.limit + 1
-            found.has_risen = True
+        state = self._origins[origin]
+        state.served_at = now
+        state.failures = 0
+        state.down = None
+        state.retry_at = -math.inf
+        state.failing_since = math.inf
+        state.failed_url = ""
+        state.is_several = False
+        state.overlooked = min(_MOST_OVERLOOKED, state.overlooked + 1 / _SERVED_FOR_REFUSAL)
+        if state.limit < state.target and began >= state.refused_at:
+            state.limit = state.limit + 1
+            state.has_risen = True
 
     def refused(self, origin: str, others: int, now: float) -> None:
         """The origin refused a request while ``others`` run there: that is the most that it accepts at once.
 
         A file's next refusal, without progress in between, is about that file, and is not told here.
         """
-        found = self._origins[origin]
-        if found.overlooked >= 1:
-            found.overlooked -= 1
+        state = self._origins[origin]
+        if state.overlooked >= 1:
+            state.overlooked -= 1
             return
-        if found.has_risen:  # else this is more of the same: many requests may be refused at once
-            is_again = now - found.refused_at < _LONG_AGO * found.rise
-            found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
-            found.target = found.limit - 1
-            found.has_risen = False
-        found.refused_at = now
-        found.limit = max(1, min(found.limit, others))
-        found.rises_at = now + found.rise
+        if state.has_risen:  # else this is more of the same: many requests may be refused at once
+            is_again = now - state.refused_at < _LONG_AGO * state.rise
+            state.rise = min(_LONGEST_RISE_SECONDS, state.rise * 2) if is_again else _RISE_SECONDS
+            state.target = state.limit - 1
+            state.has_risen = False
+        state.refused_at = now
+        state.limit = max(1, min(state.limit, others))
+        state.rises_at = now + state.rise
 
     def failed(self, origin: str, url: str, began: float, now: float, delay: float, error: NetworkError) -> None:
         """A request for ``url`` that ``began`` at that moment failed, and is repeated after at least ``delay`` seconds.
@@ -252,19 +252,19 @@ class Pacer:
         not count if the origin has served other requests meanwhile: then only that file is at fault. For the same
         reason the failures of one file alone do not make its origin count as down.
         """
-        found = self._origins[origin]
-        found.is_several = found.is_several or found.failed_url not in ("", url)
-        found.failed_url = url
-        if began < found.charged_at or began < found.served_at:
+        state = self._origins[origin]
+        state.is_several = state.is_several or state.failed_url not in ("", url)
+        state.failed_url = url
+        if began < state.charged_at or began < state.served_at:
             return
-        found.failures += 1
-        found.failing_since = min(found.failing_since, began)
+        state.failures += 1
+        state.failing_since = min(state.failing_since, began)
         limit = self._policy.limit(has_answered=self.record(origin).has_answered or error.is_silence)
-        left = found.failing_since + limit - now
-        pause = shortened(self._policy.delay(found.failures, 0.5), now - found.failing_since, limit)
-        found.charged_at = now
-        found.retry_at = now + max(delay, pause)
-        if found.is_several and (left <= 0 or self._policy.is_last(found.failures)):
-            found.down = error
-            found.down_until = now + _DOWN_SECONDS
-            found.retry_at = -math.inf
+        left = state.failing_since + limit - now
+        pause = shortened(self._policy.delay(state.failures, 0.5), now - state.failing_since, limit)
+        state.charged_at = now
+        state.retry_at = now + max(delay, pause)
+        if state.is_several and (left <= 0 or self._policy.is_last(state.failures)):
+            state.down = error
+            state.down_until = now + _DOWN_SECONDS
+            state.retry_at = -math.inf

@@ -126,12 +126,12 @@ def read_proxy(value: str) -> str:
 
     Raises `ValueError`, whose words do not have the value, for what is no such URL.
     """
-    scheme, separator, rest = value.partition("://")
+    scheme, separator, place = value.partition("://")
     if not separator:
         scheme = "http"
-        rest = value
+        place = value
     scheme = scheme.lower()
-    url = f"{_SAME.get(scheme, scheme)}://{rest}"
+    url = f"{_SAME.get(scheme, scheme)}://{place}"
     without_userinfo(url)
     return url
 

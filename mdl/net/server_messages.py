@@ -128,8 +128,8 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
 
 def filter_hint(words: str, host: str) -> str:
     """Return what to do about a filter between here and ``host`` that a page of it names; '' if ``words`` name none."""
-    found = _FILTER.search(words)
-    return f"{found[0]} filters this network: have {host} allowed there, or take another source" if found else ""
+    product = _FILTER.search(words)
+    return f"{product[0]} filters this network: have {host} allowed there, or take another source" if product else ""
 
 
 def impostor(body: bytes) -> tuple[str, str] | None:

@@ -117,10 +117,10 @@ class PooledTransport(httpx.BaseTransport):
         """Of the connections to ``place`` that can be used again, the one that was used last."""
         while True:
             with self._lock:
-                there = [idle for idle in self._idle if idle.place == place]
-                if not there:
+                matching = [idle for idle in self._idle if idle.place == place]
+                if not matching:
                     return None
-                last = there[-1]
+                last = matching[-1]
                 self._idle.remove(last)
             if last.is_usable:
                 return last.connection
