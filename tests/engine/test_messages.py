@@ -15,7 +15,7 @@ SECRET = "s3cr3t-signature"
 SIGNED = f"/signed?X-Amz-Signature={SECRET}"
 GATED = ("X-Error-Code", "GatedRepo")
 FAULTS: dict[str, tuple[Handler, int, str, str]] = {
-    "a part for the whole": (faults.answers(206, ("Content-Range", "bytes 0-9/10")), 6, "PROTO", "a part of the file"),
+    "a part for the whole": (faults.answers(206, ("Content-Range", "bytes 0-2/10")), 6, "PROTO", "a part of the file"),
     "other bytes": (faults.honest(faults.Flipped(DATA)), 6, "HASH", "wrong bytes"),
     "cut": (faults.short_body(DATA, 0), 5, "NET", "the connection ended after 0 of"),
     "another length": (faults.wrong_length(DATA, 5), 6, "PROTO", f"announces {len(DATA) + 5} bytes"),
