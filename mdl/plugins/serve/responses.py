@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mdl.bounds import LARGEST_SMALL_FILE
@@ -75,7 +75,7 @@ def answer_with(refusal: Refusal) -> Response:
 
 
 async def body_of(request: Request) -> bytes:
-    """The body of a request. Raises `Refusal` if it is too large, or takes too long."""
+    """The body of a request. Raises `Refusal` if it is too large, takes too long, or does not come to its end."""
     found = b""
     try:
         async with asyncio.timeout(_BODY_SECONDS):
@@ -85,6 +85,8 @@ async def body_of(request: Request) -> bytes:
                     raise Refusal(413, "", "the body is too large")
     except TimeoutError:
         raise Refusal(408, "", "the body did not come in time") from None
+    except ClientDisconnect:
+        raise Refusal(400, "", "the body was cut") from None
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 from support.data import MIB, noise
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
@@ -22,6 +25,7 @@ from support.shell import Shell, machine
 
 from mdl.plugins.serve import work
 from mdl.plugins.serve.connection import Connection
+from mdl.plugins.serve.responses import Refusal, body_of
 from mdl.plugins.serve.server import Serving
 from mdl.plugins.serve.status import StatusPage
 from mdl.sources.hub_protocol import paths_info
@@ -239,3 +243,14 @@ def test_many_paths() -> None:
 def test_all_that_can_be_asked_of_branches(server: Serving, http: httpx.Client) -> None:
     """The hub's client may ask for pull requests too: there are none."""
     assert http.get(f"{server.url}/api/models/org/big/refs?include_prs=1").json()["pullRequests"] == []
+
+
+def test_a_client_that_hangs_up_before_its_body_has_come() -> None:
+    """That is a refusal that nobody reads, and no fault of the server's that its operator is warned of."""
+
+    async def hang_up() -> Message:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, hang_up)
+    with pytest.raises(Refusal, match="cut"):
+        asyncio.run(body_of(request))
