@@ -88,10 +88,10 @@ def _furthest(checkpoints: Sequence[Checkpoint]) -> Chosen:
             checkpoints, lambda checkpoint: (checkpoint.counts_on(axes), not checkpoint.says_best, checkpoint.order)
         )
         return _only(newest, f"several have the same {axes[-1]}")
-    counted = [checkpoint for checkpoint in checkpoints if checkpoint.is_counted]
-    if not counted:
+    counted_on = {tuple(checkpoint.counts) for checkpoint in checkpoints}
+    if counted_on == {()}:
         return _only(checkpoints, "no name and no record says which")
-    if len(counted) < len(checkpoints):
+    if () in counted_on:
         return _only(checkpoints, "only some have a step or an epoch")
     return _only(checkpoints, "steps and epochs do not compare")
 

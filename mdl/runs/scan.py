@@ -66,6 +66,8 @@ def _one_run(tree: Tree, name: str, found: Found, *, base: str = "", runs_below:
 
 def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found:
     """Return what the first of the ``layouts`` that recognises ``base`` finds there; nothing if none does."""
+    if not tree.children(base):  # few runs have a folder ``checkpoints`` or ``model``, and sixty layouts would be asked
+        return Found(())
     for layout in layouts:
         found = layout.find(tree, base)
         if found is not None:
