@@ -18,7 +18,7 @@ from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
-from mdl.runs.completeness import RESUME_GLOBS, why_incomplete, why_parts_are_missing
+from mdl.runs.completeness import RESUME_GLOBS, why_cut_without_suffix, why_incomplete, why_parts_are_missing
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
@@ -335,14 +335,20 @@ class _Selecting:
         """Refuse a checkpoint that lacks bytes; if only a trainer's last mark is missing, note that. Raises
         `ProtocolError`."""
         if not checkpoint.complete:
-            why = why_incomplete(self._tree, checkpoint.entries)
+            why = why_incomplete(self._tree, checkpoint.entries) or self._why_cut(checkpoint)
             self._refuse_incomplete(checkpoint, "this checkpoint", why)
 
     def check_parts(self, model: Checkpoint) -> None:
-        """Refuse a model that lacks one of its shards. Raises `ProtocolError`."""
+        """Refuse a model that lacks one of its shards, or is cut though its suffix does not tell that it is one. Raises
+        `ProtocolError`."""
         missing = why_parts_are_missing(self._tree, model.entries)
+        if not missing and not model.complete:
+            missing = self._why_cut(model)
         if missing:
             self._refuse_incomplete(model, "the model", missing)
+
+    def _why_cut(self, checkpoint: Checkpoint) -> str:
+        return why_cut_without_suffix(self._tree, filter(checkpoint.is_weights, checkpoint.entries))
 
     def _refuse_incomplete(self, packed: Checkpoint, what: str, why: str) -> None:
         """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""

@@ -11,7 +11,7 @@ from itertools import chain
 
 from mdl.paths import matches
 from mdl.runs.tree import Entry, Tree, join
-from mdl.weights.known_formats import is_weights
+from mdl.weights.known_formats import CHECKPOINT, is_weights, kind_of
 
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-(?!00001)[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
@@ -78,6 +78,17 @@ def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
     saved = list(entries)
     faults = chain(_faults_in_names(saved), _missing_parts(tree, saved), _faults_in_contents(tree, saved))
     return next(faults, "")
+
+
+def why_cut_without_suffix(tree: Tree, entries: Iterable[Entry]) -> str:
+    """Return what shows that one of some files of weights is not whole whose suffix does not tell what they are; "" if
+    nothing does."""
+    for entry in entries:
+        if kind_of(entry.name) is None:
+            lacks = tree.contents_as(entry, CHECKPOINT).lacks
+            if lacks:
+                return f"{entry.name}: {lacks}"
+    return ""
 
 
 def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:

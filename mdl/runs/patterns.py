@@ -13,10 +13,11 @@ from mdl.paths import matches
 from mdl.paths import matching as matching_names
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checked, parse_count, paths_of
 from mdl.runs.choice import called, common_axes
+from mdl.runs.completeness import why_cut_without_suffix
 from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
-from mdl.weights.known_formats import CHECKPOINT, kind_of, stem_of
+from mdl.weights.known_formats import stem_of
 
 NO_NAME = "(?!)"
 ANY_NAME = "(?s).*"
@@ -245,11 +246,9 @@ class Pattern:
             return f"{mark} says that it was still being written"
         if must_have_mark and not save.has(self.written_last):
             return f"{self.written_last}, which is written last, is missing"
-        for entry in save.entries:
-            if kind_of(entry.name) is None:
-                lacks = tree.contents_as(entry, CHECKPOINT).lacks
-                if lacks:
-                    return f"{entry.name}: {lacks}"
+        cut = why_cut_without_suffix(tree, save.entries)
+        if cut:
+            return cut
         missing = sorted(set(pieces) - save.pieces, key=natural_key)
         if save.pieces and missing and not re.fullmatch(self.partial, save.name):
             return f"the part of {missing[0].strip('-_.')} is missing"
@@ -324,10 +323,12 @@ def find_or_itself(pattern: Pattern, marks: tuple[str, ...], tree: Tree, base: s
 def finished_model(tree: Tree, base: str, model: str, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     """The model that lies in ``base`` beside the ``checkpoints`` and the folders of checkpoints; empty if no file there
     matches ``model``."""
-    if not tree.files_named(base, matching(model)):
+    files = tree.files_named(base, matching(model))
+    if not files:
         return []
     taken = paths_of(checkpoints) | {folder.path for folder in named_folders(tree, base)}
-    return [checked(tree, Checkpoint(FINAL, base, tree.all_but(base, taken), weights=model))]
+    final = Checkpoint(FINAL, base, tree.all_but(base, taken), weights=model)
+    return [checked(tree, final, why_cut_without_suffix(tree, files))]
 
 
 def _matching(tree: Tree, folder: str, globs: tuple[str, ...]) -> list[Entry]:

@@ -12,7 +12,7 @@ from support.long import examples
 from support.packing import names, planned
 from support.runs import rows, write
 
-from mdl.errors import NotFound
+from mdl.errors import NotFound, ProtocolError
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Found
 
@@ -260,6 +260,27 @@ def test_a_torn_run_below_leaves_the_finished_model_whole(tmp_path: Path) -> Non
     """What another run is still writing says nothing of the model beside it."""
     run = write(tmp_path / "run", f"{MODEL} ckpts/epoch_{{1,2}}.pt", {"ckpts/epoch_2.pt": b"PK\3\4torn"})
     assert rows(Found(find_run(run).checkpoints)) == "final*"
+
+
+@pytest.mark.parametrize(
+    ("files", "cut", "checkpoint"),
+    [
+        ("{g,do}_000{05000,10000} config.json", "g_00010000", "10000"),
+        ("checkpoint_{1000,2000}", "checkpoint_2000", "2000"),
+        ("export.pkl models/{model_0,model_1}.pth", "export.pkl", "final"),
+        ("export.pkl models/{model_0,model_1}.pth", "export.pkl", None),
+    ],
+)
+def test_a_cut_file_without_a_suffix_of_weights_is_not_packed(
+    tmp_path: Path, files: str, cut: str, checkpoint: str | None
+) -> None:
+    """Its layout tells that it holds weights: by its name it is refused as any other cut one, and it is not the
+    latest."""
+    run = write(tmp_path / "run", files, {cut: b"PK\3\4cut"})
+    with pytest.raises(ProtocolError, match="a zip without its end record"):
+        planned(run, checkpoint)
+    assert cut not in names(planned(run, "latest"))
+    assert cut in names(planned(run, checkpoint, allow_incomplete=True))
 
 
 def test_many_candidates_are_counted(tmp_path: Path) -> None:
