@@ -86,8 +86,8 @@ def test_it_deletes_what_it_showed(store: JobStore, clean: Clean, name: str) -> 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ('kind = "runpod"\nendpoint = "x"', "it has no bucket"),
-        ('kind = "trainer"\nurl = "http://127.0.0.1:9"', "it has no bucket"),
+        ('kind = "runpod"\nendpoint = "x"', "this remote names none"),
+        ('kind = "trainer"\nurl = "http://127.0.0.1:9"', "this remote names none"),
     ],
 )
 def test_only_a_bucket_is_cleaned(shell: Shell, clean: Clean, table: str, words: str) -> None:
