@@ -206,6 +206,8 @@ class Catalog:
         hint = "'mdl list' shows what there is"
         if near:
             hint = f"did you mean {', '.join(near)}?"
+        elif ":" in name.partition("/")[0]:
+            hint = "mdl gets hf:org/repo, s3://bucket/key and https://… URLs: give one of these"
         elif name.strip("/").count("/") == 1 and " " not in name:
             hint = f"name a model of the catalog: 'mdl add NAME {name}' adds one"
         return NotFound("not in the catalog", item=name, hint=hint)

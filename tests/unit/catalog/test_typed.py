@@ -241,3 +241,9 @@ def test_a_storage_bucket_of_the_hub_is_none_of_its_repositories(text: str) -> N
     """It is refused for what it is, and not as a misspelt name."""
     with pytest.raises(UsageError, match="storage buckets of the hub are not supported"):
         parse(text)
+
+
+@pytest.mark.parametrize("word", ["kaggle:org/name", "modelscope:org/repo", "magnet:?xt=urn:btih:abc"])
+def test_a_scheme_of_another_program(word: str) -> None:
+    """To add it to a catalog would not help: the hint says what mdl downloads."""
+    assert "hf:org/repo, s3://bucket/key and https://" in str(Catalog().not_found(word).hint)
