@@ -3,7 +3,7 @@
 Pure: no socket, no disk, no thread. Whoever calls it has the clock, and lets in one thread at a time
 (`mdl.downloader.shared_schedule`). `mdl.net.policy` decides what follows from a failure, and `mdl.net.pacer` how many
 requests an origin gets at once; their decisions are carried out here. Files already begun come first, and a file that
-must wait leaves its connection to one that can go on. ``tests/unit/net/test_policy.py`` and
+must wait leaves its connection to one that can go on. ``tests/unit/downloader/test_schedule.py`` and
 ``tests/unit/downloader/test_connections.py`` let worlds of all kinds play against it in invented time: for any outcomes
 the requests and the seconds are bounded.
 """

@@ -11,7 +11,8 @@ Ranges and parallel connections are a wish of mdl's own. So a final refusal of a
 others, is followed by one plain request for the whole file, with nothing else at work on it.
 
 So the number of requests for a file, and of seconds without progress, is bounded by its size, `RetryPolicy` and the
-number of its mirrors, whatever the server does. ``tests/unit/net/test_policy.py`` checks that with random servers.
+number of its mirrors, whatever the server does. ``tests/unit/downloader/test_schedule.py`` checks that with random
+servers.
 """
 
 from __future__ import annotations

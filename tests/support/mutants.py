@@ -28,12 +28,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {
-    "policy": ("mdl/net/policy.py", "tests/unit/net/test_policy.py tests/unit/net/test_http_errors.py"),
+    "policy": (
+        "mdl/net/policy.py",
+        "tests/unit/net/test_policy.py tests/unit/downloader/test_schedule.py tests/unit/net/test_http_errors.py",
+    ),
     "judge": ("mdl/net/responses.py", "tests/unit/net/test_responses.py"),
     "ranges": ("mdl/net/ranges.py", "tests/unit/net/test_ranges.py tests/unit/net/test_responses.py"),
     "schedule": (
         "mdl/downloader/schedule.py",
-        "tests/unit/net/test_policy.py tests/unit/downloader/test_connections.py",
+        "tests/unit/downloader/test_schedule.py tests/unit/downloader/test_connections.py",
     ),
     "plan": ("mdl/downloader/plan.py", "tests/unit/downloader/test_plan.py"),
     "select": ("mdl/archive/select.py", "tests/unit/ops/test_pack.py tests/cli/test_pack.py"),
