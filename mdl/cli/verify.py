@@ -62,6 +62,8 @@ def verify(
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
         raise UsageError("only a repair can run in the background", item="--detach", hint="add --repair")
+    if repairing.force and not repairing.repair:
+        raise UsageError("only a repair replaces files", item="--force", hint="add --repair")
     run: JobRun | None = None
     if is_job:
         run = session.job(models, client.folders(models, into=choice.into), job)

@@ -95,3 +95,9 @@ def test_receipts_that_cannot_be_read(tmp_path: Path, mdl: Inside) -> None:
         assert f"mdl: {record}: the receipts of a model cannot be read\n" in damaged.err
         done(mdl(shell, "get", "org/m"))
         assert "2 files ok" in done(mdl(shell, "verify")).err
+
+
+def test_force_without_a_repair(tmp_path: Path, mdl: Inside) -> None:
+    """A flag that would do nothing is no silence: 2, and what to add."""
+    refused = done(mdl(machine(tmp_path), "verify", "--force"), 2)
+    assert refused.err == "mdl: --force: only a repair replaces files\n  hint: add --repair\n"
