@@ -39,7 +39,10 @@ ROOMS = {
         "tests/unit/downloader/test_schedule.py tests/unit/downloader/test_connections.py",
     ),
     "plan": ("mdl/downloader/plan.py", "tests/unit/downloader/test_plan.py"),
-    "select": ("mdl/archive/select.py", "tests/unit/ops/test_pack.py tests/cli/test_pack.py"),
+    "select": (
+        "mdl/archive/select.py",
+        "tests/unit/ops/test_pack.py tests/cli/test_pack.py tests/cli/test_pack_paths.py",
+    ),
     "choice": ("mdl/runs/choice.py", "tests/unit/runs/test_choice.py tests/unit/runs/test_several_runs.py"),
 }
 """A module, and the tests that must notice what is changed in it."""

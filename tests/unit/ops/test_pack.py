@@ -139,3 +139,13 @@ def test_an_empty_file_beside_a_model_is_packed(run: Path, tmp_path: Path) -> No
     (run / "empty.bin").touch()
     pack(str(run), str(tmp_path / "a.zip"))
     assert read_whole(tmp_path / "a.zip")["empty.bin"] == b""
+
+
+def test_all_of_a_recognised_run_is_packed_without_a_remark(run: Path, tmp_path: Path) -> None:
+    """That no model is recognised is said where that is so, and --all is asked for."""
+    plan = plan_pack(run, tmp_path / "run.zip", whole_run=True)
+    assert not plan.selection.notes
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("x")
+    plan = plan_pack(tmp_path / "other", tmp_path / "other.zip", whole_run=True)
+    assert [note.split(":")[0] for note in plan.selection.notes] == ["no model is recognised"]
