@@ -25,7 +25,7 @@ from mdl.units import as_meant
 
 _DER = b"\x30\x82"
 """How a certificate begins that Windows exported as .cer."""
-UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO")
+UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables by which other programs are told of certificates. mdl does not read them, but names them if one fails."""
 _NO_SETTINGS = HostTls("")
 
