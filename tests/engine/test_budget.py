@@ -100,4 +100,4 @@ def test_what_came_is_counted(bench: Bench) -> None:
     """The message of a cut connection counts every byte that came, those read with the answer's head too."""
     with FaultyServer(STINGY["one byte, then cut"](DATA)) as server:
         run = bench.run(pinned(server.url + "/f", DATA), connections=1, retries=1)
-    assert f"ended after 1 of {len(DATA)} bytes" in run.error["message"]
+    assert f"ended after 1 of {len(DATA):,} bytes" in run.error["message"]
