@@ -76,9 +76,11 @@ def unlock_and_close(fd: int) -> None:
     """Close a file that may be locked. To close it alone is not enough: a process that was forked meanwhile has the
     descriptor too, and with it the lock."""
     _locked.pop(fd, None)  # while the number is still this file's
-    with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
+    try:
+        with suppress_storage_trouble():
+            fcntl.flock(fd, fcntl.LOCK_UN)
+    finally:
+        os.close(fd)
 
 
 def _flock(fd: int, kind: int) -> bool | None:
@@ -88,6 +90,8 @@ def _flock(fd: int, kind: int) -> bool | None:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:
         _locked.pop(fd, None)
+        if error.errno is None:  # a signal handler's, such as its TimeoutError: no answer of the kernel
+            raise
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
 
@@ -316,7 +320,9 @@ def may_be_held(lease: Path, lock: int) -> bool:
     try:
         os.utime(lock)
         return os.fstat(lock).st_mtime - _modified_at(lease) < QUIET_SECONDS
-    except OSError:  # it is gone, or what can be asked of it is no sign of life
+    except OSError as error:  # it is gone, or what can be asked of it is no sign of life
+        if error.errno is None:
+            raise
         return False
 
 
@@ -326,7 +332,7 @@ def _has_text(text: bytes, lease: Path) -> bool:
 
 def _text_of(lease: Path) -> bytes:
     """Return the content of a lease; nothing if it is gone."""
-    with contextlib.suppress(OSError):
+    with suppress_storage_trouble():
         return read_own(lease, LARGEST_NOTE) or b""
     return b""
 

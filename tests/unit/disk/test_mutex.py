@@ -1,0 +1,48 @@
+"""A signal handler's exception while a mutex is taken: it ends the call, wherever it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mdl.disk.mutex import file_lock, folder_lock
+from mdl.paths import record_name
+
+
+def over(*_: object, **__: object) -> None:
+    """What a signal handler may do: its ``TimeoutError`` is an ``OSError`` without a number."""
+    raise TimeoutError("my time is over")
+
+
+def take_file_lock(folder: Path) -> None:
+    with file_lock(folder / "locks", "org--tiny", 0, print):
+        pytest.fail("it works without the lock")
+
+
+def take_folder_lock(folder: Path) -> None:
+    with folder_lock(folder):
+        pytest.fail("it works without the lock")
+
+
+@pytest.mark.parametrize("take", [take_file_lock, take_folder_lock])
+def test_it_comes_while_the_lock_is_asked_for(
+    take: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as an answer of the kernel, after which the work would be done without the lock."""
+    monkeypatch.setattr("fcntl.flock", over)
+    with pytest.raises(TimeoutError, match="my time is over"):
+        take(tmp_path)
+
+
+def test_it_comes_while_another_ones_lease_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a sign that the other process is dead: its lease stays."""
+    (tmp_path / "locks").mkdir(mode=0o700)
+    lease = tmp_path / "locks" / f"{record_name('org--tiny')}.who"
+    lease.write_text("{}")
+    monkeypatch.setattr("mdl.disk.mutex.has_reliable_locks", lambda path: False)
+    monkeypatch.setattr("os.utime", over)
+    with pytest.raises(TimeoutError, match="my time is over"):
+        take_file_lock(tmp_path)
+    assert lease.exists()
