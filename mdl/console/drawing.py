@@ -28,9 +28,10 @@ from mdl.formatting import cells, shorten
 if TYPE_CHECKING:
     from mdl.console.bars import Bars
 
-_BEFORE_DRAWING = 0.4
+BEFORE_DRAWING = 0.4
 """Seconds that a download has to last to be drawn."""
-_BETWEEN_FRAMES = 0.25
+BETWEEN_FRAMES = 0.25
+"""Seconds until the next frame."""
 _AFTER_HIDING = 1.0
 """Seconds without a frame after the bars were hidden: meanwhile the process is suspended."""
 _PATIENCE = 0.35
@@ -154,14 +155,14 @@ class Drawing:
     def _run(self) -> None:
         """The drawing thread."""
         bars: Bars | None = None
-        seconds = _BEFORE_DRAWING
+        seconds = BEFORE_DRAWING
         while True:
             try:
                 is_hidden = self._commands.get(timeout=seconds)
             except Empty:
                 bars = bars or self._begin()
                 self._draw(bars)
-                seconds = _BETWEEN_FRAMES
+                seconds = BETWEEN_FRAMES
                 continue
             if bars:
                 bars.hide()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from itertools import count
 from typing import IO, Any
 
+import pytest
+
 from mdl.console import Console, ConsoleOptions
 from mdl.events import Event, Failed, FileProgress, Finished, Planned, Progressed, Retrying, Rewound, Started
 from support.polling import until
@@ -119,5 +121,8 @@ def on_terminal(
     out, environ = terminal.file if both else io.StringIO(), {"TERM": "xterm-256color", **environ}
     options = ConsoleOptions(progress, color=color)
     console = Console(options, environ, stdout=out, stderr=terminal.file, clock=ticking(0.3))
-    use(console, terminal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdl.console.drawing.BEFORE_DRAWING", 0.01)
+        patch.setattr("mdl.console.drawing.BETWEEN_FRAMES", 0.01)
+        use(console, terminal)
     return terminal.text()
