@@ -281,6 +281,9 @@ def _moment(value: Any) -> datetime:
 
 _IDS = ("id", "job_id", "process_id", "jobId", "run_id", "task_id", "uuid")
 _STATES = ("status", "state", "phase", "stage", "job_status", "jobStatus", "run_status")
+_BEGAN = ("created_at", "started_at", "createdAt", "startedAt", "created")
+_CHANGED = ("updated_at", "completed_at", "finished_at", "updatedAt", "completedAt", "finishedAt")
+_ERRORS = ("error", "error_message")
 _RECORDS = ("job", "data", "result", "process", "task", "run")
 """Keys under which a server has the record of the one job that it was asked for."""
 
@@ -288,16 +291,19 @@ _RECORDS = ("job", "data", "result", "process", "task", "run")
 def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record describes: ``id`` (or ``job_id``, ``process_id`` …), ``status`` (or ``state`` …),
     ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
-    facts = _record_in(object_of(record))
-    job_id = name or str(_first(facts, *_IDS) or "")
-    created = _first(facts, "created_at", "started_at", "createdAt", "startedAt", "created")
-    updated = _first(facts, "updated_at", "completed_at", "finished_at", "updatedAt", "completedAt", "finishedAt")
-    error = error_in(_first(facts, "error", "error_message"))
-    word = _first(facts, *_STATES)
-    if isinstance(word, dict):  # as ``{"status": {"phase": "Succeeded", "message": …}}``
-        error = error or error_in(_first(word, "error", "message"))
-        word = _first(word, *_STATES) or word
+    answer = object_of(record)
+    facts = _record_in(answer)
+    job_id = name or str(_first(facts, *_IDS) or _first(answer, *_IDS) or "")
+    created = _first(facts, *_BEGAN) or _first(answer, *_BEGAN)
+    updated = _first(facts, *_CHANGED) or _first(answer, *_CHANGED)
+    error = error_in(_first(facts, *_ERRORS) or _first(answer, *_ERRORS))
+    stated = _first(facts, *_STATES)
+    word = _word_in(facts)
     status = status_of(word)
+    if isinstance(stated, dict):
+        error = error or error_in(_first(stated, "error", "message"))
+    if status == "failed" and not error:
+        error = _words_inside(answer)
     if status is None:
         status = "running"
         error = _unknown(word, error)
@@ -307,22 +313,51 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     return RemoteJob(job_id, status, moment_of(created), moment_of(updated), size, error or None)
 
 
-def _record_in(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of a job in an answer: the whole of it if that has an id and a status, since the status of an answer
-    alone may be its own, as in ``{"status": "success", "data": {"status": "running"}}``; else what is under its key."""
-    if _first(facts, *_IDS) and _first(facts, *_STATES):
-        return facts
+def _record_in(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a job in an answer: the whole of it if that has an id and a status; else the one under a key, if
+    that tells how the job stands; else the whole of it."""
+    own = _word_in(answer)
+    if own and _first(answer, *_IDS):
+        return answer
     for key in _RECORDS:
-        inner = facts.get(key)
-        if isinstance(inner, dict) and _first(inner, *_STATES):
+        inner = answer.get(key)
+        if isinstance(inner, dict) and _comes_first(_word_in(inner), own):
             return inner
-    return facts
+    return answer
+
+
+def _comes_first(word: object, own: object) -> bool:
+    """Tell whether the ``word`` of a record in an answer is the job's, and not the answer's ``own``. mdl must know it,
+    and the answer's own may be of the asking: it is unknown (``ok``, ``200``), or ``success``. A job that is said to be
+    done in another word may have a result that says it failed, but none that says it runs."""
+    if not own:
+        return bool(word)
+    inner = status_of(word)
+    outer = status_of(own)
+    if outer == "done" and str(own).lower() != "success":
+        return inner in ("done", "failed", "cancelled")
+    return inner is not None and outer in (None, "done")
+
+
+def _word_in(record: Mapping[str, Any]) -> Any:
+    """The word for how the job of a record stands; from an object, as ``{"status": {"phase": "Succeeded"}}``, the word
+    in it."""
+    word = _first(record, *_STATES)
+    if isinstance(word, dict):
+        return _first(word, *_STATES) or word
+    return word
+
+
+def _words_inside(answer: Mapping[str, Any]) -> str:
+    """What the records under the keys of an answer say of an error; '' if they say nothing."""
+    inside = (error_in(answer[key]) for key in _RECORDS if isinstance(answer.get(key), dict))
+    return next(filter(None, inside), "")
 
 
 def tells_status(answer: Any) -> bool:
     """Whether an answer says how its job stands: under ``status``, or in a word that mdl knows under another key."""
     facts = object_of(answer)
-    return "status" in facts or status_of(_first(_record_in(facts), *_STATES)) is not None
+    return "status" in facts or status_of(_word_in(_record_in(facts))) is not None
 
 
 def _first(facts: Mapping[str, Any], *keys: str) -> Any:

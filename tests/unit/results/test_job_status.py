@@ -61,6 +61,37 @@ def test_where_a_status_is(record: Any, status: str) -> None:
     assert found.error == ("disk full" if status == "failed" else None)
 
 
+_OOM = "CUDA oom"
+
+
+@each(
+    ("record", "status", "error"),
+    [
+        ({"status": "failed", "error": _OOM, "result": {"stage": "training"}}, "failed", _OOM),
+        ({"status": "failed", "error": _OOM, "result": {"status": "failed"}}, "failed", _OOM),
+        ({"status": "failed", "result": {"status": "failed", "error": _OOM}}, "failed", _OOM),
+        ({"status": "cancelled", "result": {"status": "running"}}, "cancelled", None),
+        ({"status": "running", "result": {"status": "completed"}}, "running", None),
+        ({"status": "queued", "data": {"stage": "done"}}, "queued", None),
+        ({"status": "completed", "result": {"stage": "final", "url": "https://h/w.safetensors"}}, "done", None),
+        ({"status": "completed", "result": {"stage": "training"}}, "done", None),
+        ({"status": "completed", "result": {"status": "failed", "error": _OOM}}, "failed", _OOM),
+        ({"status": "success", "data": {"stage": "final"}}, "done", None),
+        ({"status": "success", "data": {"status": {"phase": "Running"}}}, "running", None),
+        ({"status": "ok", "error": _OOM, "data": {"status": "failed"}}, "failed", _OOM),
+        ({"status": 200, "data": {"status": "failed", "message": _OOM}}, "failed", _OOM),
+        ({"status": "paused", "data": {"stage": "final"}}, "running", "its remote says 'paused'"),
+        ({"data": {"status": "paused"}}, "running", "its remote says 'paused'"),
+    ],
+)
+def test_an_answer_and_a_record_in_it(record: Any, status: str, error: str | None) -> None:
+    """The answer's own word counts, unless it may be of the asking and mdl knows that of the record; what either says
+    of an error is told."""
+    found = job_of({"created_at": 60, **record}, "j")
+    assert (found.status, found.created_at) == (status, "1970-01-01T00:01:00Z")
+    assert (found.error or "").partition(", which")[0] == (error or "")
+
+
 @each(
     ("record", "told"),
     [
