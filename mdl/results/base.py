@@ -301,7 +301,9 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     word = _word_in(facts)
     status = status_of(word)
     if isinstance(stated, dict):
-        error = error or error_in(_first(stated, "error", "message"))
+        goes_well = status in ("queued", "running", "done")
+        keys = ("error",) if goes_well else ("error", "message")
+        error = error or error_in(_first(stated, *keys))
     if status == "failed" and not error:
         error = _words_inside(answer)
     if status is None:

@@ -82,6 +82,10 @@ _OOM = "CUDA oom"
         ({"status": 200, "data": {"status": "failed", "message": _OOM}}, "failed", _OOM),
         ({"status": "paused", "data": {"stage": "final"}}, "running", "its remote says 'paused'"),
         ({"data": {"status": "paused"}}, "running", "its remote says 'paused'"),
+        ({"status": {"phase": "Succeeded", "message": "all good"}}, "done", None),
+        ({"status": {"phase": "Running", "message": "epoch 3"}}, "running", None),
+        ({"status": {"phase": "Failed", "message": _OOM}}, "failed", _OOM),
+        ({"status": {"phase": "Cancelled", "message": "by its owner"}}, "cancelled", "by its owner"),
     ],
 )
 def test_an_answer_and_a_record_in_it(record: Any, status: str, error: str | None) -> None:
