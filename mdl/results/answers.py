@@ -72,6 +72,7 @@ _NAMED = 10
 """How many keys a message names."""
 _DEEPEST_NAMED = 2
 """How many levels of keys it names."""
+_LONGEST_PLACE = 200
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _IN_A_STORE = re.compile(r"(?:s3|gs|az|abfss?|oss|hdfs)://[^\s?#]+")
 """The address of a file in an object store, which only those with a key of it can fetch."""
@@ -103,7 +104,7 @@ class Ignored:
     why: str = _NO_FILE
 
     def __str__(self) -> str:
-        return f"{self.key or 'a text'} ({self.place})"
+        return f"{self.key or 'a text'} ({self.place[:_LONGEST_PLACE]})"
 
 
 @value_class
@@ -123,9 +124,8 @@ class Judged:
             hint = "'mdl remote status' shows its status"
             if any(link.place.startswith("s3://") for link in self.ignored):
                 hint = f"'mdl get s3://…' fetches from a bucket, with the keys of it; {hint}"
-            pages = [_repository_at(link.place) for link in self.ignored if link.why == _NO_FILE]
-            if any(pages):
-                hint = f"'mdl get {next(filter(None, pages))}' fetches what is on the hub; {hint}"
+            if self._on_the_hub():
+                hint = f"'mdl get REF' fetches what is on the hub; {hint}"
             raise NotFound(self._why_nothing(secrets), item=job, hint=hint)
         errors = [output.error for output in self.outputs if output.error]
         if len(errors) == len(self.outputs):
@@ -139,10 +139,18 @@ class Judged:
         stored = [str(link) for link in self.ignored if link.why == _NO_WEB_ADDRESS]
         if stored:
             why = f"{why} that has a web address, but {listed(stored, most=_NAMED)}"
+        on_the_hub = self._on_the_hub()
+        if on_the_hub:
+            why = f"{why}, but {listed(on_the_hub, most=_NAMED)} on the hub"
         if not self.keys:
             return why
         named = listed([shown(key)[:60] for key in self.keys], most=_NAMED)
         return f"{why}; its keys are {named}"
+
+    def _on_the_hub(self) -> list[str]:
+        """Return the references of what the answer names on the hub, each whole: one that is cut would be another."""
+        references = [_repository_at(link.place) for link in self.ignored if link.why == _NO_FILE]
+        return [shown(reference) for reference in references if 0 < len(reference) <= _LONGEST_PLACE]
 
     def notes(self, secrets: Iterable[str] = ()) -> list[str]:
         """Return what a user should know though there are files."""
@@ -303,7 +311,7 @@ class _Reader:
 
     def _ignore(self, told: _Told, place: str, why: str) -> None:
         key = ".".join(filter(None, told.keys))
-        self.ignored.append(Ignored(shown(key)[:60], place[:200], why))
+        self.ignored.append(Ignored(shown(key)[:60], place, why))
 
     def _add_base64(self, told: _Told) -> None:
         kind = told.kind

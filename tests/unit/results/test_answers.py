@@ -227,17 +227,26 @@ def test_words_of_an_answer_without_files(answer: Any, words: str) -> None:
         ("https://huggingface.co/org/repo/tree/main", "hf:org/repo@main"),
         ("https://huggingface.co/org/repo/blob/main/a.safetensors", "hf:org/repo@main/a.safetensors"),
         ("https://huggingface.co/datasets/org/data", "hf:datasets/org/data"),
+        ("https://huggingface.co/org/repo/blob/main/x%27%3Bid%7Csh.bin", "hf:org/repo@main/x';id|sh.bin"),
         ("hf:org/repo", "hf:org/repo"),
     ],
 )
 def test_a_model_on_the_hub(place: str, reference: str) -> None:
-    """A page of the hub is no file, under whichever key: the hint is the command that fetches what it shows."""
+    """A page of the hub is no file, under whichever key: the hint is the command that fetches what it shows, in mdl's
+    own words alone."""
     for key in ("model_url", "model", "hub_model_id", "repo_url"):
         with pytest.raises(NotFound) as caught:
             judge({key: place, "status": "COMPLETED"}, "j1").raise_for_nothing("j1")
-        assert f"'mdl get {reference}'" in str(caught.value.hint)
+        assert f"but {reference} on the hub;" in caught.value.message
+        assert str(caught.value.hint).startswith("'mdl get REF' fetches what is on the hub; ")
     [output] = judge({"model_url": "https://huggingface.co/org/repo/resolve/main/w.bin"}, "j1").outputs
     assert output.path.text == "w.bin"
+
+
+def test_a_long_reference_is_not_cut_into_another_one() -> None:
+    with pytest.raises(NotFound) as caught:
+        judge({"model": f"https://huggingface.co/org/repo/tree/main/{'a/' * 150}b"}, "j1").raise_for_nothing("j1")
+    assert "hf:" not in str(caught.value)
 
 
 def test_why_a_link_is_not_fetched_is_told() -> None:
