@@ -290,7 +290,8 @@ class _Reader:
     def _add_link(self, told: _Told) -> None:
         url = told.text
         if self._base and url.startswith("/"):
-            url = urljoin(self._base, url)
+            with contextlib.suppress(ValueError):  # it stays a text that is no URL
+                url = urljoin(self._base, url)
         place = shown(bare_url(url))
         is_url = is_web_url(url)
         is_named = is_file_name(told.name) and not is_input(told.keys)

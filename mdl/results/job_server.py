@@ -266,8 +266,11 @@ def _next_page(answer: Any, url: str) -> str | None:
     link = first_text(facts, _NEXT) or first_text(object_of(facts.get("links")), _NEXT)
     if not link.startswith(("http", "/", "?")):
         return None
-    following = urljoin(url, link)
-    return following if origin_of(following) == origin_of(url) else None
+    try:
+        following = urljoin(url, link)
+        return following if origin_of(following) == origin_of(url) else None
+    except ValueError:
+        return None
 
 
 def _furthest(checkpoints: Iterable[TrainerCheckpoint]) -> list[TrainerCheckpoint]:

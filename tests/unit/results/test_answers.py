@@ -243,6 +243,11 @@ def test_a_model_on_the_hub(place: str, reference: str) -> None:
     assert output.path.text == "w.bin"
 
 
+def test_a_link_of_no_url_beside_a_file() -> None:
+    [output] = judge({"a": {"url": "//[x/a.bin"}, "b": {"url": "/b.bin"}}, "j1", base=f"{B}/j1").outputs
+    assert output.path.text == "b.bin"
+
+
 def test_a_long_reference_is_not_cut_into_another_one() -> None:
     with pytest.raises(NotFound) as caught:
         judge({"model": f"https://huggingface.co/org/repo/tree/main/{'a/' * 150}b"}, "j1").raise_for_nothing("j1")

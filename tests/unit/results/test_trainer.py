@@ -191,6 +191,12 @@ def test_jobs_on_several_pages(following: str) -> None:
         made.open("box").jobs()
 
 
+@each("following", ["http://[x", "//[x", "http://h:ab/", "http://h:999999/"])
+def test_a_next_page_without_a_usable_address(scripted: World, script: Script, following: str) -> None:
+    script.answers["GET /api/training/jobs"] = {"jobs": [{"id": "a"}], "next": following}
+    assert [job.id for job in scripted.open("box").jobs()] == ["a"]
+
+
 # Checkpoints.
 
 ROWS = [
