@@ -122,10 +122,7 @@ class Trainer(HttpRemote):
 
         def ask(url: str) -> tuple[list[RemoteJob], str | None]:
             answer = self.ask("GET", url)
-            rows = answer
-            if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
-                rows = _rows_of_all_lists(answer)
-            return self.jobs_in(rows, "jobs", what), _next_page(answer, url)
+            return self.jobs_in(_rows_of(answer), "jobs", what), _next_page(answer, url)
 
         return newest_first(paged(self.base + self._routes["jobs"], ask, lambda job: job.id, what, noun="jobs"))
 
@@ -245,19 +242,28 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     return routes
 
 
-def _rows_of_all_lists(answer: Mapping[str, Any]) -> Any:
-    """Return the jobs of an answer that has a list for each status, or has its list under another key; None if it has
-    none."""
-    lists = [value for key, value in answer.items() if key.endswith("jobs") and isinstance(value, list)]
+def _rows_of(answer: Any) -> Any:
+    """Return what has the jobs of an answer, as `HttpRemote.jobs_in` reads it: a list, or an object with ``jobs``; it
+    may be in one envelope. None if nothing has them."""
+    if not isinstance(answer, dict):
+        return answer
+    envelopes = [answer[key] for key in _LISTS if isinstance(answer.get(key), dict)]
+    for facts in (answer, *envelopes):
+        rows = _rows_in(facts)
+        if rows is not None:
+            return rows
+    return None
+
+
+def _rows_in(facts: Mapping[str, Any]) -> Any:
+    """Return what has the jobs of an object: itself, a list for each status, or a list under another key; None if
+    nothing has."""
+    if isinstance(facts.get("jobs"), list | dict):
+        return facts
+    lists = [value for key, value in facts.items() if key.endswith("jobs") and isinstance(value, list)]
     if lists:
         return list(chain.from_iterable(lists))
-    for key in _LISTS:
-        inner = answer.get(key)
-        if isinstance(inner, dict):
-            return inner if "jobs" in inner else _rows_of_all_lists(inner)
-        if isinstance(inner, list):
-            return inner
-    return None
+    return next((facts[key] for key in _LISTS if isinstance(facts.get(key), list)), None)
 
 
 def _next_page(answer: Any, url: str) -> str | None:
