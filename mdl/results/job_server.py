@@ -248,11 +248,12 @@ def _rows_of(answer: Any) -> Any:
     if not isinstance(answer, dict):
         return answer
     envelopes = [answer[key] for key in _LISTS if isinstance(answer.get(key), dict)]
-    for facts in (answer, *envelopes):
+    levels = (answer, *envelopes)
+    for facts in levels:
         rows = _rows_in(facts)
         if rows is not None:
             return rows
-    return None
+    return [] if any(map(_has_no_rows, levels)) else None
 
 
 def _rows_in(facts: Mapping[str, Any]) -> Any:
@@ -264,6 +265,12 @@ def _rows_in(facts: Mapping[str, Any]) -> Any:
     if lists:
         return list(chain.from_iterable(lists))
     return next((facts[key] for key in _LISTS if isinstance(facts.get(key), list)), None)
+
+
+def _has_no_rows(facts: Mapping[str, Any]) -> bool:
+    """Tell whether an object has ``null`` for a list, which is how Go writes an empty one, or is empty itself."""
+    lists = [key for key in facts if key.endswith("jobs") or key in _LISTS]
+    return not facts or any(facts[key] is None for key in lists)
 
 
 def _next_page(answer: Any, url: str) -> str | None:
