@@ -117,12 +117,13 @@ class Trainer(HttpRemote):
 
     def jobs(self) -> list[RemoteJob]:
         """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …, on
-        all pages that its answers name."""
+        all pages that its answers name; one without a job is the last."""
         what = "the server's list of jobs"
 
         def ask(url: str) -> tuple[list[RemoteJob], str | None]:
             answer = self.ask("GET", url)
-            return self.jobs_in(_rows_of(answer), "jobs", what), _next_page(answer, url)
+            jobs = self.jobs_in(_rows_of(answer), "jobs", what)
+            return jobs, _next_page(answer, url) if jobs else None
 
         return newest_first(paged(self.base + self._routes["jobs"], ask, lambda job: job.id, what, noun="jobs"))
 

@@ -200,6 +200,12 @@ def test_jobs_on_several_pages(following: str) -> None:
         made.open("box").jobs()
 
 
+def test_a_page_without_jobs_is_the_last(script: Script, scripted: World) -> None:
+    """Whatever next page it names: a server that names one always has no other end."""
+    script.answers["GET /api/training/jobs"] = {"jobs": [], "next": "/jobs?cursor=x"}
+    assert scripted.open("box").jobs() == []
+
+
 @each("following", ["http://[x", "//[x", "http://h:ab/", "http://h:999999/"])
 def test_a_next_page_without_a_usable_address(scripted: World, script: Script, following: str) -> None:
     script.answers["GET /api/training/jobs"] = {"jobs": [{"id": "a"}], "next": following}
