@@ -89,17 +89,25 @@ def not_an_archive(beginning: bytes, name: str) -> ProtocolError:
     return ProtocolError(what, hint="fetch or pack the archive again, or name a zip, a tar or a tar.gz")
 
 
+_ESTIMATOR = re.compile(r".+\.(joblib|pkl|pickle)(\.\w+)?", re.IGNORECASE)
+"""What joblib and pickle write, which may be compressed: it is loaded as it is."""
+
+
 def check_not_packed(folder: Path, paths: Collection[str]) -> None:
-    """Raise `ProtocolError` if of the files ``paths`` of a ``folder`` none is a model's, and one is an archive of a
-    kind that mdl does not unpack: nothing could load it."""
-    if any(map(is_weights, paths)):
-        return
+    """Raise `ProtocolError` if all files ``paths`` of a ``folder`` are archives of kinds that mdl does not unpack, for
+    nothing could load them; weights and estimators are none. Raises `StorageError`."""
+    refused = None
     for path in paths:
+        if is_weights(path) or _ESTIMATOR.fullmatch(path):
+            return
         with os.fdopen(_opened(folder / path), "rb") as file:
             beginning = file.read(_LONGEST_MAGIC)
-        for known in _FORMATS:
-            if known.command and beginning.startswith(known.begins):
-                raise _named(known.name, known.command, shown(path)).on(str(folder / path))
+        packed = [known for known in _FORMATS if known.command and beginning.startswith(known.begins)]
+        if not packed:
+            return
+        refused = refused or _named(packed[0].name, packed[0].command, shown(path)).on(str(folder / path))
+    if refused:
+        raise refused
 
 
 def _named(what: str, command: str, name: str) -> ProtocolError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +140,8 @@ def test_an_archive_is_unpacked(
 def test_an_archive_that_mdl_does_not_unpack(
     mdl: Inside, web: Web, tmp_path: Path, name: str, magic: bytes, command: str
 ) -> None:
-    """It is fetched, and not put into service: it is named, with the command that unpacks it. Beside weights it may be
-    data."""
+    """It is fetched, and not put into service: it is named, with the command that unpacks it. Beside other files it may
+    be data."""
     web.answer({"archive_url": f"{{url}}/f/{name}"})
     web.serve(f"/f/{name}", magic + b"x" * 500)
     done(mdl(web.shell, "fetch", "web", "j1"))
@@ -147,9 +149,21 @@ def test_an_archive_that_mdl_does_not_unpack(
     assert command in ran.err
     assert web.files == {f"j1/{name}"}
     assert not (tmp_path / "site" / "current").exists()
-    web.answer({"archive_url": f"{{url}}/f/{name}", "weights": "{url}/f/w.safetensors"})
-    web.serve("/f/w.safetensors", WEIGHTS)
+    web.answer({"archive_url": f"{{url}}/f/{name}", "labels": "{url}/f/labels.txt"})
+    web.serve("/f/labels.txt", b"cat")
     done(mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site")))
+
+
+@pytest.mark.parametrize("name", ["model.joblib", "model.pkl", "model.PICKLE"])
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_a_compressed_estimator_is_no_archive(
+    mdl: Inside, web: Web, tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """joblib compresses what it writes, and loads it as it is."""
+    web.answer({"model_url": f"{{url}}/f/{name}"})
+    web.serve(f"/f/{name}", compress(b"\x80\4." + b"x" * 500))
+    done(mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site")))
+    assert (tmp_path / "site" / "current" / name).is_file()
 
 
 def test_files_beside_an_archive(mdl: Inside, web: Web) -> None:

@@ -23,6 +23,7 @@ from support.weights import torch_file, whole_file, zipped
 from support.zip_bytes import Member, Zip
 
 from mdl.archive.base import ArchiveLimits
+from mdl.archive.unpack import check_not_packed
 from mdl.cancel import CancelToken
 from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, NotFound, Occupied, ProtocolError, StorageError
@@ -500,3 +501,12 @@ def test_more_than_4_gib(tmp_path: Path, out: Path) -> None:
     code, peak, _ = memory_of("unpack", place, out)
     assert (code, peak < 100, (out / "big.bin").stat().st_size) == (0, True, size)
     assert (out / "behind.txt").read_bytes() == b"behind"
+
+
+def test_a_compressed_pickle_is_no_archive(tmp_path: Path) -> None:
+    """joblib chooses the compression by a second suffix."""
+    (tmp_path / "model.pkl.bz2").write_bytes(b"BZh9")
+    check_not_packed(tmp_path, ["model.pkl.bz2"])
+    (tmp_path / "model.tar.bz2").write_bytes(b"BZh9")
+    with pytest.raises(ProtocolError, match="packed with bzip2"):
+        check_not_packed(tmp_path, ["model.tar.bz2"])
