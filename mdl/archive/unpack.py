@@ -100,7 +100,7 @@ def check_not_packed(folder: Path, paths: Collection[str]) -> None:
     for path in paths:
         if is_weights(path) or _ESTIMATOR.fullmatch(path):
             return
-        with os.fdopen(_opened(folder / path), "rb") as file:
+        with storage_trouble(folder / path, ""), os.fdopen(_opened(folder / path), "rb") as file:
             beginning = file.read(_LONGEST_MAGIC)
         packed = [known for known in _FORMATS if known.command and beginning.startswith(known.begins)]
         if not packed:

@@ -510,3 +510,8 @@ def test_a_compressed_pickle_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "model.tar.bz2").write_bytes(b"BZh9")
     with pytest.raises(ProtocolError, match="packed with bzip2"):
         check_not_packed(tmp_path, ["model.tar.bz2"])
+
+
+def test_a_disk_that_fails_while_it_is_asked_what_is_packed() -> None:
+    with pytest.raises(StorageError, match=r"/proc/self/mem"):
+        check_not_packed(Path("/proc/self"), ["mem"])  # no page is at its beginning: EIO
