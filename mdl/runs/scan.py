@@ -19,7 +19,7 @@ from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
 from mdl.runs.trainers.any_trainer import NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.tree import Entry, Tree, folders_above, is_in, join
-from mdl.weights.known_formats import set_name
+from mdl.weights.known_formats import folder_kind_of, set_name
 
 _MARKS = re.compile("|".join(layout.marks for layout in LAYOUTS))
 _OF_TRAINERS = LAYOUTS[:-1]
@@ -157,7 +157,10 @@ class _Scan:
         return runs
 
     def runs_beside(self, own: Found, base: str) -> list[tuple[str, int]]:
-        """The folders in a run that hold checkpoints of their own, and how many: several, or one with a number."""
+        """The folders in a run that hold checkpoints of their own, and how many: several, or one with a number. None in
+        a folder that a format's own marker declares to be one model, which may have parts with any names."""
+        if folder_kind_of(self.tree.names(base)):
+            return []
         taken = {join(base, CHECKPOINTS_FOLDER), join(base, MODEL_FOLDER)}
         for checkpoint in own.checkpoints:
             if checkpoint.name != FINAL:

@@ -63,7 +63,7 @@ def _is_orbax(tree: Tree, entry: Entry) -> bool:
 ORBAX = Layout(
     "orbax",
     Pattern(
-        rf"{ORBAX_STAGING.pattern}|(?:.*[-_])?(?P<step>[0-9]+)",
+        rf"{ORBAX_STAGING.pattern}|(?!ocdbt\.process_)(?:.*[-_])?(?P<step>[0-9]+)",  # each process has its part there
         kinds=("folder",),
         staging=ORBAX_STAGING.pattern,
         holds=matching(r"_CHECKPOINT_METADATA|manifest\.ocdbt|default/|state/|params/|items/"),

@@ -162,6 +162,16 @@ ONE_SET = {
     "weights and their optimizer": "{net,optimizer,scheduler}.pt rng_state.pth",
     "exports of one stem": "net.pt net.onnx net.onnx_data",
     "an MLflow model without weights": "MLmodel model.pkl conda.yaml",
+    "an MLflow model with a checkpoint": "MLmodel model.pkl artifacts/checkpoint-500/{config.json,model.safetensors}",
+    "an MLflow model with a file of an epoch": "MLmodel python_model.pkl artifacts/epoch_10.pt",
+    "a checkpoint of orbax": (
+        "_CHECKPOINT_METADATA metrics/metrics "
+        "default/{_METADATA,manifest.ocdbt,d/0a,ocdbt.process_0/manifest.ocdbt,ocdbt.process_0/d/0b}"
+    ),
+    "an item of orbax": "_METADATA manifest.ocdbt d/0a ocdbt.process_0/{manifest.ocdbt,d/0b}",
+    "a predictor of AutoGluon": (
+        "predictor.pkl learner.pkl models/TFT/W0/{model.pkl,lightning_logs/version_0/checkpoints/epoch=1-step=5.ckpt}"
+    ),
     "a Core ML package": "m.mlpackage/{Manifest.json,Data/com.apple.CoreML/{model.mlmodel,weights/weight.bin}}",
     "shards of TensorFlow.js": "model.json group1-shard{1,2}of2.bin",
     "an estimator of scikit-learn": "model.joblib scaler.joblib notes.md",
