@@ -150,13 +150,23 @@ def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[str]:
     return [base] if is_own else []
 
 
+_EMBEDDINGS = Pattern(
+    r"learned_embeds(-steps-(?P<step>[0-9]+))?\.(safetensors|bin)",
+    last=(r"learned_embeds\..+",),
+    requires=r"learned_embeds-steps-[0-9]+\.(safetensors|bin)",
+)
+
+
+def _find_embeddings(tree: Tree, base: str) -> Found | None:
+    """The embeddings alone; with a full pipeline beside them, that is the model."""
+    if tree.is_file(join(base, "model_index.json")):
+        return None
+    return _EMBEDDINGS.find(tree, base)
+
+
 TEXTUAL_INVERSION = Layout(
     "textual-inversion",
-    Pattern(
-        r"learned_embeds(-steps-(?P<step>[0-9]+))?\.(safetensors|bin)",
-        last=(r"learned_embeds\..+",),
-        requires=r"learned_embeds-steps-[0-9]+\.(safetensors|bin)",
-    ).find,
+    _find_embeddings,
     trainers="diffusers' textual inversion",
     keep=("learned_embeds*",),
     ends_with_model=True,

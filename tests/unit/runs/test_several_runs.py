@@ -172,6 +172,10 @@ ONE_SET = {
     "a predictor of AutoGluon": (
         "predictor.pkl learner.pkl models/TFT/W0/{model.pkl,lightning_logs/version_0/checkpoints/epoch=1-step=5.ckpt}"
     ),
+    "a pipeline with embeddings of textual inversion": (
+        "model_index.json {unet,vae}/{config.json,diffusion_pytorch_model.safetensors} "
+        "learned_embeds{-steps-500,}.safetensors"
+    ),
     "a Core ML package": "m.mlpackage/{Manifest.json,Data/com.apple.CoreML/{model.mlmodel,weights/weight.bin}}",
     "shards of TensorFlow.js": "model.json group1-shard{1,2}of2.bin",
     "an estimator of scikit-learn": "model.joblib scaler.joblib notes.md",
