@@ -228,6 +228,8 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
     if model is None:
         return replace(everything, notes=_note_without_model(run))
     others = run.checkpoints_outside(model)
+    if model.name != FINAL:  # a file alone: what its name does not tell, such as encoder/, may be a part of the model
+        others = [row for row in others if row.is_known]
     if not others and not run.runs_below:
         return everything
     theirs = paths_of(others) - {run.base, run.model_base, *(entry.path for entry in model.entries)}

@@ -255,6 +255,11 @@ RUNS_IN_FOLDERS = {
         "final_model/model.safetensors final_model/config.json",
     ),
     "a file that says it is final, and its average": ("model_{0004999,final,final_ema}.pth", "model_final.pth"),
+    "a file that says it is final, and a part of it": (
+        f"epoch_1.pt final.pt encoder/{MODEL}",
+        "final.pt encoder/model.safetensors encoder/config.json",
+    ),
+    "the finished model, and a merged copy": (f"{MODEL} {{checkpoint-5,merged}}/{MODEL}", MODEL_FILES),
     "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
 }
 
