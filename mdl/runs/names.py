@@ -41,10 +41,12 @@ _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
 _DERIVED = re.compile(
     r"(?:^|.*[-_.=+])"
-    r"(?:avg|ave|averaged?|ema|swa|init|[0-9]+best|merged|hf|gguf|fused|consolidated|unsharded)"
+    r"(?:avg|ave|averaged?|ema|swa|init|[0-9]+best)"
     r"(?:$|[-_.=+0-9].*)"
 )
-"""An average, what the training began with, or a copy that was merged or converted."""
+"""An average, or what the training began with."""
+_COPY = re.compile(r"(?<=[-_.=+])(?:merged|hf|gguf|fused|consolidated|unsharded)(?:$|[-_.=+0-9])")
+"""A copy that was merged or converted, if it stands behind the count: ``gpt-hf_epoch_2`` names the training."""
 _NO_WORD = re.compile(r"[^a-z]+")
 _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 
@@ -53,8 +55,8 @@ _SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 class NameSays:
     """What a name says. ``others`` are the words and numbers that count something else, such as ``seed``.
 
-    ``is_derived``: it is an average of others, or what the training began with. ``before_count`` are the words before
-    its first count, joined by hyphens; None if it has none.
+    ``is_derived``: it is an average of others, a copy of one, or what the training began with. ``before_count`` are the
+    words before its first count, joined by hyphens; None if it has none.
     """
 
     step: int | None = None
@@ -94,7 +96,7 @@ def what_name_says(stem: str) -> NameSays:
     """Return what a checkpoint's name, without its suffix, says."""
     text = _SHARD.sub(" ", plain_name(stem).lower())
     counted: list[tuple[str, int]] = []
-    start = len(text)
+    start = end = len(text)
     tokens = _tokens_of(text)
     for at, token in enumerate(tokens):
         number = _count_of(token.match)
@@ -104,18 +106,19 @@ def what_name_says(stem: str) -> NameSays:
         counted.append((what, number))
         if what in ("step", "epoch"):
             start = min(start, tokens[at - 1].match.start() if at else 0)
+            end = min(end, token.match.end())
     others = [(what, number) for what, number in counted if what not in ("step", "epoch", "")]
     counts = dict(reversed(counted))  # the first of each decides
     short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
     if short and "step" not in counts:
         counts = {axis: int(digits) for axis, digits in short.groupdict().items() if digits}
-        start = short.start()
+        start, end = short.span()
     return NameSays(
         counts.get("step"),
         counts.get("epoch"),
         _BEST.fullmatch(text) is not None,
         _LAST.fullmatch(text) is not None,
-        _DERIVED.fullmatch(text) is not None,
+        _DERIVED.fullmatch(text) is not None or _COPY.search(text, end) is not None,
         tuple(sorted(others)),
         _NO_WORD.sub("-", text[:start]).strip("-") if {"step", "epoch"} & counts.keys() else None,
     )

@@ -116,6 +116,8 @@ CHOICES: dict[str, tuple[str, str, str]] = {
     "Lightning's last files": ("last.ckpt last-v9.ckpt last-v10.ckpt epoch=0-step=9.ckpt", "last-v10.ckpt", ""),
     "Lightning's second file of a name": ("epoch=1-step=9.ckpt epoch=1-step=9-v1.ckpt", "epoch=1-step=9-v1.ckpt", ""),
     "an average": ("epoch-1.pt epoch-2.pt epoch-9-avg-3.pt", "epoch-2.pt", ""),
+    "a converted copy": ("step-900.pt step-1000.pt step-1000-hf.pt model_0002000_merged.pt", "step-1000.pt", ""),
+    "trainings of converted models": ("bert-hf_epoch1.pt gpt-hf_epoch2.pt", "", ""),
     "several seeds": ("seed_1_epoch_5.pt seed_2_epoch_9.pt", "", ""),
     "the same step twice": ("a_step_5.pt b_step_5.pt", "", ""),
     "numbers that nobody explains": ("net_10.pt net_20.pt", "", ""),
@@ -241,17 +243,19 @@ def test_no_metric_decides(metrics: list[list[tuple[str, str]]], shuffled: rando
         assert run.latest.name == names[-1], run.latest_note
 
 
-def test_a_newer_one_that_was_cut_is_passed_over(tmp_path: Path) -> None:
-    """The latest is the newest whole one; what would be newer is named."""
-    write(tmp_path, "epoch_{1,2,3}.pt best.pt")
-    os.truncate(tmp_path / "epoch_3.pt", 100)
+@pytest.mark.parametrize("training", ["", "a-hf-"])
+def test_a_newer_one_that_was_cut_is_passed_over(tmp_path: Path, training: str) -> None:
+    """The latest is the newest whole one; what would be newer is named, whatever the training is called."""
+    write(tmp_path, f"{training}epoch_{{1,2,3}}.pt best.pt")
+    os.truncate(tmp_path / f"{training}epoch_3.pt", 100)
     os.truncate(tmp_path / "best.pt", 100)
     run = find_run(tmp_path)
     assert run.latest
-    assert run.latest.name == "epoch_2.pt"
-    assert [row.name for row in run.incomplete_after(run.latest)] == ["epoch_3.pt"]
+    assert run.latest.name == f"{training}epoch_2.pt"
+    assert [row.name for row in run.incomplete_after(run.latest)] == [f"{training}epoch_3.pt"]
     assert run.best_note == "best.pt is not complete"
-    assert [run.checkpoint(name).name for name in ("2", "epoch_1")] == ["epoch_2.pt", "epoch_1.pt"]
+    by_name = [run.checkpoint(name).name for name in ("2", f"{training}epoch_1")]
+    assert by_name == [f"{training}epoch_2.pt", f"{training}epoch_1.pt"]
 
 
 def test_a_number_never_takes_another_number(tmp_path: Path) -> None:
