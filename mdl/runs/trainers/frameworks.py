@@ -6,10 +6,11 @@ import re
 from dataclasses import replace
 
 from mdl.runs.layout import ANY_FILE, OPTIMIZER_INSIDE, Layout
+from mdl.runs.names import model_files, what_name_says
 from mdl.runs.patterns import Pattern, matching
 from mdl.runs.tree import Entry, IsName, Tree, join
 from mdl.weights.end_records import zip_names
-from mdl.weights.known_formats import ORBAX_STAGING
+from mdl.weights.known_formats import ORBAX_STAGING, stem_of
 
 _KERAS_EPOCH = r"((?<![A-Za-z0-9.])|(?<=[^0-9]\.)|(?<=ep)|(?<=epoch))(?P<epoch>[0-9]+)(?!\.?[0-9])"
 """A whole number in a name that the user chose, the last one; ``0.34`` is a metric, ``resnet50`` a model."""
@@ -115,6 +116,9 @@ STABLE_BASELINES = Layout(
 
 
 def _fastai_models(tree: Tree, base: str, _is_saved: IsName) -> list[str]:
+    """The folder of the callbacks; none beside numbered checkpoints: any program may write an ``export.pkl``."""
+    if any(what_name_says(stem_of(file.name)).is_counted for file in model_files(tree, base)):
+        return []
     return [join(base, "models")]
 
 

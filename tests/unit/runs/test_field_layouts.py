@@ -160,6 +160,9 @@ CASES = {
         "export.pkl",
         "export.pkl",
     ),
+    "an export beside the checkpoints of another trainer": Case(
+        "named", "export.pkl epoch_{1,2}.pt", "epoch_1.pt@e1 epoch_2.pt@e2*", "1", "epoch_1.pt"
+    ),
     "fastai: stages by the user's own names": Case(
         "fastai", "export.pkl models/stage-{1,2}.pth", "stage-1.pth stage-2.pth final", "stage-2", "stage-2.pth"
     ),
