@@ -42,10 +42,13 @@ _HF_CHECKPOINTS = Pattern(
 )
 
 
+_PADDLE_MODEL = re.compile(r"((lora|prefix)_)?model_state\b.*\.pdparams")
 _HF_MODEL = re.compile(
     r"(model|pytorch_model|adapter_model|tf_model|flax_model)\b.*\.(safetensors|bin|h5|msgpack)"
-    r"|((lora|prefix)_)?model_state\b.*\.pdparams"  # PaddleNLP's
+    rf"|{_PADDLE_MODEL.pattern}"
 )
+_CONFIGURED = (("config.json", _HF_MODEL), (ADAPTER_CONFIG, _HF_MODEL), ("model_config.json", _PADDLE_MODEL))
+"""Configurations, each with the weights beside which it counts."""
 
 
 def _find_hf_run(tree: Tree, base: str) -> Found | None:
@@ -61,10 +64,10 @@ def _find_hf_run(tree: Tree, base: str) -> Found | None:
 
 def _find_hf_model(tree: Tree, base: str) -> Found | None:
     """A finished model alone: weights beside their configuration."""
-    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", "model_config.json", ADAPTER_CONFIG))
-    if not is_configured or not tree.files_named(base, _HF_MODEL.fullmatch):
-        return None
-    return _hf_found(tree, base, [])
+    for config, weights in _CONFIGURED:
+        if tree.is_file(join(base, config)) and tree.files_named(base, weights.fullmatch):
+            return _hf_found(tree, base, [])
+    return None
 
 
 def _hf_found(tree: Tree, base: str, checkpoints: list[Checkpoint]) -> Found:

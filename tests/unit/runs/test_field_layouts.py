@@ -160,6 +160,13 @@ CASES = {
         "export.pkl",
         "export.pkl",
     ),
+    "a configuration of another trainer's": Case(
+        "named",
+        "model_config.json model-step-{1000,2000}.safetensors",
+        "model-step-1000.safetensors@1000 model-step-2000.safetensors@2000*",
+        "1000",
+        "model_config.json model-step-1000.safetensors",
+    ),
     "an export beside the checkpoints of another trainer": Case(
         "named", "export.pkl epoch_{1,2}.pt", "epoch_1.pt@e1 epoch_2.pt@e2*", "1", "epoch_1.pt"
     ),
