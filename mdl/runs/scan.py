@@ -13,7 +13,7 @@ from mdl.formatting import counted, listed
 from mdl.paths import shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checked, paths_of
 from mdl.runs.choice import are_several_trainings, candidates_text, choose, named_apart
-from mdl.runs.completeness import is_model
+from mdl.runs.completeness import is_model, why_cut_without_suffix
 from mdl.runs.known_layouts import LAYOUTS
 from mdl.runs.layout import Layout
 from mdl.runs.run import UNRECOGNISED, Run
@@ -187,7 +187,8 @@ def _without(tree: Tree, found: Found, runs_below: Iterable[tuple[str, int]]) ->
     for checkpoint in found.checkpoints:
         if left_out and checkpoint.name == FINAL:
             entries = tuple(entry for entry in checkpoint.entries if not is_in(entry.path, left_out))
-            checkpoint = checked(tree, replace(checkpoint, entries=entries))
+            cut = why_cut_without_suffix(tree, filter(checkpoint.is_weights, entries))
+            checkpoint = checked(tree, replace(checkpoint, entries=entries), cut)
         checkpoints.append(checkpoint)
     return replace(found, checkpoints=tuple(checkpoints))
 

@@ -281,6 +281,14 @@ def test_a_torn_run_below_leaves_the_finished_model_whole(tmp_path: Path) -> Non
     assert rows(Found(find_run(run).checkpoints)) == "final*"
 
 
+def test_a_run_below_leaves_a_cut_model_cut(tmp_path: Path) -> None:
+    """Without the other run's files the finished model is what its layout says of it."""
+    run = write(tmp_path / "run", "export.pkl m.txt old/epoch_3.pth", {"export.pkl": b"PK\3\4" + bytes(99)})
+    assert rows(Found(find_run(run).checkpoints)) == "final!"
+    with pytest.raises(ProtocolError, match="a zip without its end record"):
+        planned(run)
+
+
 @pytest.mark.parametrize(
     ("files", "cut", "checkpoint"),
     [
