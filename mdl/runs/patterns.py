@@ -161,7 +161,7 @@ class Pattern:
         if not checkpoints and not self.final_alone:
             return None
         checkpoints = self._with_recorded(tree, base, checkpoints)
-        finals = finished_model(tree, base, self.final, checkpoints)
+        finals = finished_model(tree, base, self.final, checkpoints, weights=self.weights)
         if not checkpoints and not finals:
             return None
         return Found((*checkpoints, *finals))
@@ -320,14 +320,16 @@ def find_or_itself(pattern: Pattern, marks: tuple[str, ...], tree: Tree, base: s
     return found
 
 
-def finished_model(tree: Tree, base: str, model: str, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+def finished_model(
+    tree: Tree, base: str, model: str, checkpoints: Iterable[Checkpoint], *, weights: str = NO_NAME
+) -> list[Checkpoint]:
     """The model that lies in ``base`` beside the ``checkpoints`` and the folders of checkpoints; empty if no file there
-    matches ``model``."""
+    matches ``model``, which may be a marker alone. ``weights`` as those of a `Pattern`."""
     files = tree.files_named(base, matching(model))
     if not files:
         return []
     taken = paths_of(checkpoints) | {folder.path for folder in named_folders(tree, base)}
-    final = Checkpoint(FINAL, base, tree.all_but(base, taken), weights=model)
+    final = Checkpoint(FINAL, base, tree.all_but(base, taken), weights=weights)
     return [checked(tree, final, why_cut_without_suffix(tree, files))]
 
 

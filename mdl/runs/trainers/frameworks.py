@@ -130,6 +130,7 @@ FASTAI = Layout(
         requires=r"export\.pkl",
         final=r"export\.pkl",
         final_alone=True,
+        weights=r"export\.pkl",
         places=_fastai_models,
         run_in=lambda name: re.sub(r"_[0-9]+\.pth$", "", name) if re.search(r"_[0-9]+\.pth$", name) else None,
     ).find,

@@ -541,6 +541,13 @@ def test_inference_is_refused(tmp_path: Path, run: str, contents: dict[str, obje
     assert (caught.value.exit_code, hint in (caught.value.hint or "")) == (3, True)
 
 
+def test_a_marker_is_no_weights(tmp_path: Path) -> None:
+    """A pipeline of settings alone is not packed for inference."""
+    write(tmp_path, "model_index.json {unet,vae}/config.json")
+    with pytest.raises(NotFound, match="nothing that can be loaded"):
+        inferred(tmp_path, "final")
+
+
 def test_gathered_weights_beside_shards_are_enough(tmp_path: Path) -> None:
     """With ZeRO-3's shards merged into one file, inference keeps that."""
     write(tmp_path, f"{HF_ZERO3} checkpoint-5/model.safetensors")
