@@ -181,16 +181,21 @@ def judge(
 
 def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -> bool:
     """Return whether the body is a part of the file: a 206, or a 200 with a Content-Range, which some servers send
-    (rclone's S3). If that Content-Range covers the whole file, and all of it or a later part was requested, the body is
-    the whole file: some caches answer every request with 206."""
+    (rclone's S3). If that Content-Range covers the whole file, no length contradicts it, and all of it or a later part
+    was requested, the body is the whole file: some caches answer every request with 206."""
     if "content-range" not in headers:
         return status == 206
     part = content_range(headers)
-    if part is None:
+    if part is None or _is_multipart(headers):
         return True
     sent, total = part
-    is_whole = sent.start == 0 and sent.stop == total
+    is_whole = sent.start == 0 and sent.stop == total and not differs(content_length(headers), total)
     return not is_whole or (asked is not None and (status == 206 or asked.start == 0))
+
+
+def _is_multipart(headers: Mapping[str, str]) -> bool:
+    """Return whether the body holds several ranges, each with headers of its own, which mdl never asks for."""
+    return headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _total_of_part(headers: Mapping[str, str]) -> int | None:
@@ -224,7 +229,7 @@ def _judge_part(
     """Judge an answer that holds a part of the file, or of what encodes it (not ``is_stored``)."""
     if asked is None:
         return _invalid("the server sent a part of the file in answer to a request for all of it")
-    if headers.get("content-type", "").lower().startswith("multipart/"):
+    if _is_multipart(headers):
         return _invalid("the server sent a multipart answer to a single range")
     if not is_stored:
         coding = headers["content-encoding"]

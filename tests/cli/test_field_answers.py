@@ -87,6 +87,19 @@ def test_a_status_without_a_file_makes_no_empty_file(mdl: Inside, tmp_path: Path
     assert not list(shell.models.rglob("m.bin"))
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(206, "application/octet-stream"), (200, "application/octet-stream"), (206, "multipart/x")]
+)
+def test_a_cut_file_whose_range_says_that_it_is_whole(mdl: Inside, tmp_path: Path, status: int, kind: str) -> None:
+    """It is 6: the length contradicts the Content-Range, and of several ranges none is the file."""
+    body = bytes(10 if kind == "multipart/x" else 5)
+    answer = reply(status, body, ("Content-Range", "bytes 0-9/10"), ("Content-Type", kind))
+    shell = machine(tmp_path)
+    with FaultyServer(lambda request, number: answer) as server:
+        done(mdl(shell, "get", f"{server.url}/m.dat"), 6)
+    assert not list(shell.models.rglob("m.dat"))
+
+
 ERROR = b'{"error": "Unauthorized", "message": "The creator requires you to be logged in"}'
 
 

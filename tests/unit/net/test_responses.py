@@ -92,6 +92,8 @@ def test_range_ignored(headers: dict[str, str]) -> None:
         *((206, LATER, {**PART, "content-encoding": coding}, {}) for coding in ("gzip", "br", "zstd")),
         (206, LATER, GZIP | PART, {"names": ["m.json"]}),
         *((206, None, {"content-range": f"bytes {part}"}, {}) for part in ("0-998/1000", "1-999/1000", "0-999/*")),
+        *((status, None, {"content-range": "bytes 0-999/1000", "content-length": "5"}, {}) for status in (200, 206)),
+        (206, None, {"content-range": "bytes 0-999/1000", "content-type": "multipart/byteranges; boundary=x"}, {}),
         *(
             (200, None, {"content-range": "bytes 0-0/1000", "content-length": "1"}, {"size": n})
             for n in (None, 1, SIZE)
