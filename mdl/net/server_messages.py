@@ -32,12 +32,14 @@ _FEW_KEYS = 4
 _LONGEST_PLAIN_ERROR = 300
 """So many characters at most has a text that is nothing but an error in plain words."""
 _PLAIN_ERROR = (
-    r"(?i)\s*(error\b|[45]\d\d\W{1,3}[a-z]{3}|(un|not )authori[sz]ed|forbidden|(access|permission) (is )?denied"
-    r"|not found|bad request"
+    r"(?i)\s*(error( code)?(\s*:| \d|\s*\Z)|[45]\d\d[^\w\t]{1,3}[a-z]{3}|(un|not )authori[sz]ed"
+    r"|forbidden|(access|permission) (is )?denied|not found"
     r"|(the )?(file|page|entry|model|repo(sitory)?|object|resource)\b.{0,60}\b(not found|does not exist|no longer)"
     r"|(invalid|expired) (user ?name|credential|token|api key|signature|link|request)|too many requests"
-    r"|(rate|download|quota|bandwidth)\b.{0,20}\b(limit|exceeded)|(internal|bad|service|gateway|upstream) \w+"
-    r"|no healthy upstream|authentication|(please |you (must|need to|have to) )(log|sign|try)"
+    r"|(rate|download|quota|bandwidth)\b.{0,20}\b(limit|exceeded)"
+    r"|internal (server )?error|bad (gateway|request)|service (is )?(temporarily )?(unavailable|not available)"
+    r"|gateway time-?out|upstream (connect|request|server|prematurely|timed)|no healthy upstream"
+    r"|authentication (is )?(required|needed|failed|error)|(please |you (must|need to|have to) )(log|sign|try)"
     r"|you (are not|do not|don't)\b)"
 )
 """How servers and proxies begin a plain text that they send in the place of a file; kept as text, as it is needed for
@@ -104,11 +106,12 @@ def _text_in(value: Any) -> str:
 
 def is_error_text(text: str) -> bool:
     """Return whether a whole text is what a server says in place of a file: a JSON object with an error, or with little
-    more than a message, the XML of a bucket, its list included, or an error in a few plain words."""
+    more than a message, the XML of a bucket, its list included, or one line with an error in plain words."""
     if _XML_ERROR.match(text):
         return True
     if not text.lstrip().startswith("{"):
-        return len(text) <= _LONGEST_PLAIN_ERROR and re.match(_PLAIN_ERROR, text) is not None
+        is_one_line = len(text) <= _LONGEST_PLAIN_ERROR and len(text.strip().splitlines()) == 1
+        return is_one_line and re.match(_PLAIN_ERROR, text) is not None
     try:
         data = parse_json(text, allow_nan=True)
     except ValueError:

@@ -65,6 +65,14 @@ RIGHT = {
     "m.mdl": b"<TransitionModel> <Topology>\n",
     "m.cfg": b"error_rate = 1\n",
     "errors.dict": b"errors 0\nfile 1\nnot 2\n",
+    "defects.names": b"bad weld\ngood weld\n",
+    "labels.lst": b"service dog\npug\n",
+    "ids.map": b"401\tdog\n402\tcat\n",
+    "one.map": b"401\tdog\n",
+    "labels": b"error\nok\n",
+    "one.names": b"bad weld\n",
+    "pets": b"service dog\n",
+    "parts": b"gateway drug\n",
 }
 """What may come under these names."""
 NO_TEXT = """
@@ -194,6 +202,8 @@ PLAIN_ERRORS = """
     404: Not Found|Not Found|Unauthorized|Access denied. Please log in.|Entry not found|Rate limit exceeded
     You are not allowed to access this resource|File m.foo does not exist on the server.|error code: 1015
     Please sign in first|upstream connect error or disconnect/reset before headers|no healthy upstream
+    502 Bad Gateway|503 - Service Unavailable|Bad Gateway|Service temporarily unavailable|Gateway Timeout\n|error
+    error 1020|400 Bad Request\r\n|Authentication required|Bad request
     Invalid token|Error: quota|Download limit exceeded for this file|Internal Server Error|The file was not found
     <script>location.href="/login"</script>|<meta http-equiv="refresh" content="0; url=/login">|<center>Blocked</center>
     <br />\n<b>Warning</b>: fopen() failed|{"Code":10010,"Message":"Repo not exist","Success":false}
