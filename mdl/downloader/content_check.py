@@ -13,7 +13,14 @@ from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
 from mdl.net.allowlist import is_sign_in
-from mdl.net.server_messages import LFS_POINTER, LONGEST_POINTER, impostor, is_error_text, server_message
+from mdl.net.server_messages import (
+    LFS_POINTER,
+    LONGEST_PLAIN_ERROR,
+    LONGEST_POINTER,
+    impostor,
+    is_error_text,
+    server_message,
+)
 from mdl.weights.end_records import ReadableFile
 from mdl.weights.junk import why_junk_path
 from mdl.weights.known_formats import BEGINNING as LOOKED_AT
@@ -22,15 +29,16 @@ from mdl.weights.known_formats import holds_no_text, is_media, kind_of
 __all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 
 _MAY_BE_A_PAGE = {
-    *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".markdown", ".rst", ".txt", ".csv", ".tsv"),
-    *(".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
+    *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".mdx", ".markdown", ".rst", ".txt", ".csv"),
+    *(".tsv", ".svelte", ".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
 }
 _MAY_BE_JSON = _MAY_BE_A_PAGE | {".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".ipynb", ".geojson", ".log"}
-_PAGE = re.compile(
-    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+"
-    rb"<(?:!doctype\s+html|html|head|title|body|meta|script|style|div|center|h1|iframe|br)\b",
-    re.I | re.S,
-)
+_TEXTS = ("readme", "licence", "license", "notice", "changelog", "authors", "copying")
+"""How the names of texts begin that may have no suffix."""
+_BEFORE_A_PAGE = rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+"
+_PAGE = re.compile(_BEFORE_A_PAGE + rb"<(?:!doctype\s+html|html|head|title|body|meta|script)\b", re.I | re.S)
+_FRAGMENT = re.compile(_BEFORE_A_PAGE + rb"<(?:style|div|center|h1|iframe|br)\b", re.I | re.S)
+"""How an error begins that a server writes as a piece of a page; many a text in Markdown begins so as well."""
 _SIGN_IN = re.compile(
     rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
 )
@@ -84,7 +92,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     suffix = PurePosixPath(name).suffix.lower()
     if size <= LONGEST_POINTER and beginning.startswith(LFS_POINTER):
         return _final(*_named(beginning))
-    if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
+    if suffix not in _MAY_BE_A_PAGE and _is_page(name, beginning.removeprefix(_BOM), size):
         what, hint = _named(beginning)
         hint = next((direct for page, direct in _PAGES_OF_FILES if re.search(page, url)), hint)
         if _SIGN_IN.search(beginning) or is_sign_in(url):
@@ -106,6 +114,15 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     if words:
         why += f": {words}"
     return _final(why, _MESSAGE_HINT)
+
+
+def _is_page(name: str, beginning: bytes, size: int) -> bool:
+    """Return whether a file is a web page, or a fragment of one that is as short as an error and has no text's name."""
+    if _PAGE.match(beginning):
+        return True
+    is_error = size <= LONGEST_PLAIN_ERROR or holds_no_text(name)
+    is_text = PurePosixPath(name).name.lower().startswith(_TEXTS)
+    return is_error and not is_text and _FRAGMENT.match(beginning) is not None
 
 
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:

@@ -29,7 +29,7 @@ _OF_AN_ERROR = ("error", "errors", "error_description")
 _OF_A_MESSAGE = ("message", "Message", "msg", "detail")
 _FEW_KEYS = 4
 """So many keys at most has a JSON object that is nothing but a message."""
-_LONGEST_PLAIN_ERROR = 300
+LONGEST_PLAIN_ERROR = 300
 """So many characters at most has a text that is nothing but an error in plain words."""
 _PLAIN_ERROR = (
     r"(?i)\s*(error( code)?(\s*:| \d|\s*\Z)|[45]\d\d[^\w\t]{1,3}[a-z]{3}|(un|not )authori[sz]ed"
@@ -110,7 +110,7 @@ def is_error_text(text: str) -> bool:
     if _XML_ERROR.match(text):
         return True
     if not text.lstrip().startswith("{"):
-        is_one_line = len(text) <= _LONGEST_PLAIN_ERROR and len(text.strip().splitlines()) == 1
+        is_one_line = len(text) <= LONGEST_PLAIN_ERROR and len(text.strip().splitlines()) == 1
         return is_one_line and re.match(_PLAIN_ERROR, text) is not None
     try:
         data = parse_json(text, allow_nan=True)

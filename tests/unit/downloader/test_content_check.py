@@ -73,6 +73,10 @@ RIGHT = {
     "one.names": b"bad weld\n",
     "pets": b"service dog\n",
     "parts": b"gateway drug\n",
+    "README": b'<div align="center">\n# Model\n</div>\n',
+    "README.zh-CN": b"<h1>Model</h1>\n",
+    "notes.mdx": b"<div>\n",
+    "card": b"<center>A long text</center>\n" * 20,
 }
 """What may come under these names."""
 NO_TEXT = """
@@ -106,6 +110,7 @@ def test_a_right_file_is_never_refused(name: str) -> None:
     [
         ("model.gguf", CAPTIVE, {}, 6),
         ("model.bin", PAGE, {}, 6),
+        ("model.bin", b"<div>" + SIGN_IN[26:] * 9, {}, 4),
         ("config.json", b"\xef\xbb\xbf\n" + PAGE, {}, 6),
         ("12345", PAGE, {}, 6),
         ("model.pt", SIGN_IN, {}, 4),
