@@ -12,7 +12,7 @@ import re
 from pathlib import PurePosixPath
 
 from mdl.errors import AuthError, ProtocolError
-from mdl.net.allowlist import is_sign_in
+from mdl.net.allowlist import has_sign_in_path
 from mdl.net.server_messages import (
     LFS_POINTER,
     LONGEST_PLAIN_ERROR,
@@ -95,7 +95,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     if suffix not in _MAY_BE_A_PAGE and _is_page(name, beginning.removeprefix(_BOM), size):
         what, hint = _named(beginning)
         hint = next((direct for page, direct in _PAGES_OF_FILES if re.search(page, url)), hint)
-        if _SIGN_IN.search(beginning) or is_sign_in(url):
+        if _SIGN_IN.search(beginning) or has_sign_in_path(url):
             what = what.replace("a web page", "a page to sign in at")
             hint = "sign in to the network or to the host first, or use a direct download URL"
             return AuthError(what, hint=hint)

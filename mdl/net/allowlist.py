@@ -23,10 +23,8 @@ _PATTERN = r"(\*\.)?[a-z0-9_-][a-z0-9._-]*(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?
 _HOST_NAME = r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+"
 _ODD_ADDRESS = r"(^|\.)(\d+|0x[0-9a-f]*)\Z|^\Z"
 """No host, and also spellings of an address that parsers read differently: ``127.1``, ``0x7f.1``, ``2130706433``."""
-_SIGN_IN = (
-    r"\A\w+://(?:log[-_]?in|sign[-_]?in|sso|auth|accounts?|idp|portal|captive)[.-]"
-    r"|/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.]|\Z)"
-)
+_SIGN_IN_HOST = r"(?:(?:log[-_]?in|sign[-_]?in|sso|idp|captive)[.-]|auth\.)"
+_SIGN_IN_PATH = r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.]|\Z)"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -58,9 +56,14 @@ def _before_path(url: str) -> SplitResult:
     return urlsplit("/".join(url.split("/", 3)[:3]))
 
 
-def is_sign_in(url: str) -> bool:
-    """Return whether a URL looks like that of a page to sign in at, of a network or of a host."""
-    return re.search(_SIGN_IN, url.partition("?")[0], re.I) is not None
+def has_sign_in_path(url: str) -> bool:
+    """Return whether the path of a URL looks like that of a page to sign in at, of a network or of a host."""
+    return re.search(_SIGN_IN_PATH, urlsplit(url).path, re.I) is not None
+
+
+def _is_sign_in(url: str) -> bool:
+    """Return whether the host or the path of a URL looks like those of a page to sign in at."""
+    return re.match(_SIGN_IN_HOST, host_of(url)) is not None or has_sign_in_path(url)
 
 
 def bracketed(host: str) -> str:
@@ -167,7 +170,7 @@ class AllowList:
             raise Unsafe(f"refused: {host!r} is not a host name", item=host)
         if not self.allows(host, port_of(url)):
             hint = f"if you trust it: MDL_ALLOW_HOSTS={bracketed(host)}"
-            if is_sign_in(url):
+            if _is_sign_in(url):
                 hint = f"it wants a sign-in: sign in to the network, or to the host that led there, first; {hint}"
             raise Unsafe(f"refused: the host {host} is not on the allow-list", item=host, hint=hint)
         self._passed.add(place)

@@ -24,6 +24,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
 HEADER = json.dumps({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
 SAFETENSORS = struct.pack("<Q", len(HEADER)) + HEADER + b"abcd"
 ONNX = b"\x08\x07\x12\x07pytorch\x1a\x032.1"
+DATA_HOSTS = ("portal.nersc.gov", "account.blob.core.windows.net", "auth-models.s3.amazonaws.com", "login.example")
 RIGHT = {
     "model.gguf": gguf_file(),
     "model.safetensors": SAFETENSORS,
@@ -117,6 +118,7 @@ def test_a_right_file_is_never_refused(name: str) -> None:
         ("model.pt", b"<html><head><title>Sign in \xc2\xb7 Example</title>", {}, 4),
         ("model.pt", b"<html><title>Log in</title>", {}, 4),
         ("model.pt", PAGE, {"url": "https://id.example.org/login?next=x"}, 4),
+        *(("model.pt", PAGE, {"url": f"https://{host}/w.bin"}, 6) for host in DATA_HOSTS),
         ("model.bin", b"Please sign in to the network.\n", {}, 6),
         ("model.safetensors", POINTER, {}, 6),
         ("config.json", POINTER, {}, 6),

@@ -225,12 +225,16 @@ def test_the_host_is_that_of_the_whole_url(rest: str, start: str) -> None:
 @pytest.mark.parametrize(
     ("url", "is_said"),
     [
-        ("http://portal.hotel.example/welcome?orig=1", True),
+        ("http://captive.hotel.example/welcome?orig=1", True),
+        ("https://auth.example/x", True),
         ("https://login.example.com/common/oauth2/v2.0/authorize", True),
         ("https://git.example/users/sign_in", True),
         ("https://cdn.example/logins.bin", False),
         ("https://cdn.example/x?next=/login", False),
         ("https://logincdn.example/x", False),
+        ("https://portal.nersc.gov/x", False),
+        ("https://account.blob.core.windows.net/x", False),
+        ("https://auth-models.s3.amazonaws.com/x", False),
     ],
 )
 def test_where_one_has_to_sign_in(url: str, is_said: bool) -> None:
