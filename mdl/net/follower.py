@@ -190,7 +190,7 @@ class Follower:
                     first_byte=first_byte,
                     sent=proof.source,
                 )
-            redirect = {**_lower(response.headers), ":url": current}
+            redirect = {**_lower(response.headers), "location": _location(response.headers), ":url": current}
             hops.append(redirect)
             drain(response)
             target = redirect_target(redirect, current)
@@ -209,6 +209,12 @@ def _lower(headers: httpx.Headers) -> dict[str, str]:
     for key, value in headers.raw:
         joined.setdefault(key.decode("latin-1").lower(), []).append(_text(value))
     return {name: ", ".join(values) for name, values in joined.items()}
+
+
+def _location(headers: httpx.Headers) -> str:
+    """Return where a redirect leads; "" if it names no place, or several, which are no URL when joined."""
+    places = {_text(value) for key, value in headers.raw if key.lower() == b"location"}
+    return places.pop() if len(places) == 1 else ""
 
 
 def _text(value: bytes) -> str:

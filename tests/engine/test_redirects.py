@@ -173,6 +173,16 @@ def test_locations_by_the_letter(bench: Bench, location: str | bytes, code: int,
     assert (run.code, {request.target for request in run.requests} - {"/f"}) == (code, {then} - {None, "/f"})
 
 
+@pytest.mark.fault(52)
+@pytest.mark.parametrize(("second", "code"), [("/moved", 0), ("/other", 6)])
+def test_two_locations(bench: Bench, second: str, code: int) -> None:
+    """A Location that is said twice is one; of two that differ neither is followed, nor both in one."""
+    twice = faults.with_headers(faults.redirects("/"), ("Location", "/moved"), ("Location", second))
+    run = bench.fetch(faults.choose(lambda r: r.target == "/f", twice, faults.honest(TINY)), TINY, retries=1)
+    then = set() if code else {"/moved"}
+    assert (run.code, {request.target for request in run.requests} - {"/f"}) == (code, then)
+
+
 @pytest.mark.fault(53)
 def test_body_of_a_redirect(bench: Bench) -> None:
     """The body of a redirect, however large, is not read (C53)."""
