@@ -93,6 +93,8 @@ _OF_A_GATE = (
 """The same, of a gated repository."""
 _FEW_WORDS = 4
 """Up to so many words of a refusal give no reason."""
+_UNSPOKEN = r"digest|negotiate|ntlm|kerberos|scram-.+|hoba|mutual|aws4-.+"
+"""Ways to sign in that no fixed header serves, in lower case. For all others ``send`` names one."""
 _ABSENT_BY_CODE = {
     "RevisionNotFound": "check the revision",
     "EntryNotFound": "check the file's path in the repository",
@@ -297,14 +299,14 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker, offers: list[s
     if asker.sent:
         other = '; the host asks for send = "basic"' if is_basic and credential and credential.send != "basic" else ""
         return f"{check}{asker.sent} was sent: is it still valid?{other}"
-    if schemes and schemes.isdisjoint(("basic", "bearer")):
-        ways = ", ".join(offers)
-        return f"{host_of(url)} takes {ways} alone, which mdl does not speak: fetch it with curl, then mdl import"
     if credential:
         if credential.secret:
             only = "a credential goes over https only, and not through a proxy without TLS"
             return f"{credential.source} was not sent: {only}"
         return f'[hosts."{credential.place}"] names {credential.source}, which has nothing for it: set it'
+    if schemes and all(re.fullmatch(_UNSPOKEN, scheme) for scheme in schemes):
+        ways = ", ".join(offers)
+        return f"{host_of(url)} takes {ways} alone, which mdl does not speak: fetch it with curl, then mdl import"
     place = urlsplit(url).netloc.lower()
     variable = _variable_of(host_of(url))
     table = f'[hosts."{place}"] token_env = "{variable}"'

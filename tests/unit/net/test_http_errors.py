@@ -252,3 +252,15 @@ def test_a_host_that_wants_a_user_and_a_password() -> None:
     assert 'send = "basic"' in str(error_for_status(401, offer, b"", url, asker).hint)
     both = {"www-authenticate": 'Bearer realm="x", Basic realm="x"'}
     assert "send =" not in str(error_for_status(401, both, b"", url).hint)
+
+
+def test_a_host_that_wants_what_a_header_can_carry() -> None:
+    """Only ways to sign in that no fixed header serves are called unspoken, and never before a credential that is set
+    for the host."""
+    url = "https://files.example/m.bin"
+    token = {"www-authenticate": 'Token realm="x"'}
+    assert "token_env" in str(error_for_status(401, token, b"", url).hint)
+    for offer in ("Digest", "NTLM, Negotiate", "AWS4-HMAC-SHA256"):
+        assert "does not speak" in str(error_for_status(401, {"www-authenticate": offer}, b"", url).hint)
+        asker = Asker(credential=HostCredential("files.example", "FILES_TOKEN"))
+        assert "set it" in str(error_for_status(401, {"www-authenticate": offer}, b"", url, asker).hint)
