@@ -45,20 +45,27 @@ _SIGN_IN = re.compile(
 _PAGES_OF_FILES = (
     (r"//github\.com/.+/blob/", "that is GitHub's page of the file: write /raw/ in place of /blob/"),
     (r"/-/blob/", "that is GitLab's page of the file: write /-/raw/ in place of /-/blob/"),
-    (r"//(www\.)?dropbox\.com/", "that is Dropbox's page of the file: end the URL with dl=1 in place of dl=0"),
     (
-        r"//(drive|docs|drive\.usercontent)\.google\.com/",
+        r"//(www\.)?dropbox\.com/(?!.*\b(dl|raw)=1)",
+        "that is Dropbox's page of the file: end the URL with dl=1 in place of dl=0",
+    ),
+    (
+        r"//(drive|docs|drive\.usercontent)\.google\.com/(?!.*\bconfirm=t)",
         "that is a page of Google Drive: https://drive.usercontent.google.com/download?id=ID&confirm=t is the file, "
         "and -o NAME its name",
     ),
     (
-        r"//(www\.)?modelscope\.\w+/models/",
+        r"//(www\.)?modelscope\.\w+/models/(?!.*/resolve/)",
         "that is ModelScope's page: write …/resolve/master/FILE behind the model's name",
     ),
     (r"//civitai\.\w+/models/", "that is Civitai's page of the model: copy the link of its download button"),
-    (r"//zenodo\.org/records?/", "that is Zenodo's page: write …/records/ID/files/NAME?download=1"),
+    (
+        r"//zenodo\.org/records?/(?!.*/files/.*\bdownload=1)",
+        "that is Zenodo's page: write …/records/ID/files/NAME?download=1",
+    ),
 )
-"""URLs of pages about a file, as people copy them from a browser, and where the file itself is."""
+"""URLs of pages about a file, as people copy them from a browser, and where the file itself is. The URL that a hint
+asks for is none of them."""
 _BOM = b"\xef\xbb\xbf"
 _MESSAGE_HINT = "read what it says; the token of a host is set in config.toml, as 'mdl doctor' shows"
 _WHITE = "\t\r\n\f"

@@ -241,6 +241,10 @@ def test_an_error_in_plain_words_under_a_name_that_nobody_knows(name: str) -> No
         ("https://civitai.com/models/1/name", "download button"),
         ("https://zenodo.org/records/1", "download=1"),
         ("https://files.example/w.bin", "in a browser"),
+        ("https://www.dropbox.com/scl/fi/x/w.bin?rlkey=1&dl=1", "in a browser"),
+        ("https://drive.usercontent.google.com/download?id=1AbC&confirm=t", "in a browser"),
+        ("https://modelscope.cn/models/org/repo/resolve/master/w.bin", "in a browser"),
+        ("https://zenodo.org/records/1/files/w.bin?download=1", "in a browser"),
     ],
 )
 def test_a_page_about_a_file(url: str, words: str) -> None:
