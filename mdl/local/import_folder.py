@@ -53,7 +53,8 @@ How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
 _OWN_NAMES = (CATALOG_NAME, LOCK_NAME)
-"""How mdl calls a catalog and its lock, which are about models and of none."""
+"""How mdl calls a catalog and its lock, which are about models and of none, unless a repository has such a file."""
+_OWN = "mdl's own: a catalog or its lock"
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
@@ -123,13 +124,14 @@ def import_folder(
     listed, left_out = _scan(folder, {os.path.realpath(path) for path in catalogs})
     form, models = recognize(listed)
     known = find_known(_commits_in(models))
-    models = known.arranged(models)
+    own = {path for path in listed.files if Path(path).name in _OWN_NAMES}
+    models = known.arranged(models, own)
     wanted = Counter[str]()
     for model in models:
         wanted.update(file.at for file in model.files)
     for path in listed.files:
         if path not in wanted and not is_hidden(path):
-            left_out[path] = known.why_left_out(form)
+            left_out[path] = _OWN if path in own else known.why_left_out(form)
 
     work = _Import(folder, context, known, how, wanted)
     planned: list[ImportedFile] = []
@@ -171,7 +173,7 @@ def _commits_in(models: Sequence[FoundModel]) -> list[str]:
 
 
 def _scan(folder: Path, catalogs: Collection[str]) -> tuple[Folder, dict[str, str]]:
-    """Read what is below a folder, and what of it cannot be taken: what is no file, and ``catalogs`` with their locks.
+    """Read what is below a folder, and what of it cannot be taken: what is no file, and ``catalogs``, which are in use.
     Links are not followed, and models folders of mdl's are passed over.
 
     Raises `NotFound`, `UsageError`, `StorageError`."""
@@ -189,8 +191,8 @@ def _scan(folder: Path, catalogs: Collection[str]) -> tuple[Folder, dict[str, st
             status = os.lstat(place)
         except FileNotFoundError:
             continue
-        if place in catalogs or Path(path).name in _OWN_NAMES:
-            left_out[path] = "mdl's own: a catalog or its lock"
+        if place in catalogs:
+            left_out[path] = _OWN
         elif stat.S_ISREG(status.st_mode):
             files[path] = status.st_size
             if _HUB_BLOB.search(f"{folder.name}/{path}"):

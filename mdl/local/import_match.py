@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -100,13 +100,17 @@ class CatalogFiles:
         if remote.is_vouched_for:
             self._published[name, remote.path] = remote
 
-    def arranged(self, models: list[FoundModel]) -> list[FoundModel]:
-        """The models as they are to be imported. Raises `UsageError` if one name was given for several."""
-        if self._imported_as is None:
-            return models
-        if len(models) > 1:
+    def arranged(self, models: list[FoundModel], own: Collection[str]) -> list[FoundModel]:
+        """The models as they are to be imported, without mdl's ``own`` files, unless the folder says of which commit
+        they are. Raises `UsageError` if one name was given for several."""
+        arranged: list[FoundModel] = []
+        for model in models:
+            files = tuple(file for file in model.files if file.commit or file.at not in own)
+            if files:
+                arranged.append(FoundModel(self._imported_as or model.name, files))
+        if self._imported_as and len(arranged) > 1:
             raise _several(models, self._imported_as)
-        return [replace(model, name=self._imported_as) for model in models]
+        return arranged
 
     def why_left_out(self, form: str) -> str:
         """Why files in a folder of this format are left out."""
@@ -217,7 +221,7 @@ class RepositoryFiles:
     names: frozenset[str] = frozenset()
     """Models of the catalog; none, for they are not asked."""
 
-    def arranged(self, models: list[FoundModel]) -> list[FoundModel]:
+    def arranged(self, models: list[FoundModel], _own: Collection[str]) -> list[FoundModel]:
         """The one model that was found, with the files that the repository has too. Raises `UsageError` if there are
         several."""
         if len(models) > 1:

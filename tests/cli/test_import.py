@@ -592,6 +592,20 @@ def test_from_a_repository(tmp_path: Path, hub: LoopbackHub, hf: Hf, rows: Rows,
     assert rows(shell, str(local), "--from", "hf:org/tiny")["model.bin"]["action"] == "kept"
 
 
+def test_a_catalog_that_a_repository_has(tmp_path: Path, rows: Rows, mdl: Inside) -> None:
+    """A file of the repository is one of the model, whatever its name; one that it has not is mdl's own."""
+    repo = Repo("org/cards", {"model.bin": BIG, "catalog.toml": b"a = 1\n", "sub/mdl.lock": b"b"})
+    with LoopbackHub([repo]) as hub:
+        shell = machine(tmp_path / "home", "schema = 1\n", hub.url)
+        local = written(tmp_path / "D", {**repo.files, "mdl.lock": b"mine"})
+        ran = done(mdl(shell, "import", str(local), "--from", "hf:org/cards", "--json"))
+    assert {row["source"] for row in ran.document["files"]} == set(repo.files)
+    assert [row["path"] for row in ran.document["skipped"]] == ["mdl.lock"]
+    metadata = ".cache/huggingface/download/catalog.toml.metadata"
+    written(local, {metadata: f"{repo.commit}\n{'1' * 40}\n1.0\n".encode()})
+    assert set(rows(shell, str(local), "-n", "--as", "other")) == {"model.bin", "catalog.toml"}
+
+
 def test_from_another_commit(tmp_path: Path, hub: LoopbackHub, rows: Rows) -> None:
     """A plain folder is compared with main, or with the revision that is named; a commit that the folder invents is
     only a hint, and the digests decide."""
