@@ -87,11 +87,11 @@ def model_locks(models: Sequence[Model], context: Context) -> Iterator[None]:
 
 
 def _let_go(held: Sequence[Mutex], store: Store) -> None:
-    """Release the mutexes of models, the last one that was taken first."""
-    for mutex in reversed(held):
-        if mutex.lease is not None:
-            store.leases.discard(mutex.lease)
-        mutex.release()
+    """Release the mutexes of models, the last one that was taken first, and each also if another one cannot be."""
+    store.leases.difference_update(mutex.lease for mutex in held if mutex.lease)
+    with contextlib.ExitStack() as stack:
+        for mutex in held:
+            stack.callback(mutex.release)
 
 
 def _call_after(threads: Sequence[Thread], let_go: Callable[[], None]) -> None:

@@ -205,9 +205,11 @@ class Mutex:
 
     def release(self) -> None:
         """Remove the lease, and let go of the lock."""
-        if self.lease is not None:
-            self.lease.stop()
-        unlock_and_close(self.fd)
+        try:
+            if self.lease is not None:
+                self.lease.stop()
+        finally:
+            unlock_and_close(self.fd)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A signal handler's exception while a mutex is taken: it ends the call, wherever it comes."""
+"""Mutexes in trouble: the exception of a signal handler ends the call; a file that cannot be closed hinders no other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.body_writes import CloseFails
 
-from mdl.disk.mutex import file_lock, folder_lock
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
+from mdl.context import Context, model_locks
+from mdl.disk.mutex import file_lock, folder_lock, is_locked
+from mdl.downloader.store import Store
 from mdl.paths import record_name
+from mdl.sources import SourceContext
+from mdl.sources.hub_endpoint import Endpoint
 
 
 def over(*_: object, **__: object) -> None:
@@ -46,3 +53,19 @@ def test_it_comes_while_another_ones_lease_is_judged(tmp_path: Path, monkeypatch
     with pytest.raises(TimeoutError, match="my time is over"):
         take_file_lock(tmp_path)
     assert lease.exists()
+
+
+@pytest.mark.parametrize("failing", ["who", "lock"])
+def test_all_are_released_if_one_cannot_be(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may answer the closing of a lease or a lock with an error: the other models stay locked for nobody."""
+    store = Store(tmp_path)
+    models = [Model(name) for name in ("a", "b", "c")]
+    context = Context(Resolver(SourceContext(Endpoint(), store.listings)), store)
+    with pytest.raises(OSError, match="Input/output"), model_locks(models, context):
+        locks = sorted(store.locks.glob("*.lock"))
+        assert [is_locked(lock) for lock in locks] == [True] * 3
+        names = [f"{record_name(model.name)}.{failing}" for model in models]
+        monkeypatch.setattr("os.close", CloseFails(*names, *(f"{name} (deleted)" for name in names)))
+    monkeypatch.undo()
+    assert [is_locked(lock) for lock in locks] == [False] * 3
+    assert store.leases == set()
