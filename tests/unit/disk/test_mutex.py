@@ -1,4 +1,4 @@
-"""Mutexes in trouble: the exception of a signal handler ends the call; a file that cannot be closed hinders no other."""
+"""Mutexes in trouble: a signal handler's exception ends the call; a file that cannot be closed hinders no other."""
 
 from __future__ import annotations
 
