@@ -33,7 +33,7 @@ ROOMS = {
         "tests/unit/net/test_policy.py tests/unit/downloader/test_schedule.py tests/unit/net/test_http_errors.py",
     ),
     "judge": ("mdl/net/responses.py", "tests/unit/net/test_responses.py"),
-    "ranges": ("mdl/net/ranges.py", "tests/unit/net/test_ranges.py tests/unit/net/test_responses.py"),
+    "ranges": ("mdl/net/ranges.py", "tests/unit/net/test_ranges.py tests/unit/net/test_range_requests.py"),
     "schedule": (
         "mdl/downloader/schedule.py",
         "tests/unit/downloader/test_schedule.py tests/unit/downloader/test_connections.py",

@@ -122,6 +122,9 @@ def test_a_server_that_changes_the_file_again_and_again_is_given_up() -> None:
         decisions.append(type(decision).__name__)
     assert decisions == ["Rewind", "Rewind", "GiveUp"]
     assert state.changes == 3
+    state, _ = decide(POLICY, State(), VersionChanged(ProtocolError("changed")), 1.0)
+    _, decision = decide(POLICY, state, VersionChanged(ProtocolError("changed")), 2.0)
+    assert isinstance(decision, GiveUp)
 
 
 def test_the_last_bytes_are_progress_however_few() -> None:
@@ -144,8 +147,8 @@ def test_a_whole_file_that_is_refused_beside_others_is_asked_for_once_more() -> 
 def test_wrong_bytes_are_fetched_again_once() -> None:
     """The first time the file is downloaded from the start again, and a cache may be to blame; then it is given up."""
     wrong = Verified(ProtocolError("wrong bytes"), may_help=True)
-    state, decision = decide(RetryPolicy(), State(mirrors=0), wrong, 1.0)
-    assert (decision, state.is_suspicious) == (Rewind("wrong bytes"), True)
+    state, decision = decide(RetryPolicy(), State(mirrors=0, done=7), wrong, 1.0)
+    assert (decision, state.is_suspicious, state.done) == (Rewind("wrong bytes"), True, 0)
     _, decision = decide(RetryPolicy(), state, wrong, 2.0)
     assert isinstance(decision, GiveUp)
     assert not State().is_suspicious

@@ -65,6 +65,7 @@ def answer(status: int, asked: ByteRange | None, headers: dict[str, Any], **know
         (200, None, GZIP | WHOLE, {"names": ["m.TGZ"]}, RIGHT_WHOLE),
         (206, LATER, GZIP | PART, {"names": ARCHIVE}, RIGHT_PART),
         (200, None, GZIP | {"content-length": "17"}, {}, Accept(0, None, None, False, encoded=True)),
+        (200, None, WHOLE | {"content-encoding": "dcb"}, {"pinned": True}, RIGHT_WHOLE),
     ],
 )
 def test_accepted(status: int, asked: ByteRange | None, headers: Any, known: Any, accepted: Accept) -> None:
@@ -76,7 +77,9 @@ def test_accepted(status: int, asked: ByteRange | None, headers: Any, known: Any
 @pytest.mark.parametrize("headers", [WHOLE, WHOLE | {"content-range": "bytes 0-999/1000"}])
 def test_range_ignored(headers: dict[str, str]) -> None:
     """A server without ranges sends the file from its start, which is not the range that was requested."""
-    assert answer(200, LATER, headers) == RangeIgnored(RIGHT_WHOLE)
+    for asked in (LATER, ByteRange(1, 200)):
+        assert answer(200, asked, headers) == RangeIgnored(RIGHT_WHOLE)
+    assert not RIGHT_WHOLE.encoded
 
 
 @pytest.mark.fault(3, 5, 9, 18, 20, 24, 31, 232, 233, 237)
@@ -88,6 +91,7 @@ def test_range_ignored(headers: dict[str, str]) -> None:
         (206, LATER, {**PART, "content-type": "multipart/byteranges; boundary=x"}, {}),
         (206, LATER, {**PART, "content-type": "Multipart/Byteranges"}, {}),
         (206, LATER, {**PART, "content-length": "99"}, {}),
+        (206, LATER, WHOLE | {"content-range": "bytes 0-999/1000"}, {}),
         (206, HUGE, {"content-range": f"bytes {2**53}-{2**53 + 1}/{2**54}"}, {"size": 2**54}),
         *((206, LATER, {**PART, "content-encoding": coding}, {}) for coding in ("gzip", "br", "zstd")),
         (206, LATER, GZIP | PART, {"names": ["m.json"]}),
