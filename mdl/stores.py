@@ -88,7 +88,7 @@ class Stores:
             caches.append(store.root)
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self._config.environ))
-            caches += places.library_caches(self._config.environ)
+            caches += places.further_hub_caches(self._config.environ)
         return list(dict.fromkeys(caches))
 
     def local_copies(self, store: Store) -> LocalCopies | None:

@@ -138,7 +138,7 @@ _CACHES_OF_LIBRARIES = ("TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME")
 """Variables by which libraries have the hub's client keep its cache elsewhere. Nothing is written there (ADR 144)."""
 
 
-def library_caches(environ: Mapping[str, str]) -> list[Path]:
+def further_hub_caches(environ: Mapping[str, str]) -> list[Path]:
     """Folders that are laid out as Hugging Face's cache, and that a library names instead of it. Raises `UsageError`
     for one below the home of nobody."""
     caches: list[Path] = []
