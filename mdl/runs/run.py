@@ -43,8 +43,11 @@ class Run:
 
     @property
     def _finished(self) -> Checkpoint | None:
-        """The finished model; None if there is none."""
-        return next((row for row in reversed(self.checkpoints) if row.is_finished), None)
+        """The finished model; None if there is none. Where no ``model/`` holds it, the latest checkpoint is preferred if
+        its name says that it is final: a file beside it, such as ``encoder.pt``, is a part of it at most."""
+        if not self.model_base and self.latest and self.latest.is_finished:
+            return self.latest
+        return next((checkpoint for checkpoint in reversed(self.checkpoints) if checkpoint.is_finished), None)
 
     @property
     def model_beside_checkpoints(self) -> Checkpoint | None:

@@ -259,6 +259,10 @@ RUNS_IN_FOLDERS = {
         f"epoch_1.pt final.pt encoder/{MODEL}",
         "final.pt encoder/model.safetensors encoder/config.json",
     ),
+    "a file that says it is final, and a file that is a part of it": (
+        "epoch_1.pt final.pt encoder.pt",
+        "final.pt encoder.pt",
+    ),
     "the finished model, and a merged copy": (f"{MODEL} {{checkpoint-5,merged}}/{MODEL}", MODEL_FILES),
     "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
 }
