@@ -78,7 +78,7 @@ class BaseReport:
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all, of their class if they share an exit code; None if all is well."""
+        """The one error that sums up all failures, of their class if they share an exit code; None if all is well."""
         raise NotImplementedError
 
     @property
@@ -129,7 +129,7 @@ class TargetsReport(BaseReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
+        """The one error that sums up all failures; None if all is well."""
         return joint_error(self.all_errors)
 
 
@@ -145,7 +145,7 @@ class Report(ModelsReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all failures, of their class if they share an exit code; None if all is well.
+        """The one error that sums up all failures, of their class if they share an exit code; None if all is well.
 
         It has the single errors as ``errors``.
         """

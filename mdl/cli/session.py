@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Protocol):
-    """A report, with the one error that stands for all."""
+    """A report, with the one error that sums up all failures."""
 
     @property
     def error(self) -> MdlError | None: ...
@@ -135,7 +135,7 @@ class Session:
 
     def errors(self, errors: Sequence[MdlError]) -> MdlError | None:
         """Say on stderr what failed, item by item; of many the first, and how many more there are. If stderr is for a
-        program, it is one error that stands for all, which is returned."""
+        program, it is one error that sums them up, which is returned."""
         problem = joint_error(errors)
         if problem and self.console.is_machine_readable:
             self.console.error(problem)

@@ -254,7 +254,7 @@ class Record:
 
 
 def _sign_of(line: bytes) -> tuple[int, int]:
-    """Return what tells a line from another one in its place, and is shorter: a call may have thousands of records."""
+    """Return the length and a hash of a line, by which a change is noticed. A call may hold thousands of records."""
     return len(line), hash(line)
 
 

@@ -99,7 +99,7 @@ class ImportReport(BaseReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
+        """The one error that sums up all failures; None if all is well."""
         errors = self.all_errors
         return one_error(f"{len(errors)} of {len(self.files)} failed", errors)
 

@@ -126,7 +126,7 @@ class VerifyReport(BaseReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
+        """The one error that sums up all failures; None if all is well."""
         return joint_error(self.errors)
 
     def _repr_html_(self) -> str:

@@ -16,7 +16,7 @@ from mdl.redact import redact_value
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a pointer of git-lfs begins, which stands in the place of a file that git did not fetch."""
+"""How a git-lfs pointer begins: the small file that a clone has where git did not fetch the real one."""
 LONGEST_POINTER = 1024
 """Bytes that such a pointer has at most."""
 _SAYING = (

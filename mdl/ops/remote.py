@@ -49,7 +49,7 @@ class RemoteReport(BaseReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all; None if all is well."""
+        """The one error that sums up all failures; None if all is well."""
         return joint_error(self.errors)
 
 

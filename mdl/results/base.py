@@ -342,8 +342,8 @@ def _comes_first(word: object, own: object) -> bool:
 
 
 def _word_in(record: Mapping[str, Any]) -> Any:
-    """The word for how the job of a record stands; from an object, as ``{"status": {"phase": "Succeeded"}}``, the word
-    in it."""
+    """Return a record's word for the status of its job. Of an object, as ``{"status": {"phase": "Succeeded"}}``, it is
+    the word in it."""
     word = _first(record, *_STATES)
     if isinstance(word, dict):
         return _first(word, *_STATES) or word
@@ -357,7 +357,7 @@ def _words_inside(answer: Mapping[str, Any]) -> str:
 
 
 def tells_status(answer: Any) -> bool:
-    """Whether an answer says how its job stands: under ``status``, or in a word that mdl knows under another key."""
+    """Return whether an answer has a job status: under ``status``, or a word that mdl knows under another key."""
     facts = object_of(answer)
     return "status" in facts or status_of(_word_in(_record_in(facts))) is not None
 

@@ -81,8 +81,8 @@ def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
 
 
 def why_cut_without_suffix(tree: Tree, entries: Iterable[Entry]) -> str:
-    """Return what shows that one of some files of weights is not whole whose suffix does not tell what they are; "" if
-    nothing does."""
+    """Return why one of these files of weights is cut, of those whose suffix does not tell their format; "" if none
+    is."""
     for entry in entries:
         if kind_of(entry.name) is None:
             lacks = tree.contents_as(entry, CHECKPOINT).lacks

@@ -43,8 +43,8 @@ class Run:
 
     @property
     def _finished(self) -> Checkpoint | None:
-        """The finished model; None if there is none. Where no ``model/`` holds it, the latest checkpoint is preferred if
-        its name says that it is final: a file beside it, such as ``encoder.pt``, is a part of it at most."""
+        """The finished model; None if there is none. Without a ``model/`` folder the latest checkpoint is preferred if
+        its name says that it is final: another file beside it, such as ``encoder.pt``, is at most a part of it."""
         if not self.model_base and self.latest and self.latest.is_finished:
             return self.latest
         return next((checkpoint for checkpoint in reversed(self.checkpoints) if checkpoint.is_finished), None)

@@ -215,7 +215,7 @@ class FleetReport(BaseReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all: of the class of their one reason, or a `PartialFailure`."""
+        """The one error that sums up all failures: of the class of their one reason, or a `PartialFailure`."""
         errors = [node.error for node in self.failed if node.error]
         if not errors:
             return None

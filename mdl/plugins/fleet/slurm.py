@@ -340,7 +340,7 @@ sh "$0" >"$place.out" 2>"$place.err" </dev/null
 echo "$? $(($(date +%s) - began))" >"$place.part"
 mv "$place.part" "$place.code"
 """
-"""Runs the script ``$0`` on a node, with its answer in the folder ``$1``; the ``.code`` comes last, and whole."""
+"""Runs the script ``$0`` on a node, with its answer in the folder ``$1``; the ``.code`` comes last, in one step."""
 _SWEEP = """\
 for old in {home}/.mdl-fleet-*; do [ -e "${{1%/*/*}}/${{old##*/.}}" ] || rm -rf "$old"; done
 """

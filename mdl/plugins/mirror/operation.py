@@ -93,7 +93,7 @@ class MirrorReport(ModelsReport):
 
     @property
     def error(self) -> MdlError | None:
-        """The one error that stands for all failures; None if all is well. What is corrupt counts more than what is
+        """The one error that sums up all failures; None if all is well. What is corrupt counts more than what is
         missing, as in a `VerifyReport`."""
         failed = self.failed
         total = sum(len(model.files) or 1 for model in self.models)

@@ -104,7 +104,7 @@ _STYLETTS2 = Pattern(
 
 
 def _find_styletts2(tree: Tree, base: str) -> Found | None:
-    """The checkpoints. The second stage begins with the model of the first one, and counts its epochs anew."""
+    """The checkpoints. The second stage starts from the model of the first one, and counts its epochs from 0 again."""
     pattern = _STYLETTS2
     if tree.files_named(base, re.compile(r"epoch_2nd_[0-9]+\.pth").fullmatch):
         pattern = replace(pattern, derived=r"first_stage\.pth|epoch_1st_.+")
