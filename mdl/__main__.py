@@ -9,6 +9,8 @@ import sys
 
 from mdl.version import full_version
 
+_NO_MEMORY = b"mdl: there is not enough memory\n  hint: end other programs, or raise the limit (ulimit -v)\n"
+
 
 def main() -> None:
     """Run mdl. ``--version`` alone is answered before anything heavy is imported."""
@@ -25,6 +27,10 @@ def main() -> None:
         _end(run(_words()))
     except KeyboardInterrupt:
         sys.exit(130)
+    except MemoryError:  # there was none left to import mdl, or to show the error either: these bytes need none
+        with contextlib.suppress(OSError):
+            os.write(2, _NO_MEMORY)
+        os._exit(1)
 
 
 def _words() -> list[str]:

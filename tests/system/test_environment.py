@@ -186,6 +186,26 @@ def test_little_memory(shell: Shell, exit_code: ExitCode) -> None:
     assert exit_code(shell, "get", "one") == 0
 
 
+_NO_MEMORY_LEFT = """
+import mdl.cli.main
+from mdl.__main__ import main
+
+def run(words):
+    raise MemoryError
+
+mdl.cli.main.run = run
+main()
+"""
+
+
+@pytest.mark.fault(128)
+def test_no_memory_for_the_error_itself() -> None:
+    """Without memory to show an error as all errors are shown, it is a line and a hint all the same."""
+    done = subprocess.run([sys.executable, "-c", _NO_MEMORY_LEFT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 2)
+    assert done.stderr.startswith("mdl: there is not enough memory\n  hint: ")
+
+
 _MEASURED = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
