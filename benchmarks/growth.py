@@ -128,8 +128,8 @@ def large(place: Path, served: Path, gigabytes: int) -> Iterator[Step]:
         yield here.mdl("verify", "verify", "large", "--to", "models")
         bench.remove(place / "models", place / "moved")
     sparse_run(place / "run", size)
-    yield here.mdl("pack --compress store -o -", "pack", "run", "--compress", "store", "-o", "-")
-    yield here.mdl("pack --compress deflate", "pack", "run", "--compress", "deflate", "-o", "run.zip")
+    yield here.mdl("pack --compress store -o -", "pack", "run", "--all", "--compress", "store", "-o", "-")
+    yield here.mdl("pack --compress deflate", "pack", "run", "--all", "--compress", "deflate", "-o", "run.zip")
     if fits:
         # Zeros pack a thousandfold.
         yield here.mdl("unpack", "unpack", "run.zip", "--to", "out", "--max-ratio", "2000")
