@@ -153,6 +153,7 @@ def adopt_kept(plan: Plan, store: Store) -> None:
     with contextlib.suppress(OSError), OpenFolders() as folders:
         for item in plan.keep:
             with contextlib.suppress(OSError):
+                folders.sync_if_many()
                 store.layout.expose(item.remote, folders)
         folders.sync()
 

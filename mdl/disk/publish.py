@@ -21,6 +21,8 @@ from mdl.paths import RelPath
 _STAGED = rf"\..+\.({PATTERN})\.mdl-tmp"
 """The hidden name of a staged file: anything, and the process that makes it."""
 _ABANDONED_SECONDS = 86400.0
+_FOLDERS_AT_ONCE = 64
+"""So many are opened before `OpenFolders.sync_if_many` closes them: a process may often have no more than 256 files."""
 _MARK_BYTES = 5
 """Random bytes that tell the staged names of one process apart: also from those of a dead one that had the same id."""
 
@@ -209,7 +211,7 @@ def start_syncing(files: Iterable[int]) -> None:
 
 
 class OpenFolders:
-    """Folders in which many files get their names: each is opened once and synced once."""
+    """Folders in which many files get their names: each is opened once and synced once, unless there are many."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -234,6 +236,14 @@ class OpenFolders:
         """Make the names that were given since the last time survive a power cut. Raises `OSError`."""
         while self._changed:
             sync_open_folder(self._changed.pop())
+
+    def sync_if_many(self) -> None:
+        """Sync and close the folders if so many are open that the process might run out of descriptors; entries that
+        were given before are then of no use any more. Raises `OSError`."""
+        if len(self._found) >= _FOLDERS_AT_ONCE:
+            self.sync()
+            self._found.clear()
+            self._stack.close()
 
 
 def publish(staged: Path, entry: EntryAt) -> os.stat_result | None:

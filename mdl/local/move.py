@@ -315,6 +315,7 @@ class _Move:
                 if file.way == "kept":
                     self._keep(file)
                     continue
+                folders.sync_if_many()
                 entry = folders.entry(target.folder(self.name), file.receipt.path)
                 if entry.file_stat() is not None:
                     raise Occupied("another file was put there meanwhile", item=str(entry.path))

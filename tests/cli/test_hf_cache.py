@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, sha256, spoil
+from support.descriptors import few_descriptors
 from support.hf_cache import Hf, HfError, Turning, actions, cache_of, main_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
@@ -84,6 +85,19 @@ def test_a_dataset(shell: Shell, mdl: Inside, hf: Hf) -> None:
     get(shell, mdl, "hf:datasets/org/rows")
     assert offline(hf, shell, repo_id="org/rows", repo_type="dataset") == DATA.files
     assert list(scanned(hf, shell)) == ["dataset/org/rows"]
+
+
+def test_a_model_with_many_folders(shell: Shell, hub: LoopbackHub, mdl: Inside) -> None:
+    """Every name that was lost is given again, though there are more folders than a process may open at once."""
+    hub.publish(Repo("org/wide", {f"{number}/part.txt": b"%d" % number for number in range(130)}))
+    get(shell, mdl, "org/wide")
+    links = sorted(cache_of(shell).glob("models--org--wide/snapshots/*/*/part.txt"))
+    for link in links:
+        link.unlink()
+    with few_descriptors(100):
+        get(shell, mdl, "org/wide", "--offline")
+    assert len(links) == 130
+    assert all(map(Path.exists, links))
 
 
 @pytest.mark.parametrize("branch", ["feature/x", "refs/pr/7"])

@@ -15,6 +15,7 @@ from support.call_kills import killed_at, tracing_works
 from support.catalogs import entry_of
 from support.copies import second_file_system
 from support.data import DATA, MIB, noise
+from support.descriptors import few_descriptors
 from support.faults import honest
 from support.faults.bodies import short_body
 from support.faulty_server import FaultyServer
@@ -75,6 +76,17 @@ def test_everything_moves(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path
     [again] = done(mdl(shell, "mv", "tiny", "--to", str(new), "--json")).document["models"]
     assert (again["files"], again["path"]) == (0, str(new / "tiny"))
     assert done(mdl(shell, "mv", "org--same", "--to", str(new))).out == f"{new / 'org--same'}\n"
+
+
+def test_a_model_with_many_folders(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path) -> None:
+    """A dataset may have more folders than a process may open at once."""
+    files = {f"{number}/part.txt": b"%d" % number for number in range(130)}
+    hub.publish(Repo("org/wide", files))
+    done(mdl(shell, "get", "org/wide"))
+    with few_descriptors(100):
+        done(mdl(shell, "mv", "org/wide", "--to", str(new)))
+    assert below(new) == {f"org--wide/{path}": content for path, content in files.items()}
+    assert below(shell.models) == {}
 
 
 def test_edited_and_foreign_files(mdl: Inside, shell: Shell, new: Path) -> None:
