@@ -34,7 +34,10 @@ from mdl.paths import record_name
 
 _Taken = TypeVar("_Taken")
 
-LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
+_FIXED = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
+_REMOVABLE = {"exfat", "vfat", "msdos", "ntfs", "ntfs3", "hfsplus", "fuseblk"}
+"""``fuseblk`` is a block device that a program serves, as ntfs-3g does."""
+LOCAL = _FIXED | _REMOVABLE
 """File systems that are mounted by one machine only."""
 _FILE_POLL_SECONDS = 0.2
 _FOLDER_POLL_SECONDS = 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.context import Context, model_locks
 from mdl.disk.mutex import file_lock, folder_lock, is_locked
 from mdl.downloader.store import Store
+from mdl.errors import Busy
 from mdl.paths import record_name
 from mdl.sources import SourceContext
 from mdl.sources.hub_endpoint import Endpoint
@@ -53,6 +55,20 @@ def test_it_comes_while_another_ones_lease_is_judged(tmp_path: Path, monkeypatch
     with pytest.raises(TimeoutError, match="my time is over"):
         take_file_lock(tmp_path)
     assert lease.exists()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "exfat", "vfat", "ntfs3", "fuseblk", "nfs4", "fuse.sshfs"])
+def test_the_lease_of_a_killed_process(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hinders nobody on a disk of this machine, also on one that is carried about: the lock is free. Where locks
+    may lie it keeps others out for a minute."""
+    monkeypatch.setattr("mdl.disk.mutex.filesystem_type", lambda path: kind)
+    (tmp_path / "locks").mkdir(mode=0o700)
+    lease = tmp_path / "locks" / f"{record_name('org--tiny')}.who"
+    lease.write_text("{}")
+    is_local = kind not in ("nfs4", "fuse.sshfs")
+    with contextlib.nullcontext() if is_local else pytest.raises(Busy):
+        file_lock(tmp_path / "locks", "org--tiny", 0, lambda _holder: None).release()
+    assert lease.exists() != is_local
 
 
 @pytest.mark.parametrize("failing", ["who", "lock"])
