@@ -304,13 +304,14 @@ class Client:
         must_cover = is_strict and self.config["locked"]
         is_frozen = is_strict and self.config["frozen"]
 
-        def pin(model: Model) -> Model:
+        def pin(model: Model, in_all_formats: bool) -> Model:
             if must_cover or is_frozen or mirror:
-                pinned = self.catalogs.lock.pin(model, stale=is_frozen and not must_cover, include=include)
+                is_stale = is_frozen and not must_cover
+                pinned = self.catalogs.lock.pin(model, stale=is_stale, include=include, in_all_formats=in_all_formats)
             elif lock and lock.covers(model):
                 if lock.leaves_out(model.name, include):
                     return lock.at_commits(model)
-                pinned = lock.pin(model)
+                pinned = lock.pin(model, in_all_formats=in_all_formats)
             else:
                 return model
             mirrors = (mirror,) if mirror else self.config["mirror"]

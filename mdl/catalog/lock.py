@@ -6,6 +6,7 @@ goes on as if a human had written it so. `mdl.catalog.lock_file` has the text of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +15,14 @@ from typing import Any
 
 from mdl.bounds import LARGEST_NUMBER
 from mdl.catalog.model import CatalogFile, Model
-from mdl.errors import LockError, NoSpace
+from mdl.errors import LockError, NoSpace, Unsafe
 from mdl.files import RemoteFile, Voucher
 from mdl.formatting import counted, human_bytes, words_of_left_out
 from mdl.hashing import Digest
 from mdl.paths import RelPath, matching
 from mdl.reports import LeftOutFile
 from mdl.sources import Origin, parse
+from mdl.sources.hub_origin import HubOrigin
 from mdl.units import total_size
 from mdl.values import value_class
 
@@ -123,6 +125,20 @@ class LockedModel:
         """The commits of the repositories that its files come from, sorted."""
         return sorted({file.revision for file in self.files} - {""})
 
+    def other_formats(self) -> list[CatalogFile]:
+        """The files that are left out, as a catalog would name them: at the commit of what is locked. Of several
+        repositories the lock does not tell theirs, and the first one stands for all."""
+        if not self.left_out:
+            return []
+        files: list[CatalogFile] = []
+        origins = [parse(file.source, ()) for file in self.files]
+        for origin in [origin for origin in origins if isinstance(origin, HubOrigin)][:1]:
+            for file in self.left_out:
+                with contextlib.suppress(Unsafe):  # a name that cannot be kept here
+                    path = RelPath.of_repository(file.path)
+                    files.append(CatalogFile(path, str(replace(origin, subpath=path.text)), size=file.size))
+        return files
+
     @property
     def is_doubtful(self) -> bool:
         """Return whether only a bundle says which bytes some of its files have."""
@@ -140,9 +156,12 @@ class Lock:
         locked = self.models.get(model.name)
         return locked is not None and locked.entry == entry_of(model)
 
-    def pin(self, model: Model, *, stale: bool = False, include: Sequence[str] = ()) -> Model:
-        """The model with nothing left to resolve. Raises `LockError` if it is not covered (``stale`` allows an
-        entry that has changed since), or if the patterns ``include`` ask for files that are left out."""
+    def pin(
+        self, model: Model, *, stale: bool = False, include: Sequence[str] = (), in_all_formats: bool = False
+    ) -> Model:
+        """The model with nothing left to resolve; ``in_all_formats`` with the files that are left out, of which the
+        lock has no digest. Raises `LockError` if it is not covered (``stale`` allows an entry that has changed since),
+        or if the patterns ``include`` ask for files that are left out."""
         locked = self.models.get(model.name)
         if locked is None:
             hint = _LOCK_IT
@@ -158,8 +177,10 @@ class Lock:
         branches: Mapping[str, str] = {}
         if is_covered:
             branches = _branches(model)
-        files = tuple(file.pinned(branches) for file in locked.files)
-        return replace(model, sources=(), include=(), exclude=(), files=files)
+        files = [file.pinned(branches) for file in locked.files]
+        if in_all_formats:
+            files += locked.other_formats()
+        return replace(model, sources=(), include=(), exclude=(), files=tuple(files))
 
     def leaves_out(self, name: str, include: Sequence[str]) -> bool:
         """Return whether the patterns ``include`` ask for files that the lock leaves out of a model."""

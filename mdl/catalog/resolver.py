@@ -42,6 +42,9 @@ def nothing_is_new(_model: str, _file: RemoteFile) -> bool:
     return False
 
 
+Pin = Callable[[Model, bool], Model]
+"""Makes of a model what its lock says; if the second argument is set, with what the lock leaves out of it. May raise
+`LockError`."""
 Found = TypeVar("Found")
 File = TypeVar("File", bound=RemoteFile | RefusedFile)
 
@@ -118,9 +121,9 @@ class Resolver:
     """Asks each model's sources for its files. ``context`` and ``open_network`` are as `Sources` has them; without a
     `network` nothing is contacted.
 
-    ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
-    its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do. ``describe`` says
-    what is known of a model although nobody was asked yet, as a model whose files are named, or None.
+    ``include`` and ``exclude`` narrow every model further, as the command line asked; ``exact`` asks for the commit
+    even if a digest would do. ``describe`` says what is known of a model although nobody was asked yet, as a model
+    whose files are named, or None.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class Resolver:
         *,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
-        pin: Callable[[Model], Model] = lambda model: model,
+        pin: Pin = lambda model, _in_all_formats: model,
         exact: bool = False,
         describe: Callable[[Model], Model | None] = lambda _model: None,
     ) -> None:
@@ -216,7 +219,7 @@ class Resolver:
             if model.see:
                 hint = f"see {', '.join(model.see)}"
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
-        model = self._pin(model)
+        model = self._pin(model, False)
         with self._relay.resolving(model.name):
             collected = self._collect(model, is_new)
         try:
@@ -318,7 +321,7 @@ class Resolver:
         """As `resolve`, without contacting anything; None if a collection was never listed, or none is named. Of a
         repository with several quantisations it is all of them, and ``in_all_formats`` nothing else is left out
         either."""
-        model = self._pin(model)
+        model = self._pin(model, in_all_formats)
         if not model.has_source:
             return None
         files: list[RemoteFile] = []

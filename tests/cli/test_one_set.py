@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.data import spoil
 from support.locks import lock_of, models_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Run, Shell, machine
@@ -132,6 +134,22 @@ def test_a_folder_with_all_formats_stays_as_it_is(run: Run, shell: Shell, target
     run(f"outdated {target} --exit-code")
     (shell.models / name / "tf_model.h5").unlink()
     assert f"missing  {name}/tf_model.h5\n" in run(f"verify {target}", 3).out.replace("o/m/", "o--m/")
+
+
+@pytest.mark.parametrize("listing", ["kept", "gone"])
+def test_a_folder_with_all_formats_stays_under_a_lock(run: Run, shell: Shell, listing: str) -> None:
+    """The same with a lock that leaves the other formats out, also if nobody knows any more what the repository
+    held."""
+    run("lock")
+    run("get m --all")
+    if listing == "gone":
+        shutil.rmtree(shell.models / ".mdl" / "listings")
+    assert run("clean --yes --json").document["items"] == []
+    assert here(shell, "m") == {*WANTED, *OTHERS}
+    spoil(shell.models / "m" / "pytorch_model.bin", b"P" * 1001)
+    for words in ("verify m --json", "verify --json", "verify m --locked --json"):
+        files = {row["path"]: row["status"] for row in run(words, 6).document["models"][0]["files"]}
+        assert files == {**dict.fromkeys({*WANTED, *OTHERS}, "ok"), "pytorch_model.bin": "corrupt"}
 
 
 def test_update_follows_a_repository_of_which_one_set_is_here(run: Run, shell: Shell, hub: LoopbackHub) -> None:
