@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from mdl.cli.command import command
 from mdl.cli.flags import AskSettings, Globs, LockedNames, argument, bare_flag, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, note_new_catalog
 from mdl.formatting import first_of, human_bytes
 from mdl.paths import shown
 from mdl.redact import Requested
@@ -76,7 +76,7 @@ def add(
     is_first = client.catalogs.is_shipped
     path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
     if is_first:
-        session.console.note("this catalog is new, and yours; a comment in it says how to extend other catalogs")
+        note_new_catalog(session)
     then = f"'mdl get {name}' downloads it, 'mdl lock {name}' pins its current version"
     return _show_edited(session, path, name, then)
 

@@ -290,6 +290,11 @@ def warn_of_queries(session: Session, left_out: Sequence[str]) -> None:
     session.console.warn(f"the query or the password of these URLs may be a secret, so it is left out: {names}")
 
 
+def note_new_catalog(session: Session) -> None:
+    """Say that the catalog in use was made by this command, and that it takes the place of the shipped one."""
+    session.console.note("this catalog is new, and yours; a comment in it says how to extend other catalogs")
+
+
 def typed(words: Iterable[str]) -> str:
     """The words of a command as they could be typed into a shell."""
     words = list(words)

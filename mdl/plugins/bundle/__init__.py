@@ -92,6 +92,10 @@ def import_bundle(
             added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
             files = import_files(bundle, context, may_replace=replace)
             folders = {model.name: context.store.folder(model.name) for model in bundle.models}
+    if added and client.catalogs.is_shipped:
+        added = list(
+            bundle.models
+        )  # the catalog that is made here takes the place of the shipped one, with its entries
     for model in added:
         client.put_entry(model.name, entry_facts(model), replace=True)
     catalog = client.catalogs.paths[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, LookSettings, argument, bare_flag, flag
-from mdl.cli.session import Session, warn_of_queries
+from mdl.cli.session import Session, note_new_catalog, warn_of_queries
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
 from mdl.plugins import bundle as bundles
@@ -92,12 +92,15 @@ def import_bundle(
         hint = "write what comes to a file first: cat > models.tar"
         raise UsageError("a bundle is read from a file", item="-", hint=hint)
     client = session.client(settings)
+    had_none = client.catalogs.is_shipped
     with session.operation_log(log_file) as log:
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(_IMPORTED):
             done = bundles.import_bundle(client, place, replace=replace, on_event=on_event)
         log.note(done.path.name, f"imported {', '.join(done.folders)}")
     facts = {"path": done.path, "models": _models(done), "added": done.added, "locked": done.locked}
     facts |= {"bytes": sum(file.size for file in done.files), "catalog": done.catalog, "lock": done.lock}
+    if had_none and done.added:
+        note_new_catalog(session)
     return session.show(facts, lambda: _show_import(session, done))
 
 

@@ -281,6 +281,25 @@ def test_a_lock_that_leads_elsewhere_on_the_same_host(
     assert not (there.home / ".config").exists()
 
 
+def test_a_shipped_model_and_another(hub: LoopbackHub, there: Shell, tmp_path: Path, mdl: Inside) -> None:
+    """On a machine without a catalog of its own, a bundle with a model of the shipped one and another makes a catalog
+    that has both, and says that it is new. What is locked is what came."""
+    shipped = "parsinlu-multiple-choice"
+    repo = Repo("ParsBench/parsinlu-multiple-choice-alpaca-style", {"a.json": b"[]"}, repo_type="dataset")
+    (tmp_path / "here").mkdir()
+    with LoopbackHub([TINY, repo]) as hub:
+        here = Shell(tmp_path / "here", hub.url)
+        done(mdl(here, "get", shipped, "org/tiny"))
+        done(mdl(here, "bundle", "export", shipped, "org/tiny", "-o", "both.tar"))
+    ran = done(mdl(there, "bundle", "import", str(here.home / "both.tar"), "--json"))
+    names = ["org--tiny", shipped]
+    assert (sorted(ran.document["added"]), sorted(ran.document["locked"])) == (names, names)
+    assert "this catalog is new, and yours" in ran.err
+    assert [one["name"] for one in done(mdl(there, "list", "--json")).document["models"]] == names
+    assert done(mdl(there, "get", "--locked", "--offline", *names)).code == 0
+    assert "is new" not in done(mdl(there, "bundle", "import", str(here.home / "both.tar"))).err
+
+
 def test_gated_is_told(here: Shell, mdl: Inside) -> None:
     """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
     open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))
