@@ -29,11 +29,12 @@ from mdl.paths import matches, matching
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
 from mdl.runs import companions_of, run_of_listing
-from mdl.runs.checkpoint import paths_of
+from mdl.runs.checkpoint import parse_count, paths_of
 from mdl.runs.completeness import RESUME_GLOBS
+from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
 from mdl.values import value_class
-from mdl.weights.known_formats import is_weights
+from mdl.weights.known_formats import is_weights, stem_of
 
 _ONLY_TO_RESUME = tuple(f"*/{glob}" for glob in RESUME_GLOBS)
 """Globs of what only a resumed training reads, in whichever folder."""
@@ -160,19 +161,15 @@ def source_of(model: Model, context: Context) -> JobSource:
 def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
     """Those of a job's files that are meant.
 
-    Of ``latest`` and ``best`` the files of that checkpoint. By default, of a folder that was synced: what `pack` would
+    Of a checkpoint its files, and what is loaded with it. By default, of a folder that was synced: what `pack` would
     take of it, without what only a resumed training reads; what is left is told. Raises `NotFound` with the candidates
     if nobody can say which checkpoint is meant.
     """
     source = source_of(model, context)
     origin = origin_of(model)
-    if origin.checkpoint in CHOICES:
-        run = _run(model, files, context)
-        chosen = run.checkpoint(origin.checkpoint)
-        entries = (*chosen.entries, *companions_of(run.tree, chosen).along)
-        names = {entry.path for entry in entries}
-        return [file for file in files if file.path.text in names]
-    is_default = not (origin.checkpoint or origin.logs or origin.everything)
+    if origin.checkpoint:
+        return _of_checkpoint(_run(model, files, context), origin, files)
+    is_default = not (origin.logs or origin.everything)
     if not is_default or not source.remote(origin.remote).is_synced(origin.job):
         return list(files)
     archive = _archive_of_the_model(files)
@@ -183,6 +180,35 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
         what = f"left out: {counted(len(files) - 1, 'file')}, {size}, beside the archive of the model"
         context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
     return [archive]
+
+
+def _of_checkpoint(run: Run, origin: JobOrigin, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files of the checkpoint that an origin means, by the rules of a run: no number takes another one. What a run
+    does not know, such as the archive of a checkpoint, is meant by its own name, if it alone is called so."""
+    try:
+        chosen = run.checkpoint(origin.checkpoint)
+    except NotFound:
+        called_so = [file for file in files if _is_called(file.path.name, origin.checkpoint)]
+        if len(called_so) == 1:
+            return called_so
+        raise
+    entries = (*chosen.entries, *companions_of(run.tree, chosen).along)
+    names = {entry.path for entry in entries}
+    return [file for file in files if file.path.text in names]
+
+
+def _is_called(name: str, checkpoint: str) -> bool:
+    """Tell whether the name of an archive, or of weights, is that of a checkpoint; an archive may be meant by the step
+    or the epoch in its name. Which is the latest or the best is more than a name can say."""
+    is_archive = is_archive_name(name)
+    if checkpoint in CHOICES or not (is_archive or is_weights(name)):
+        return False
+    stem = stem_of(name).removesuffix(".tar")
+    if checkpoint in (name, stem):
+        return True
+    number = parse_count(checkpoint)
+    says = what_name_says(stem)
+    return is_archive and number is not None and number in (says.step, says.epoch)
 
 
 def _archive_of_the_model(files: Sequence[RemoteFile]) -> RemoteFile | None:

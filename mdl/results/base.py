@@ -235,12 +235,13 @@ class Notices:
 
 
 def wanted_by(origin: JobOrigin, files: Sequence[File], notices: Notices) -> list[File]:
-    """Return those of a job's files that an origin means. Raises `NotFound` if it means none."""
+    """Return those of a job's files that an origin means, of whichever checkpoint. Raises `NotFound` if it means
+    none."""
     if not origin.litter:
         files, litter = without_litter(files)
         if litter:
             notices.tell(origin.job, litter_note(litter))
-    return select(files, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+    return select(files, logs=origin.logs, everything=origin.everything)
 
 
 def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:

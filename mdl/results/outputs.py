@@ -142,10 +142,9 @@ CHOICES = ("latest", "best")
 File = TypeVar("File", Output, RemoteFile)
 
 
-def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, everything: bool = False) -> list[File]:
-    """Return those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures; of
-    these the ones of a ``checkpoint``, which is the name or the end of the name of a file or folder (``step_1500``,
-    ``1500``). Which is the ``latest`` or the ``best`` is not decided here: then all that may be it are returned.
+def select(files: Sequence[File], *, logs: bool = False, everything: bool = False) -> list[File]:
+    """Return those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures. Which
+    of these are a checkpoint's is not decided here.
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
@@ -160,9 +159,6 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
         chosen = list(files)
     else:
         chosen = of_role["result"] or list(files)
-    if checkpoint and checkpoint not in CHOICES:
-        chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
-        missing = f"checkpoint {shown(checkpoint)!r}"
     if not chosen:
         names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
         raise NotFound(f"no {missing} is among its results", hint=f"available: {names}")
@@ -195,15 +191,6 @@ def _role_of(path: RelPath) -> Literal["log", "picture", "result"]:
     if lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE):
         return "picture"
     return "result"
-
-
-def _is_of(path: RelPath, checkpoint: str) -> bool:
-    """Tell whether a folder of a path, or its name with or without a suffix, ends with the name of a checkpoint."""
-    ending = rf"(?:.*[-_.])?{re.escape(checkpoint)}"
-    if checkpoint.isdigit():
-        ending = rf"(?:.*\D)?0*{checkpoint}"
-    stem = path.name.rpartition(".")[0]
-    return any(map(re.compile(ending).fullmatch, (*path.text.split("/"), stem)))
 
 
 def error_in(value: Any, secrets: Iterable[str] = ()) -> str:

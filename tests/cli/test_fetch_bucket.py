@@ -130,6 +130,36 @@ def test_what_of_a_folder_is_fetched(
     done(mdl(shell, "fetch", "store", "p1", *words, "--offline"))
 
 
+def test_a_number_never_takes_another_number(mdl: Inside, shell: Shell, put: Put) -> None:
+    """The end of a metric, and the number of a version, name no checkpoint; a step goes before an epoch. What is loaded
+    with a checkpoint comes with it; the archive of one, and weights that alone are called so, are meant by name."""
+    losses = ["epoch=25-val_loss=0.31.ckpt", "epoch=3-val_loss=0.25.ckpt"]
+    steps = ["step=2-epoch=1.ckpt", "step=20-epoch=2.ckpt"]
+    versions = [f"version_1/checkpoints/epoch=0-step={step}.ckpt" for step in (5, 10)]
+    finished = ["model_0004999.pth", "model_final.pth", "config.yaml"]
+    archives = ["checkpoint-500.zip", "checkpoint-1500.zip", "checkpoint-1500.json"]
+    jobs = [losses, steps, versions, finished, archives, ["dog.safetensors", "notes.txt"]]
+    put({f"/results/j{number}/{name}": content_of(name) for number, names in enumerate(jobs) for name in names})
+    wanted = [
+        (0, "25", losses[:1]),
+        (0, "3", losses[1:]),
+        (0, "31", []),
+        (1, "2", steps[:1]),
+        (2, "1", []),
+        (2, "10", versions[1:]),
+        (3, "4999", ["model_0004999.pth", "config.yaml"]),
+        (4, "500", ["checkpoint-500.zip"]),
+        (4, "checkpoint-1500", ["checkpoint-1500.zip"]),
+        (4, "5", []),
+        (5, "dog", ["dog.safetensors"]),
+    ]
+    for number, checkpoint, names in wanted:
+        ran = mdl(shell, "fetch", "store", f"j{number}", "--checkpoint", checkpoint, "--dry-run", "--json")
+        document = done(ran, 0 if names else 3).document
+        paths = {file["path"] for file in document["models"][0]["files"]}
+        assert paths == set(names), (number, checkpoint)
+
+
 def test_records_of_the_trainer_count(mdl: Inside, shell: Shell, put: Put) -> None:
     """Which checkpoint is the best is what the trainer recorded; a sharded one is whole if its index says so."""
     state = {"best_model_checkpoint": "run/checkpoint-500", "global_step": 1000}

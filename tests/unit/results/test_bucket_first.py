@@ -68,7 +68,7 @@ def test_no_worker_is_asked(gpu: World, endpoint: Endpoint, store: JobStore, tmp
     [
         ("j1", {"processes/j1.json": record("running")}, NotFinished, "still running"),
         ("j1", {"processes/j1.json": record("failed", error="CUDA")}, NotFound, "failed: CUDA"),
-        ("j1", {"results/j1/lora/a.bin": b"x"}, NotFound, "no checkpoint '7' is among"),
+        ("j1", {"results/j1/lora/a.bin": b"x"}, NotFound, "no log is among"),
     ],
 )
 def test_what_the_bucket_knows_is_not_asked_again(
@@ -80,11 +80,11 @@ def test_what_the_bucket_knows_is_not_asked_again(
     error: type[MdlError],
     words: str,
 ) -> None:
-    """A job of which the bucket says that it has no result yet, or not that checkpoint, starts no worker."""
+    """A job of which the bucket says that it has no result yet, or no log, starts no worker."""
     for key, data in objects.items():
         store.put(key, data)
     with pytest.raises(error, match=words):
-        gpu.open().files(JobOrigin("gpu", job, checkpoint="7"))
+        gpu.open().files(JobOrigin("gpu", job, logs=True))
     assert endpoint.api.asked == []
 
 
