@@ -35,6 +35,7 @@ from mdl.errors import (
     Occupied,
     ProtocolError,
     StorageError,
+    Unsafe,
     UsageError,
     one_error,
     storage_error,
@@ -178,6 +179,9 @@ def _scan(folder: Path, catalogs: Collection[str]) -> tuple[Folder, dict[str, st
 
     Raises `NotFound`, `UsageError`, `StorageError`."""
     item = str(folder)
+    if folder.is_file():
+        hint = "put it into a folder of its own, and import that one: mdl import DIR --as NAME"
+        raise UsageError("it is a file, and mdl imports folders", item=item, hint=hint)
     if not folder.is_dir():
         raise NotFound("no such folder", item=item, hint="name the folder that holds the models")
     if (folder / ".mdl").is_dir():
@@ -348,8 +352,8 @@ class _Import:
 
     def bring(self, model: FoundModel) -> Iterator[ImportedFile]:
         """Import the files of a model, large ones first: if these belong to a model of the catalog, so do the small
-        ones, which many models have alike."""
-        sure: set[str] = set()
+        ones, which many models have alike. They also belong to the catalog's model of this name."""
+        sure = {model.name}
         small: list[HashedFile] = []
         for file in sorted(model.files, key=lambda file: (-file.size, file.at)):
             try:
@@ -376,9 +380,12 @@ class _Import:
                 yield self._told_failed(model, hashed.file, error)
 
     def _hash(self, model: FoundModel, file: FoundFile) -> HashedFile:
-        """Read a file. Raises `StorageError` if it changes meanwhile."""
+        """Read a file. Raises `StorageError` if it changes meanwhile, `Unsafe` for a name that cannot be kept here."""
         place = self._folder / file.at
-        remote = RemoteFile(RelPath.of_repository(file.path), "", file.size)
+        try:
+            remote = RemoteFile(RelPath.of_repository(file.path), "", file.size)
+        except Unsafe as error:
+            raise error.but(hint="it was left out; rename it and import the folder again") from None
         tell = watch_reading(model.name, remote, self._context.on_event)
 
         def watch(done: int) -> None:
@@ -479,7 +486,7 @@ class _Import:
 
 def _is_sure(match: Match, hashed: HashedFile, sure: Collection[str]) -> bool:
     """Return whether a small file belongs to the catalog's model that has one with its bytes: a large one of that model
-    was found, or the folder says that it is of that commit."""
+    was found, or it has the name of the folder, or the folder says that the file is of that commit."""
     name, remote = match
     commit = hashed.file.commit
     return name in sure or (commit is not None and commit == remote.commit)

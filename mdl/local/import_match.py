@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError
+from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, Unsafe, UsageError
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint
 from mdl.local.formats import FoundFile, FoundModel
@@ -132,7 +132,7 @@ class CatalogFiles:
         return None
 
     def matches(self, hashed: HashedFile) -> list[Match]:
-        """The catalog's files that have these bytes, those of the same name first."""
+        """The catalog's files that have these bytes: those of the model itself first, then those of the same name."""
         path = hashed.file.path
         same_bytes: list[Match] = []
         for print_ in hashed.prints.values():
@@ -141,7 +141,12 @@ class CatalogFiles:
             at_commit = self._at_commit(hashed.file)
             if at_commit is not None:
                 same_bytes.append(at_commit)
-        return sorted(same_bytes, key=lambda match: path not in (match[1].path.text, match[1].path.name))
+
+        def precedence(match: Match) -> tuple[bool, bool]:
+            name, remote = match
+            return name != hashed.model.name, path not in (remote.path.text, remote.path.name)
+
+        return sorted(same_bytes, key=precedence)
 
     def _at_commit(self, file: FoundFile) -> Match | None:
         """The model whose pinned commit the folder says that a file is of, and the file. If somebody else than the
@@ -181,20 +186,20 @@ class CatalogFiles:
             return self._of_its_own(hashed)
         name, remote = matched[0]
         if remote.digest not in hashed.digests:
-            digest = hashed.digest(remote.hash_algorithm)
-            reason = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
-            raise DigestMismatch(
-                reason, hint=f"'mdl get {name}' downloads the right one; or --as NAME for another name"
-            )
+            raise _not_the_catalogs(hashed, name, remote)
         if remote.hub is not None:  # it comes from a folder, and from no hub
             remote = replace(remote, hub=replace(remote.hub, endpoint=""))
         verified = remote.hash_algorithm if remote.is_vouched_for else "none"
         return Target(name, replace(remote, access="unknown"), verified, of_catalog=True)
 
     def _of_its_own(self, hashed: HashedFile) -> Target:
-        """A file that the catalog does not know. Its name must not be that of a model that the catalog has."""
+        """A file that the catalog does not know. Its name must not be that of a model that the catalog has. Raises
+        `DigestMismatch` if that model has another file of its path, `Occupied`, `Unsafe`."""
         file = hashed.file
         name = hashed.model.name
+        path = RelPath.of_repository(file.path)
+        if (name, path) in self._published:
+            raise _not_the_catalogs(hashed, name, self._published[name, path])
         if name in self.names and self._counts[name]:
             hint = "--as NAME imports it under another name"
             raise Occupied(f"the catalog's {name} has no such file", hint=hint)
@@ -207,8 +212,11 @@ class CatalogFiles:
             digest = file.digest
             commit = file.commit
         url = f"file://{quote(os.fsencode(hashed.path))}"
-        remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=commit, vouched_by="folder")
-        return Target(RelPath.parse(name).text, remote, "none", of_catalog=False)
+        remote = RemoteFile(path, url, file.size, digest, commit=commit, vouched_by="folder")
+        try:
+            return Target(RelPath.parse(name).text, remote, "none", of_catalog=False)
+        except Unsafe as error:
+            raise error.but(hint="it was left out; rename the folder, or --as NAME gives the model a name") from None
 
 
 @value_class
@@ -268,6 +276,12 @@ class RepositoryFiles:
         reason = f"it is not the file of {remote.source}: it has {has}, and the other one {other_has}"
         hint = f"it stays as it is: 'mdl get {self.origin}' fetches the right one, and --as NAME imports this one"
         return DigestMismatch(reason, hint=hint)
+
+
+def _not_the_catalogs(hashed: HashedFile, name: str, remote: RemoteFile) -> DigestMismatch:
+    digest = hashed.digest(remote.hash_algorithm)
+    reason = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
+    return DigestMismatch(reason, hint=f"'mdl get {name}' downloads the right one; or --as NAME for another name")
 
 
 KnownFiles: TypeAlias = CatalogFiles | RepositoryFiles

@@ -406,21 +406,25 @@ def test_a_stop_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_links_and_strangers(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
     """A link is never followed, hidden files are left out, and a name that mdl refuses is a failure of that file. A
     hub's cache and a models folder of mdl's are refused, as are two ways at once and --as for several models."""
-    folder = written(tmp_path / "mine", {"a.bin": b"\0", ".git/config": b"g", "con.txt": b"c"})
+    folder = written(tmp_path / "mine", {"a.bin": b"\0", ".git/config": b"g", "two\nlines.txt": b"c"})
     (tmp_path / "secret").write_text("secret")
     (folder / "link.bin").symlink_to(tmp_path / "secret")
     (folder / "up").symlink_to(tmp_path)
     os.mkfifo(folder / "pipe")
     found = rows(shell, str(folder), code=11)
-    assert {name: row["action"] for name, row in found.items()} == {"a.bin": "imported", "con.txt": "failed"}
+    assert {name: row["action"] for name, row in found.items()} == {"a.bin": "imported", "two\nlines.txt": "failed"}
+    assert "rename it" in found["two\nlines.txt"]["error"]["hint"]
     document = done(mdl(shell, "import", str(folder), "-n", "--json")).document
     assert {row["path"] for row in document["skipped"]} == {"link.bin", "up", "pipe"}
+    reserved = written(tmp_path / "con", {"a.bin": b"\0"})
+    assert "--as NAME" in rows(shell, str(reserved), code=11)["a.bin"]["error"]["hint"]
     cache = written(tmp_path / "hub", {"models--org--tiny/blobs/abc": b"a"})
     for place in (cache, shell.models):
         done(mdl(shell, "import", str(place)), 2)
     done(mdl(shell, "import", str(folder), "--link", "--move"), 2)
     done(mdl(shell, "import", str(folder), "--layout", "hf-cache"), 2)
     done(mdl(shell, "import", str(tmp_path / "none")), 3)
+    assert "it is a file" in done(mdl(shell, "import", str(folder / "a.bin")), 2).err
     done(mdl(shell, "import", str(ollama(tmp_path / "o", STORE)), "--as", "one"), 2)
 
 
@@ -443,6 +447,45 @@ def test_a_name_of_the_catalog_s(shell: Shell, tmp_path: Path, rows: Rows) -> No
     assert "--as NAME" in found["error"]["hint"]
     assert not (shell.models / "image").exists()
     assert rows(shell, str(folder), "--as", "mine")["x.bin"]["action"] == "imported"
+
+
+def test_names_of_another_system(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
+    """What lies on this disk can be kept on it, also under a name that Windows would refuse; every command knows it."""
+    files = {"model.bin": LORA, "aux.json": b"{}", "~$notes.txt": b"n", "logs/a. ": b"l", "12:30.txt": b"t"}
+    folder = written(tmp_path / "mine", files)
+    assert {row["action"] for row in rows(shell, str(folder)).values()} == {"imported"}
+    assert done(mdl(shell, "verify", "mine", "--json")).document["ok"]
+    done(mdl(shell, "mv", "mine", "--to", str(tmp_path / "other")))
+    assert {name: (tmp_path / "other/mine" / name).read_bytes() for name in files} == files
+
+
+def test_as_a_model_of_the_catalog(tmp_path: Path, hub: LoopbackHub, rows: Rows, mdl: Inside) -> None:
+    """Of a folder that another program filled each file is compared with the lock: the right ones are imported, also
+    small ones alone, and 6 names the others with both digests. A file that the model does not have is 7."""
+    shell = machine(tmp_path / "home", 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n', hub.url)
+    done(mdl(shell, "lock"))
+    files = {"config.json": b'{"a": 1}', "model.bin": BIG[:-1] + b"\0", "sub/vocab.txt": b"v"}
+    folder = written(tmp_path / "D", files)
+    found = rows(shell, str(folder), "--as", "tiny", code=6)
+    assert {name: (row["action"], row["model"]) for name, row in found.items()} == {
+        "config.json": ("imported", "tiny"),
+        "model.bin": ("failed", "tiny"),
+        "sub/vocab.txt": ("imported", "tiny"),
+    }
+    for digest in (sha256(files["model.bin"]), sha256(BIG)):
+        assert digest in found["model.bin"]["error"]["message"]
+    (folder / "model.bin").write_bytes(BIG)
+    (folder / "notes.txt").write_bytes(b"mine")
+    found = rows(shell, str(folder), "--as", "tiny", code=7)
+    assert {name for name, row in found.items() if row["action"] == "failed"} == {"notes.txt"}
+    assert done(mdl(shell, "get", "tiny", "--json")).document["bytes_fetched"] == 0
+
+
+def test_as_one_of_two_models_with_the_same_bytes(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """The name that the user gave decides."""
+    write_catalog(shell, CATALOG + entry_of("zwei", f"{NOBODY}/f", BIG))
+    folder = written(tmp_path / "D", {"image.safetensors": BIG})
+    assert rows(shell, str(folder), "--as", "zwei")["image.safetensors"]["model"] == "zwei"
 
 
 def test_a_catalog_s_model_that_was_never_listed(
