@@ -39,8 +39,9 @@ def manifest(
 
     ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``,
     ``schedule``, ``mail_to``, ``shape``, ``image``, ``claim``, ``secret``. Without a ``program`` it is the ``mdl``
-    of this PATH, for systemd only if a service can run that. Raises `LockError` if Kubernetes is to have a model
-    that is not locked, or nothing is named and nothing locked, `UsageError`, `NotFound`, `CatalogError`.
+    of this PATH, or the one that runs, for systemd only if a service can run that. Raises `LockError` if Kubernetes
+    is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`, `NotFound`,
+    `CatalogError`.
     """
     from mdl.plugins.render import plan
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.lock import Lock
@@ -114,22 +116,27 @@ class _Program:
 
 
 def _program_of(name: str, named: str | None, path: str | None) -> _Program:
-    """How a manifest of the format ``name`` calls mdl: as ``named``, else the one of this ``path`` where the format
-    needs a full path. Raises `UsageError`."""
+    """How a manifest of the format ``name`` calls mdl: as ``named``, else the one of this ``path``, or the
+    one that runs, where the format needs a full path. Raises `UsageError`."""
     if named:
         words = split_command(named, "--mdl")
         doubt = _doubt_about(name, words[0])
         return _Program(words, name == "systemd", (doubt,)) if doubt else _Program(words)
-    here = shutil.which("mdl", path=path)
-    if not here or name not in ("systemd", "cron"):
+    if name not in ("systemd", "cron"):
         return _Program()
-    here = os.path.abspath(here)
-    if name == "cron" or is_reachable(here):
-        return _Program((here,))
+    here = shutil.which("mdl", path=path)
+    if not here and Path(sys.argv[0]).name == "mdl":
+        here = shutil.which(sys.argv[0], path=path)  # it was started by its path
+    if here and (name == "cron" or is_reachable(here)):
+        return _Program((os.path.abspath(here),))
     if is_reachable(USUAL_PROGRAM):
         return _Program()
+    if name == "cron":
+        warning = f"the crontab starts {USUAL_PROGRAM}, which is not there; --mdl CMD names another one"
+        return _Program((), True, (warning,))
+    because = f", because no service can run {os.path.abspath(here)}" if here else ""
     warning = (
-        f"the unit starts {USUAL_PROGRAM}, which is not there, because no service can run {here}; "
+        f"the unit starts {USUAL_PROGRAM}, which is not there{because}; "
         f"the unit has the line that installs mdl for all users"
     )
     return _Program((), True, (warning,))

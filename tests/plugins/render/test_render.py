@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,9 @@ from support.manifests import ODD, rendering
 from support.polling import until
 from support.shell import Inside, Shell, done, machine, settings, with_environ
 
+import mdl as library
 from mdl.errors import EXIT_CODES, NOT_WORTH_RETRYING, WORTH_RETRYING
+from mdl.plugins.render import manifest
 from mdl.plugins.render.this_machine import variables_of
 
 GOLDEN = Path(__file__).parent / "corpus"
@@ -30,7 +33,17 @@ CALLS = {
     "job.yaml": ["k8s", "both", "--image", "registry.example/mdl:1", "--claim", "shared", "--secret", "hub/key"],
     "daemonset.yaml": ["k8s", "both", "--shape", "daemonset", "--to", "/mnt/nvme/models", "--limit-rate", "1G"],
     "get.sbatch": ["slurm", "both", ODD, "--to", "/shared/my models"],
-    "systemd.txt": ["systemd", "both", ODD, "--limit-rate", "20M", "--to", "/srv/100% mine"],
+    "systemd.txt": [
+        "systemd",
+        "both",
+        ODD,
+        "--limit-rate",
+        "20M",
+        "--to",
+        "/srv/100% mine",
+        "--mdl",
+        "/usr/local/bin/mdl",
+    ],
     "mdl-prefetch.timer": ["systemd", "plain", "--unit", "timer", "--window", "00:00-00:00"],
     "crontab": ["cron", "both", ODD, "--mail-to", "ops@example.com", "--mdl", "/opt/mdl/bin/mdl"],
 }
@@ -431,6 +444,30 @@ def test_crontab_line(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> 
         ran = run(["sh", "-c", line.removeprefix("@daily ").replace("\\%", "%")], **environ)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
         assert (tmp_path / "to" / ODD / "f.bin").read_bytes() == SMALL
+
+
+def test_mdl_that_is_not_on_the_path(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an mdl on the PATH, cron is given the one that was started by its path. If there is none, and none for
+    all users either, one warning says so."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mdl").write_text("#!/bin/sh\n")
+    (tmp_path / "own" / "mdl").chmod(0o755)
+    (tmp_path / "mdl").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    client = library.Client(catalog=shell.home / "catalog.toml")
+    monkeypatch.setattr(sys, "argv", ["own/mdl"])
+    found = manifest(client, "cron", ["plain"])
+    assert (f" {tmp_path}/own/mdl prefetch" in found.text, found.warnings) == (True, ())
+    if Path("/usr/local/bin/mdl").exists():
+        return
+    for argv in ("mdl", "./mdl", "/none/mdl", "own/mdl.py"):
+        monkeypatch.setattr(sys, "argv", [argv])
+        for name in ("cron", "systemd"):
+            found = manifest(client, name, ["plain"])
+            [warning] = found.warnings
+            assert " starts /usr/local/bin/mdl, which is not there;" in warning, (argv, name)
+            assert "/usr/local/bin/mdl prefetch" in found.text
 
 
 def test_a_program_that_no_service_can_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
