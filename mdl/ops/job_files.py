@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode
@@ -21,10 +21,11 @@ from mdl.archive.base import ArchiveLimits
 from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
 from mdl.context import Context
-from mdl.errors import MdlError, NotFound
+from mdl.errors import NotFound
 from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.formatting import counted, human_bytes
+from mdl.net.client import HttpClient
 from mdl.paths import matches, matching
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
@@ -222,7 +223,7 @@ def _archive_of_the_model(files: Sequence[RemoteFile]) -> RemoteFile | None:
 
 def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
     """The run that the files of a job are. The trainer's records are read in a bucket alone: a link that a worker gave
-    may be good for one download."""
+    may be good for one download. Raises as `HttpClient.retry` if a record cannot be read."""
     urls = {file.path.text: file.url for file in files}
     origin = origin_of(model)
     is_synced = source_of(model, context).remote(origin.remote).is_synced(origin.job)
@@ -234,13 +235,17 @@ def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
         if not is_synced:
             return b""
         try:
-            with http.open("GET", urls[path]) as opened:
-                return http.read(opened, LARGEST_RECORD)
-        except MdlError:
+            return http.retry(urls[path], partial(_small_file, http, urls[path]))
+        except NotFound:  # any other failure rises: without its record another checkpoint would be the latest
             return b""
 
     sizes = {file.path.text: _SOME if file.size is None else file.size for file in files}
     return run_of_listing(model.name, sizes, read)
+
+
+def _small_file(http: HttpClient, url: str) -> bytes:
+    with http.open("GET", url) as opened:
+        return http.read(opened, LARGEST_RECORD)
 
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
