@@ -74,7 +74,7 @@ def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
     files = []
     for file in locked.files:
         files.append(replace(file, source=open_url(file.source), mirrors=_open_urls(file.mirrors)))
-    return LockedModel(locked.name, entry, tuple(files))
+    return replace(locked, entry=entry, files=tuple(files))
 
 
 def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[str, ...]:

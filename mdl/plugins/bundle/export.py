@@ -138,9 +138,10 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
         raise errors[0] if len(errors) == 1 else whole_error(why, errors).on(name)
     adopt_kept(plan, store)
     mirrors = {file.path: file.mirrors for file in model.files}
-    found = {one.path: LockedFile.of(one, mirrors=mirrors.get(one.path, ())) for one in remotes}
+    locked = LockedModel(name, "", tuple(LockedFile.of(one, mirrors=mirrors.get(one.path, ())) for one in remotes))
     if lock.covers(model):
-        found = {one.path: one for one in lock.models[name].files}
+        locked = lock.models[name]
+    found = {one.path: one for one in locked.files}
     packed: list[_Packed] = []
     for item in plan.keep:
         path = item.remote.path
@@ -155,7 +156,7 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
         is_restricted = not accesses.isdisjoint(("gated", "private"))
         row = BundledFile(name, path.text, size, sha256, manifest.verified_by(one))
         packed.append(_Packed(row, place, is_restricted))
-    return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
+    return replace(locked, files=tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
 
 
 def _why_not(item: Item, target: str) -> MdlError:

@@ -300,6 +300,20 @@ def test_a_shipped_model_and_another(hub: LoopbackHub, there: Shell, tmp_path: P
     assert "is new" not in done(mdl(there, "bundle", "import", str(here.home / "both.tar"))).err
 
 
+def test_what_the_lock_leaves_out(there: Shell, tmp_path: Path, mdl: Inside) -> None:
+    """The lock of a bundle names the formats that are left out, as the lock that it is made from: --locked --all asks
+    for files that no lock has (8), there as here."""
+    repo = Repo("org/two", {"config.json": b"{}", "model.safetensors": noise(900, 3), "pytorch_model.bin": b"x" * 900})
+    with LoopbackHub([repo]) as hub:
+        here = machine(tmp_path / "here", 'schema = 1\n[models.two]\nsource = "hf:org/two"\n', hub.url)
+        done(mdl(here, "lock"))
+        done(mdl(here, "get", "two"))
+        done(mdl(here, "bundle", "export", "two", "-o", "two.tar"))
+    done(mdl(there, "bundle", "import", str(here.home / "two.tar")))
+    for shell in (here, there):
+        assert "leaves out" in done(mdl(shell, "get", "--locked", "--all", "--offline", "two"), 8).err
+
+
 def test_gated_is_told(here: Shell, mdl: Inside) -> None:
     """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
     open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))

@@ -14,6 +14,7 @@ from mdl.config import places
 from mdl.errors import LockError
 from mdl.ops.sub_catalog import excerpt
 from mdl.paths import RelPath
+from mdl.reports import LeftOutFile
 
 ODD = """
 schema = 1
@@ -40,7 +41,8 @@ revision = "v1.0"
 def locked(models: list[Model]) -> Lock:
     """A lock that covers the models, with one file each."""
     file = LockedFile(RelPath("f.bin"), "https://h.example/f.bin", 3)
-    return Lock({model.name: LockedModel(model.name, entry_of(model), (file,)) for model in models})
+    other = LeftOutFile("f.pt", 4)
+    return Lock({model.name: LockedModel(model.name, entry_of(model), (file,), (other,)) for model in models})
 
 
 @pytest.mark.parametrize("text", [ODD, places.SHIPPED.read_text("utf-8")])
@@ -55,6 +57,7 @@ def test_it_means_the_same(text: str) -> None:
         model.name: entry_of(model) for model in models
     }
     assert all(parse_lock(found.lock).covers(model) for model in again.models.values())
+    assert {one.left_out for one in parse_lock(found.lock).models.values()} == {(LeftOutFile("f.pt", 4),)}
     assert found.left_out == ()
     one = excerpt(models[:1], lock)
     names = [list(parse_catalog(one.catalog, Path("c.toml")).models), list(parse_lock(one.lock).models)]
