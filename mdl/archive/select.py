@@ -17,7 +17,7 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
-from mdl.runs.checkpoint import FINAL, Checkpoint, paths_of
+from mdl.runs.checkpoint import FINAL, Checkpoint
 from mdl.runs.completeness import RESUME_GLOBS, why_cut_without_suffix, why_incomplete, why_parts_are_missing
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
@@ -184,8 +184,10 @@ def _scope_of(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> _Sco
     if checkpoint:
         companions = companions_of(run.tree, checkpoint)
         return _Scope(checkpoint.base, checkpoint.entries, companions, with_logs=checkpoint.name != FINAL)
-    everything = _Scope(run.model_base, run.tree.below(run.model_base), with_logs=rules.whole_run)
-    if rules.whole_run or rules.include:
+    if rules.whole_run:
+        return _Scope("", run.tree.below(), with_logs=True)
+    everything = _Scope(run.model_base, run.tree.below(run.model_base))
+    if rules.include:
         return everything
     if run.model_base and run.finished_or_only:
         everything = replace(everything, companions=companions_of(run.tree, run.finished_or_only))
@@ -223,45 +225,30 @@ def _inference_scope(run: Run, named: Checkpoint | None) -> _Scope:
 
 
 def _model_scope(run: Run, everything: _Scope) -> _Scope:
-    """The finished model without the checkpoints beside it; all there is if no finished model lies beside them."""
-    model = run.model_beside_checkpoints
-    if model is None:
-        return replace(everything, notes=_note_without_model(run))
-    others = run.checkpoints_outside(model)
-    if model.name != FINAL:  # a file alone: what its name does not tell, such as encoder/, may be a part of the model
-        others = [row for row in others if row.is_known]
-    if not others and not run.runs_below:
-        return everything
-    theirs = paths_of(others) - {run.base, run.model_base, *(entry.path for entry in model.entries)}
-    theirs.update(path for path, _ in run.runs_below)
-    entries = []
-    for entry in everything.entries:
-        if not is_in(entry.path, theirs):
-            entries.append(entry)
-    skipped = [(row.name, A_CHECKPOINT) for row in others]
+    """The run's model without what lies beside it; all there is if there are only checkpoints."""
+    beside = run.beside_model
     notes = []
-    if others:
-        size = human_bytes(sum(row.bytes for row in others))
-        notes = [f"left out: {counted(len(others), 'checkpoint')}, {size}; --all packs them, --checkpoint NAME one"]
-    if run.runs_below:
-        skipped += [(path, A_CHECKPOINT) for path, _ in run.runs_below]
-        runs = listed(
-            [f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in run.runs_below], most=_NAMED
-        )
-        first = shown(str(run.tree.root / run.runs_below[0][0]))
+    if beside.checkpoints:
+        size = human_bytes(sum(checkpoint.bytes for checkpoint in beside.checkpoints))
+        count = counted(len(beside.checkpoints), "checkpoint")
+        notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
+    if beside.runs:
+        runs = listed([f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in beside.runs], most=_NAMED)
+        first = shown(str(run.tree.root / beside.runs[0][0]))
         notes.append(f"left out: {runs}; --all packs the folder as it is, mdl pack {first} that run")
-    return replace(everything, entries=entries, skipped=tuple(skipped), notes=tuple(notes))
-
-
-def _note_without_model(run: Run) -> tuple[str, ...]:
-    """Return the note that several checkpoints are packed because no finished model lies beside them."""
-    if run.model_base or len(run.checkpoints) < 2:
-        return ()
-    count = counted(len(run.checkpoints), "checkpoint")
-    hint = "--checkpoint NAME packs one"
-    if run.latest:
-        hint = f"--checkpoint {run.latest.name} packs the latest alone"
-    return (f"no finished model: all {count} are packed; {hint}",)
+    if run.finished_or_only is None and len(run.model_checkpoints) > 1:
+        count = counted(len(run.model_checkpoints), "checkpoint")
+        hint = "--checkpoint NAME packs one"
+        if run.latest:
+            hint = f"--checkpoint {run.latest.name} packs the latest alone"
+        notes.append(f"no finished model: all {count} are packed; {hint}")
+    names = [*(checkpoint.name for checkpoint in beside.checkpoints), *(path for path, _ in beside.runs)]
+    return replace(
+        everything,
+        entries=[entry for entry in everything.entries if not is_in(entry.path, beside.paths)],
+        skipped=tuple((name, A_CHECKPOINT) for name in names),
+        notes=tuple(notes),
+    )
 
 
 def _left_out_by_name(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> dict[str, Entry]:
@@ -509,7 +496,7 @@ class _Selecting:
             hint = "logs are *.log, progress.json, event files …"
         elif self._rules.include or self._rules.exclude:
             message = "no file is left by --include and --exclude"
-            hint = "-n shows what is packed"
+            hint = "-n shows what is packed; --all takes from the complete folder"
         return NotFound(message, item=self._item, hint=hint)
 
 

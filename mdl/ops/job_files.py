@@ -30,10 +30,11 @@ from mdl.paths import matches, matching
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
 from mdl.runs import companions_of, run_of_listing
-from mdl.runs.checkpoint import parse_count, paths_of
+from mdl.runs.checkpoint import parse_count
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
+from mdl.runs.tree import is_in
 from mdl.values import value_class
 from mdl.weights.known_formats import is_weights, stem_of
 
@@ -249,13 +250,13 @@ def _small_file(http: HttpClient, url: str) -> bytes:
 
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
-    count, left_out = _beside_the_model(_run(model, files, context))
+    beside = _run(model, files, context).beside_model
     chosen = []
     left = 0
     size = 0
     for file in files:
         name = file.path.text
-        is_left = name in left_out or matches(f"/{name}", _ONLY_TO_RESUME)
+        is_left = is_in(name, beside.paths) or matches(f"/{name}", _ONLY_TO_RESUME)
         if is_left and not is_archive_name(name):
             left += 1
             size += file.size or 0
@@ -265,22 +266,7 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
     if left and not has_weights:  # as of a model in shards, which only its trainer reads
         return list(files)
     if left:
-        what = f"{counted(count, 'checkpoint')} and what" if count else "what"
+        what = f"{counted(beside.count, 'checkpoint')} and what" if beside.count else "what"
         what = f"left out: {counted(left, 'file')}, {human_bytes(size)}: {what} only a resumed training reads"
         context.on_event(Noticed(model.name, message=f"{what}; --all takes all"))
     return chosen
-
-
-def _beside_the_model(run: Run) -> tuple[int, set[str]]:
-    """How many checkpoints lie beside the finished model, those of runs in its folder too, and the paths of all their
-    files; none if there is no such model."""
-    try:
-        others = run.checkpoints_outside(run.finished())
-    except NotFound:
-        return 0, set()
-    paths = paths_of(others)
-    count = len(others)
-    for folder, checkpoints in run.runs_below:
-        paths.update(entry.path for entry in run.tree.below(folder))
-        count += checkpoints
-    return count, paths

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checked
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, checked, paths_of
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
-from mdl.runs.tree import Tree, join
+from mdl.runs.tree import Tree, folders_above, is_in, join
 from mdl.values import value_class
 
 UNRECOGNISED = "no model is recognised in this folder"
+
+
+@value_class
+class BesideModel:
+    """What lies beside a run's model and is no part of it: ``checkpoints``, ``runs`` in its folder with the number of
+    theirs, and the ``paths`` of both. What is in a folder of these is no part of the model either."""
+
+    checkpoints: tuple[Checkpoint, ...] = ()
+    runs: tuple[tuple[str, int], ...] = ()
+    paths: frozenset[str] = frozenset()
+
+    @property
+    def count(self) -> int:
+        """How many checkpoints these are."""
+        return len(self.checkpoints) + sum(count for _, count in self.runs)
 
 
 @value_class
@@ -37,44 +53,55 @@ class Run:
 
     @property
     def model_base(self) -> str:
-        """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
+        """Where the run's model is, below its folder: ``model`` if a checkpoint lies there; else the run itself. A
+        folder of that name may hold source code."""
         model_folder = join(self.base, MODEL_FOLDER)
-        return model_folder if self.tree.is_folder(model_folder) else ""
+        if self.is_recognised and any(is_in(checkpoint.base, {model_folder}) for checkpoint in self.checkpoints):
+            return model_folder
+        return ""
 
     @property
-    def _finished(self) -> Checkpoint | None:
-        """The finished model; None if there is none. Without a ``model/`` folder the latest checkpoint is preferred if
-        its name says that it is final: another file beside it, such as ``encoder.pt``, is at most a part of it."""
-        if not self.model_base and self.latest and self.latest.is_finished:
-            return self.latest
-        return next((checkpoint for checkpoint in reversed(self.checkpoints) if checkpoint.is_finished), None)
-
-    @property
-    def model_beside_checkpoints(self) -> Checkpoint | None:
-        """The finished model in the folder that a pack takes, if other checkpoints or runs lie beside it there."""
-        model = self._finished
-        if model is None:
-            return None
-        folders = {self.base, join(self.base, model.name)}
-        beside = len(self.checkpoints) - 1 + len(self.runs_below)
-        if self.model_base:
-            folders = {self.model_base}
-            beside = sum(checkpoint.base == self.model_base for checkpoint in self.checkpoints) - 1
-        return model if model.base in folders and beside > 0 else None
+    def model_checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints where the run's model is: one of them is the model, or none is finished yet."""
+        base = self.model_base
+        return tuple(checkpoint for checkpoint in self.checkpoints if not base or is_in(checkpoint.base, {base}))
 
     @property
     def finished_or_only(self) -> Checkpoint | None:
         """The finished model, or the only checkpoint; None if there are only several checkpoints, or none, or if nobody
-        can say what the model is."""
-        if not self.checkpoints or not self.is_recognised:
+        can say what the model is. The latest checkpoint is preferred if its name says that it is final: another file
+        beside it, such as ``encoder.pt``, is at most a part of it."""
+        checkpoints = self.model_checkpoints
+        if not self.is_recognised:
             return None
-        if len(self.checkpoints) == 1:
-            return self.checkpoints[0]
-        return self._finished
+        if len(checkpoints) == 1:
+            return checkpoints[0]
+        finished = [checkpoint for checkpoint in checkpoints if checkpoint.is_finished]
+        latest = [checkpoint for checkpoint in finished if checkpoint.latest]
+        return next(reversed(latest or finished), None)
 
-    def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
-        """The checkpoints that have more than what is in a finished model."""
-        own = {entry.path for entry in model.entries}
+    @property
+    def beside_model(self) -> BesideModel:
+        """What is no part of the run's model; nothing if all checkpoints of the run are packed together."""
+        model = self.finished_or_only
+        if model is None and not self.model_base:
+            return BesideModel()
+        others = self._outside([model] if model else self.model_checkpoints)
+        if model and model.name != FINAL:
+            # A file alone: what lies beside it, and whose name does not tell, such as encoder/, may be a part of it.
+            near = {checkpoint.name for checkpoint in self.model_checkpoints}
+            others = [checkpoint for checkpoint in others if checkpoint.is_known or checkpoint.name not in near]
+        names = {checkpoint.name for checkpoint in others}
+        paths = paths_of(others)
+        for checkpoint in self.checkpoints:
+            if checkpoint.name not in names:
+                paths -= {*checkpoint.paths, *folders_above(checkpoint.base)}
+        paths.update(path for path, _ in self.runs_below)
+        return BesideModel(tuple(others), self.runs_below, frozenset(paths))
+
+    def _outside(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints that have more than what is in these."""
+        own = paths_of(checkpoints)
         return [
             checkpoint
             for checkpoint in self.checkpoints

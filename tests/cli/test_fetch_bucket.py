@@ -112,6 +112,8 @@ HF = [
             (),
             {"model.safetensors", "config.json"},
         ),
+        (["epoch_1.pt", "final.pt", "encoder.pt"], (), {"final.pt", "encoder.pt"}),
+        (["checkpoints/epoch_1.pt", "checkpoints/final.pt", "a.yaml"], (), {"checkpoints/final.pt", "a.yaml"}),
     ],
 )
 def test_what_of_a_folder_is_fetched(

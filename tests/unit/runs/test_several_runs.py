@@ -209,6 +209,24 @@ def test_the_settings_beside_the_folder_of_the_model(tmp_path: Path) -> None:
     assert names(planned(run)) == {"w.safetensors", "config.yaml"}
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        "checkpoints/epoch_{1,2}.pt",
+        "checkpoints/epoch_1.pt",
+        "checkpoint-{5,10}/{model.safetensors,config.json}",
+        "{model.safetensors,config.json}",
+        "epoch_{1,2}.pt model/weights.unknown",
+        "checkpoints/epoch_{1,2}.pt model/{model.safetensors.index.json,config.json}",
+    ],
+)
+def test_a_folder_called_model_without_a_model(tmp_path: Path, files: str) -> None:
+    """A package of source code is often called so: the run's weights are packed, with the code."""
+    run = write(tmp_path / "run", f"{files} model/{{__init__,net}}.py")
+    everything = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names(planned(run)) == everything
+
+
 @pytest.mark.parametrize(("files", "candidates"), SEVERAL_SETS.values(), ids=SEVERAL_SETS)
 def test_several_sets_of_weights_are_candidates(tmp_path: Path, files: str, candidates: str) -> None:
     """Nobody can say which is meant: 3 with the list, each can be named, and --all packs the folder as it is."""
@@ -265,15 +283,32 @@ RUNS_IN_FOLDERS = {
     ),
     "the finished model, and a merged copy": (f"{MODEL} {{checkpoint-5,merged}}/{MODEL}", MODEL_FILES),
     "a file that says it is final": ("model_{0004999,final}.pth last_checkpoint", "model_final.pth last_checkpoint"),
+    "the same, in the folder of the checkpoints": (
+        "checkpoints/model_{0004999,final}.pth config.yaml",
+        "checkpoints/model_final.pth config.yaml",
+    ),
+    "a finished model in the folder of the checkpoints": (
+        f"checkpoints/checkpoint-{{5,10}}/{MODEL} checkpoints/{MODEL} notes.md",
+        "checkpoints/model.safetensors checkpoints/config.json notes.md",
+    ),
+    "the only checkpoint of the model's folder": ("model/best.pth checkpoints/{epoch_1,final}.pt", "best.pth"),
+    "source code called model, and a finished model": (
+        f"model/{{__init__,net}}.py checkpoint-5/{MODEL} {MODEL}",
+        f"{MODEL_FILES} model/__init__.py model/net.py",
+    ),
 }
 
 
 @pytest.mark.parametrize(("files", "packed"), RUNS_IN_FOLDERS.values(), ids=RUNS_IN_FOLDERS)
 def test_a_finished_model_is_packed_without_the_checkpoints_below(tmp_path: Path, files: str, packed: str) -> None:
-    """What is listed as finished is what a plain pack takes; a run in the run's folder is no part of it, and named."""
+    """What is listed as finished is what a plain pack takes; what else the run holds is left out, and counted or named;
+    ``--all`` packs the folder as it is."""
     run = write(tmp_path / "run", files)
     plan = planned(run)
     assert names(plan) == set(packed.split())
+    assert plan.selection.notes[0].startswith("left out: ")
+    everything = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names(planned(run, whole_run=True)) == everything
     for path, _ in find_run(run).runs_below:
         assert f"left out: {path} (" in plan.selection.notes[-1]
         assert names(planned(run / path))
