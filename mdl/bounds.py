@@ -55,16 +55,17 @@ LARGEST_SMALL_FILE = 2**20
 LARGEST_ANSWER = 10 * 2**20
 """Decoded bytes of an API's answer, or of a page of a bucket's list. Parsed they take a multiple of it."""
 LARGEST_RECORD = 16 * 2**20
-"""Bytes of a record: a journal, a receipt, digests, certificates, a catalog from the web, what a trainer says of a run.
-A journal that is half as long is written anew when its download is resumed. The receipt of a file of a terabyte has 5
-MB, most of which are its prefix digests."""
+"""Bytes of a record: a receipt, digests, certificates, a catalog from the web, what a trainer says of a run. A journal
+that is half as long is written anew when its download is resumed. The receipt of a file of a terabyte has 5 MB, most of
+which are its prefix digests."""
 LARGEST_CHILD_OUTPUT = LARGEST_RECORD
 """Bytes that a program may write to stdout; one that writes more is ended. A document of 50,000 files has 12 MiB."""
 LARGEST_RESULT = 32 * 2**20
 """Bytes of an answer that may have files in it: a result of 20 MiB, and room."""
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes of what lists many files or names: a catalog, a lock, a job, the marker of a mirror, the directory of a zip,
-the header of a GGUF file. And of what is looked through or kept of files in memory."""
+the header of a GGUF file. Of a journal, which has a line for each connection and claim (ADR 155). And of what is looked
+through or kept of files in memory."""
 LARGEST_JSON = 256 * 2**20
 """Bytes of the largest JSON documents: receipts, the history of releases, a manifest of a million members."""
 LARGEST_LIST = 512 * 2**20

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
-from mdl.bounds import LARGEST_RECORD
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.disk import sync, write_all
 from mdl.disk.own_files import open_new, open_own, read_own
 from mdl.disk.process import this_boot
@@ -167,7 +167,7 @@ def load(path: Path) -> Record | None:
     """Read the journal at ``path``; None if there is none, if it claims nothing, or if another user may have written
     it. Raises `StateError`."""
     try:
-        data = read_own(path, LARGEST_RECORD)
+        data = read_own(path, LARGEST_DOCUMENT)
     except OSError:
         return None
     return None if data is None else parse(data, str(path))

@@ -140,10 +140,12 @@ class Partial:
         with self._lock:
             return self._have.total
 
-    @property
-    def is_worth_syncing(self) -> bool:
-        """Whether enough bytes were written since the last sync that a power cut should not take them."""
-        return self.unsynced >= self._claim_at
+    def is_worth_syncing(self, enough: int) -> bool:
+        """Return whether ``enough`` bytes were written since the last sync, and as many as are claimed at once: the
+        claims of a sync are lines of the journal too (ADR 155)."""
+        with self._lock:
+            least = max(enough, self._least_claim())
+        return self.unsynced >= least
 
     @property
     def unsynced(self) -> int:
@@ -176,9 +178,13 @@ class Partial:
             at += count
         self.mark_present(ByteRange(offset, offset + len(data)))
         with self._lock:
-            is_due = self._have.total - self._claimed.total >= self._claim_at
+            is_due = self._have.total - self._claimed.total >= self._least_claim()
         if is_due:
             self.claim()
+
+    def _least_claim(self) -> int:
+        """Return how many bytes are claimed at once. A file without a known size has at least what came of it."""
+        return max(self._claim_at, self._have.total // _MOST_CLAIMS)
 
     def claim_only_below(self, offset: int) -> None:
         """Claim no byte from this ``offset`` on, until a larger one is given."""
@@ -196,7 +202,8 @@ class Partial:
 
     def note_validator(self, origin: str, validator: str) -> None:
         """Remember the first validator (ETag or date) that an origin sends for this file. Raises `OSError`."""
-        if self.validators.setdefault(origin, validator) == validator:
+        if origin not in self.validators:
+            self.validators[origin] = validator
             self._journal.note_validator(origin, validator)
 
     def claim(self) -> None:

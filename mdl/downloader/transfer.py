@@ -36,7 +36,8 @@ _TICK = 0.1
 _SYNC_BYTES = 2**20
 _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
-"""Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
+"""Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers. After
+a second there may be fewer. Of a large file there are at least as many as are claimed at once."""
 _LAST_SYNC_SECONDS = 0.5
 _TINY = 128 * 1024
 """Bytes. The work on files that have no more on average is Python's, which runs in one thread at a time."""
@@ -238,12 +239,12 @@ class Transfer:
         """Sync what was written, soon and often: then a power cut costs little, and the last sync is short."""
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
-        enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
+        enough = 0 if is_due else max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
         for file in self._worker.files:
             partial = file.partial
             if partial is None or file.download.exclusive:
                 continue
-            if partial.unsynced >= enough or (is_due and partial.is_worth_syncing):
+            if partial.is_worth_syncing(enough):
                 self._worker.sync(file)
         if is_due:
             self._synced_at = now

@@ -17,7 +17,7 @@ from support.cases import each
 from support.long import LONG
 
 from mdl import crc_json
-from mdl.bounds import LARGEST_RECORD
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.disk.process import this_boot
 from mdl.downloader.journal import Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
@@ -339,7 +339,7 @@ def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str
 @pytest.mark.fault(251)
 def test_of_an_endless_journal_the_beginning_is_read(tmp_path: Path) -> None:
     """What is behind the bound claims nothing."""
-    filler = crc_json.dumps({"origin": "https://h", "validator": "x" * 2**20}) * (LARGEST_RECORD // 2**20)
+    filler = crc_json.dumps({"origin": "https://h", "validator": "x" * 2**20}) * (LARGEST_DOCUMENT // 2**20)
     claims = [crc_json.dumps([0, 4096]), crc_json.dumps([500_000, 500_001])]
     (tmp_path / "journal").write_bytes(header(WHO) + claims[0] + filler + claims[1])
     assert _loaded(tmp_path / "journal").have == _ranges([(0, 4096)])

@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from support.long import examples
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, on_disk, opened
 
+from mdl.bounds import LARGEST_DOCUMENT, LARGEST_RECORD
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type
 from mdl.disk.mutex import has_reliable_locks
@@ -27,6 +29,7 @@ from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath
 
+MIB = 2**20
 Trace = list[tuple[str, int]]
 
 
@@ -67,15 +70,63 @@ def test_bytes_are_written_before_they_are_claimed(tmp_path: Path, trace: Trace)
     partial = opened(tmp_path)
     trace.clear()
     partial.write(0, b"x" * 100)
-    assert (claimed(partial), partial.unsynced, partial.is_worth_syncing) == (0, 100, False)
+    assert (claimed(partial), partial.unsynced, partial.is_worth_syncing(0)) == (0, 100, False)
     partial.write(500, b"x" * 100)
-    assert (claimed(partial), on_disk(partial), partial.unsynced, partial.is_worth_syncing) == (200, 0, 200, True)
+    assert (claimed(partial), on_disk(partial), partial.unsynced, partial.is_worth_syncing(0)) == (200, 0, 200, True)
     partial.write(700, b"x" * 50)
     partial.sync()
     data = partial.fd
     calls = [name if fd == data else f"journal's {name}" for name, fd in trace]
     assert calls == ["pwrite", "pwrite", "journal's write", "pwrite", "journal's write", "fdatasync", "journal's write"]
     assert (claimed(partial), on_disk(partial), partial.unsynced) == (250, 250, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "connections"), [(300 * MIB, 24), (2**34, 1), (2**34, 16), (2**37, 24), (2**40, 64), (None, 1)]
+)
+def test_the_journal_of_any_file_is_read_whole(tmp_path: Path, size: int | None, connections: int) -> None:
+    """However large a file is, and over however many connections it comes: all that is written to its journal can be
+    read back, also if the one who writes and the one who syncs claim by turns, after a resume."""
+    partial = Partial.open(tmp_path, KEY, replace(WHO, size=size))
+    whole = size or 2**40
+    if size:
+        partial.set_length(size)
+    else:
+        partial.mark_present(ByteRange(0, whole // 8))
+        partial.sync()
+    journal = partial.folder / "journal"
+    began = journal.stat().st_size
+    before = partial.total
+    step = max(MIB // 16, whole // 8192 // 8) // 3 // connections
+    for number in range(200):
+        for connection in range(connections):
+            at = whole // 8 + connection * (whole // 2 // connections) + number * step
+            partial.mark_present(ByteRange(at, at + step - 1))
+            partial.write(at + step - 1, b"x")
+            if connection == connections // 2 and partial.is_worth_syncing(MIB):
+                partial.sync()
+    grown = journal.stat().st_size - began
+    # a part of the file was written: the rest makes the journal grow in the same way
+    assert grown * whole / (partial.total - before) + LARGEST_RECORD / 2 < LARGEST_DOCUMENT
+
+
+def test_a_long_journal_is_read_to_its_end(tmp_path: Path) -> None:
+    """What stands behind the length of other records counts too."""
+    partial = opened(tmp_path)
+    partial.note_validator("https://h", "v" * LARGEST_RECORD)
+    partial.write(0, b"x" * 100)
+    partial.sync()
+    assert on_disk(partial) == 100
+
+
+def test_a_validator_is_noted_once(partial: Partial) -> None:
+    """An origin's first validator is one line of the journal, however often it is sent."""
+    journal = partial.folder / "journal"
+    partial.note_validator("https://h", "v1")
+    length = journal.stat().st_size
+    for validator in ("v1", "v2", "v1"):
+        partial.note_validator("https://h", validator)
+    assert (journal.stat().st_size, partial.validators) == (length, {"https://h": "v1"})
 
 
 def test_claims_outlive_a_power_cut(tmp_path: Path, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
