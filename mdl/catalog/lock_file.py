@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from mdl.bounds import LARGEST_DOCUMENT, whole_number
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.model import Model
+from mdl.config.places import make_folder_of
 from mdl.disk import publish
 from mdl.disk.mutex import folder_lock
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
@@ -221,6 +222,7 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
 def write_lock(path: Path, lock: Lock) -> None:
     """Replace the lock at ``path`` in one step. Raises `StorageError`."""
     try:
+        make_folder_of(path)
         publish.write_file(path, lock_text(lock).encode(), mode=0o666 & ~publish.umask(), sweep_first=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from mdl.disk import publish
+from mdl.disk.safe_open import make_folders
 from mdl.errors import UsageError, storage_error
 from mdl.units import as_meant
 from mdl.values import value_class
@@ -60,6 +62,16 @@ def state_dir() -> Path:
 
 def config_file() -> Path:
     return config_dir() / "config.toml"
+
+
+def make_folder_of(file: Path) -> None:
+    """Make the folder for a file of the user's. One in the user's config folder is for the user alone, and so is what
+    is made above it: a ``config.toml`` there names programs that mdl starts. Raises `OSError`."""
+    folder = Path(os.path.realpath(file.parent))
+    with contextlib.suppress(UsageError):  # a user without a home folder
+        if folder.is_relative_to(os.path.realpath(config_dir())):
+            make_folders(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def find_catalogs(

@@ -16,7 +16,7 @@ from mdl.catalog.extends import Fetch
 from mdl.catalog.model import Catalog
 from mdl.catalog.parser import SCHEMA, check_name
 from mdl.catalog.reader import no_web, parse_catalog, read_text
-from mdl.config.places import is_shipped
+from mdl.config.places import is_shipped, make_folder_of
 from mdl.disk import publish
 from mdl.disk.mutex import folder_lock
 from mdl.errors import CatalogError, Occupied, UsageError
@@ -53,7 +53,7 @@ schema = {SCHEMA}
 
 def begin_catalog(path: Path) -> None:
     """Write a catalog that has nothing in it yet. Raises `Occupied` if there is something, `Busy`, `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     with folder_lock(path.parent):
         if os.path.lexists(path):
             hint = "'mdl add NAME SOURCE' adds a model to it"

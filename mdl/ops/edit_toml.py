@@ -10,6 +10,7 @@ from typing import Any
 
 import tomlkit
 
+from mdl.config.places import make_folder_of
 from mdl.disk import publish
 from mdl.disk.mutex import folder_lock
 from mdl.toml import parse_toml
@@ -23,7 +24,7 @@ def edit_file(
     another mdl, or an editor, writes meanwhile is not lost: then the change is made to that. Raises `Busy`, `OSError`,
     and what ``read`` and ``change`` raise."""
     place = Path(os.path.realpath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(place)
     with folder_lock(place.parent):
         before = read()
         text = _changed(before, change)

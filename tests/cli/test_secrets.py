@@ -17,8 +17,10 @@ from support.data import DATA, SMALL
 from support.faulty_server import Answer, FaultyServer, Handler, Request, json_reply
 from support.jobs import program, records_of, state_of
 from support.polling import until
-from support.shell import ExitCode, machine, settings
+from support.shell import ExitCode, Shell, machine, settings
 
+from mdl.catalog.lock import Lock
+from mdl.catalog.lock_file import write_lock
 from mdl.errors import MdlError, UsageError
 from mdl.net.allowlist import AllowList, OriginToken, origin_of
 from mdl.net.client import HttpClient
@@ -264,6 +266,25 @@ def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path) -> No
     folders = {name: mode for name, mode in found.items() if not name.endswith((*suffixes, "/data"))}
     assert (set(files.values()), set(folders.values())) == ({"600"}, {"700"}), found
     assert len({name.rpartition(".")[2] for name in files}) > 3
+
+
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("words", ["init", "config set connections 8", "add tiny hf:org/tiny", "lock"])
+def test_nobody_else_writes_the_settings(
+    exit_code: ExitCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """They name programs that mdl starts: whatever the umask, the user's config folder and those above it are made for
+    the user alone. A catalog elsewhere is in a folder that is as the umask says."""
+    home = tmp_path / "home"
+    home.mkdir()
+    if words == "lock":
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+        write_lock(home / ".config/mdl/mdl.lock", Lock())
+    else:
+        assert exit_code(Shell(home), *words.split()) == 0
+    assert (modes(home / ".config")["."], modes(home / ".config")["mdl"]) == ("700", "700")
+    assert exit_code(Shell(home), "init", str(home / "team/catalog.toml")) == 0
+    assert modes(home / "team") == {".": "777", "catalog.toml": "666"}
 
 
 @pytest.mark.fault(171)
