@@ -307,6 +307,8 @@ def completion_script(shell: str, environ: Mapping[str, str]) -> str:
 
 def install_completion(shell: str, environ: Mapping[str, str]) -> str:
     """Have a shell complete ``mdl`` from its next start on; returns what was done. Raises `StorageError`."""
+    from mdl.disk.safe_open import make_folders
+
     shell = _known(shell, environ)
     home = Path.home()
     fish = Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "fish", "completions", "mdl.fish")
@@ -321,11 +323,13 @@ def install_completion(shell: str, environ: Mapping[str, str]) -> str:
         "fish": (fish, None, ""),
     }[shell]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(_SCRIPTS[shell])
-        if start and line not in (start.read_text().splitlines() if start.exists() else ()):
-            with start.open("a") as file:
-                file.write(f"\n{line}\n")
+        make_folders(place.parent)
+        place.touch(0o644)  # a shell runs it: nobody else may write it, whatever the umask
+        place.write_bytes(_SCRIPTS[shell].encode())
+        if start and os.fsencode(line) not in (start.read_bytes().splitlines() if start.exists() else ()):
+            start.touch(0o644)
+            with start.open("ab") as file:
+                file.write(b"\n%b\n" % os.fsencode(line))
     except OSError as error:
         raise StorageError(error.strerror or str(error), item=error.filename, hint="mdl --show-completion") from error
     also = f", and {start} loads it" if start else ""

@@ -18,7 +18,7 @@ from types import TracebackType
 
 import pytest
 from support.jobs import records_of
-from support.shell import Run, Shell, done, machine, settings
+from support.shell import Inside, Run, Shell, done, machine, settings
 
 from mdl.cli.completion import completion_script
 from mdl.jobs.job import Invocation, Job
@@ -211,6 +211,24 @@ def test_the_shell_is_found_or_asked_for(run: Run, shell: Shell) -> None:
     assert (shell.home / ".zfunc" / "_mdl").read_text() == run("--show-completion zsh").out
     assert "hint: name it, as in mdl --install-completion bash" in run("--install-completion", 2, SHELL="tcsh").err
     assert "tcsh: completion is there for bash, zsh, fish" in run("--install-completion tcsh", 2).err
+
+
+def test_a_start_file_of_another_day(mdl: Inside, shell: Shell) -> None:
+    """The user's file may be in any encoding: it gets one line more, once, and stays what it was. Whatever the umask,
+    nobody else may write the script, which the shell runs."""
+    start = shell.home / ".bashrc"
+    before = "# für mich\n".encode("latin-1")
+    start.write_bytes(before)
+    umask = os.umask(0)
+    try:
+        for _ in range(2):
+            done(mdl(shell, "--install-completion", "bash"))
+    finally:
+        os.umask(umask)
+    script = shell.home / ".bash_completions/mdl.sh"
+    assert start.read_bytes() == before + f"\nsource '{script}'\n".encode()
+    assert script.read_text() == completion_script("bash", {})
+    assert [path.stat().st_mode & 0o777 for path in (script.parent, script)] == [0o700, 0o644]
 
 
 START = {
