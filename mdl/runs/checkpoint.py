@@ -20,6 +20,8 @@ FINAL = "final"
 """The name of a row for the finished model that lies beside the checkpoints."""
 _CALLED_FINAL = re.compile(r"(^|[-_.=+])final($|[-_.=+])", re.IGNORECASE)
 """What many trainers call the model that they write at the end: ``model_final.pth``, ``final-model.pt``."""
+_FINISHED_FORMAT = ".nemo"
+"""The suffix of NeMo's finished model; what it goes on from is a ``.ckpt``."""
 Axis = Literal["step", "epoch"]
 
 
@@ -129,7 +131,7 @@ class Checkpoint:
     @property
     def is_finished(self) -> bool:
         """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
-        if self.name == FINAL:
+        if self.name == FINAL or self.name.endswith(_FINISHED_FORMAT):
             return True
         is_end = self.ends_with_model or _CALLED_FINAL.search(stem_of(self.name)) is not None
         return self.latest and self.last is not None and is_end

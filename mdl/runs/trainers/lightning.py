@@ -112,5 +112,4 @@ NEMO = Layout(
     keep=("*.nemo", "*.ckpt", "*.yaml", "weights/*", "context/*"),
     drop=(),
     notes=(("*.ckpt", OPTIMIZER_INSIDE),),
-    ends_with_model=True,
 )

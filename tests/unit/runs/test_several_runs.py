@@ -251,6 +251,16 @@ def test_a_plain_pack_of_several_checkpoints_says_so(tmp_path: Path) -> None:
     assert plan.selection.notes == ("no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one",)
 
 
+def test_the_last_checkpoint_of_nemo_is_no_finished_model(tmp_path: Path) -> None:
+    """It is written after every epoch, with the optimizer; what NeMo writes at the end is a ``.nemo``."""
+    run = write(tmp_path / "run", "checkpoints/{a--step=5,a--step=5-last}.ckpt")
+    assert names(planned(run)) == {"checkpoints/a--step=5.ckpt", "checkpoints/a--step=5-last.ckpt"}
+    with pytest.raises(NotFound, match="no finished model"):
+        planned(run, inference_only=True)
+    write(run, "checkpoints/asr.nemo")
+    assert names(planned(run, inference_only=True)) == {"asr.nemo"}
+
+
 MODEL = "{model.safetensors,config.json}"
 MODEL_FILES = "model.safetensors config.json"
 RUNS_IN_FOLDERS = {
@@ -291,6 +301,7 @@ RUNS_IN_FOLDERS = {
         f"checkpoints/checkpoint-{{5,10}}/{MODEL} checkpoints/{MODEL} notes.md",
         "checkpoints/model.safetensors checkpoints/config.json notes.md",
     ),
+    "NeMo's own archive": ("checkpoints/{{a--step=5,a--step=5-last}.ckpt,asr.nemo}", "checkpoints/asr.nemo"),
     "the only checkpoint of the model's folder": ("model/best.pth checkpoints/{epoch_1,final}.pt", "best.pth"),
     "source code called model, and a finished model": (
         f"model/{{__init__,net}}.py checkpoint-5/{MODEL} {MODEL}",
