@@ -233,15 +233,13 @@ def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
 
     @cache
     def read(path: str) -> bytes:
-        if not is_synced:
-            return b""
         try:
             return http.retry(urls[path], partial(_small_file, http, urls[path]))
         except NotFound:  # any other failure rises: without its record another checkpoint would be the latest
             return b""
 
     sizes = {file.path.text: _SOME if file.size is None else file.size for file in files}
-    return run_of_listing(model.name, sizes, read)
+    return run_of_listing(model.name, sizes, read if is_synced else None)
 
 
 def _small_file(http: HttpClient, url: str) -> bytes:

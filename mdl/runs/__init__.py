@@ -31,10 +31,12 @@ def find_run(folder: Path) -> Run:
     return find_in(tree, name or "run")
 
 
-def run_of_listing(name: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> Run:
-    """The run that files elsewhere are, from their paths and sizes in bytes; ``read`` brings a small one.
+def run_of_listing(name: str, files: Mapping[str, int], read: Callable[[str], bytes] | None) -> Run:
+    """The run that files elsewhere are, from their paths and sizes in bytes; ``read`` brings a small one, and is None
+    if none can be read.
 
-    What only the weights themselves could tell, such as whether they are whole, is not known.
+    What only the weights themselves, or records that cannot be read, could tell is not known: a checkpoint counts as
+    complete then.
     """
     return find_in(Tree.of_listing(files, read), name)
 

@@ -158,7 +158,7 @@ def _parts_of(stem: str, total: str, suffix: str, *, most: int) -> list[str]:
 
 def _faults_of_indexes(tree: Tree, entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
-        if not _INDEX.fullmatch(entry.name):
+        if not _INDEX.fullmatch(entry.name) or not tree.can_be_read:
             continue
         shards = tree.json(entry.path).get("weight_map")
         if not isinstance(shards, dict) or not shards:

@@ -160,9 +160,10 @@ class Tree:
         return cls(root, identity, tuple(by_path.values()), by_path, dict(children), read)
 
     @classmethod
-    def of_listing(cls, files: Mapping[str, int], read: Callable[[str], bytes]) -> Tree:
-        """The tree of files that are elsewhere, from their paths and sizes in bytes. ``read`` brings a small file;
-        weights are not read. What `why_excluded` leaves out of a folder is left out of this one as well."""
+    def of_listing(cls, files: Mapping[str, int], read: Callable[[str], bytes] | None) -> Tree:
+        """The tree of files that are elsewhere, from their paths and sizes in bytes. ``read`` brings a small file, or
+        is None if none can be read; weights are not read. What `why_excluded` leaves out of a folder is left out of
+        this one as well."""
         entries: dict[str, Entry] = {}
         for path, size in files.items():
             if _why_path_excluded(path, is_folder=False):
@@ -171,6 +172,11 @@ class Tree:
                 entries.setdefault(folder, Entry(folder, "folder", real=folder))
             entries[path] = Entry(path, "file", Stamp(size, 0, 0), path)
         return cls._of(_NOWHERE, (0, 0), sorted(entries.values(), key=_segments), read)
+
+    @property
+    def can_be_read(self) -> bool:
+        """Whether small files can be read; of a listing alone no more than the names and sizes is known."""
+        return self._read is not None or self.root != _NOWHERE
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)

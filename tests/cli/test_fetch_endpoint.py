@@ -177,3 +177,16 @@ def test_the_latest_of_what_a_worker_names(mdl: Inside, shell: Shell, bucket: Fa
         settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
         done(mdl(shell, "fetch", "web", "j1", "--checkpoint", "latest"))
         assert [path.name for path in (shell.models / "web" / "j1_latest").iterdir()] == [names[2]]
+
+
+def test_the_latest_of_sharded_checkpoints_that_a_worker_names(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
+    """The index of a checkpoint is not read through a link that may be good for one download: what it would tell is not
+    known, and a checkpoint whose files are all named counts as whole."""
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    steps = {step: {f"checkpoint-{step}/{shard}" for shard in shards} for step in (500, 1000)}
+    links = [{"name": name, "url": f"{bucket.url}/{name}?sig={SIGNATURE}"} for step in steps for name in steps[step]]
+    body = json.dumps({"files": links}).encode()
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        ran = done(mdl(shell, "fetch", "web", "j1", "--checkpoint", "latest", "--dry-run", "--json"))
+    assert {file["path"] for file in ran.document["models"][0]["files"]} == steps[1000]
