@@ -24,9 +24,9 @@ from mdl.context import Context
 from mdl.errors import NotFound
 from mdl.events import Noticed
 from mdl.files import RemoteFile
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_bytes, listed
 from mdl.net.client import HttpClient
-from mdl.paths import matches, matching
+from mdl.paths import matches, matching, names_for_a_hint, shown
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
 from mdl.runs import companions_of, run_of_listing
@@ -41,6 +41,7 @@ from mdl.weights.known_formats import is_weights, stem_of
 _ONLY_TO_RESUME = tuple(f"*/{glob}" for glob in RESUME_GLOBS)
 """Globs of what only a resumed training reads, in whichever folder."""
 _MODEL_ARCHIVE = re.compile(r"model\.(zip|tar|tar\.gz|tgz)")
+_NAMED = 3
 _SOME = 1
 """Bytes of a file whose size is not known: it is not empty."""
 
@@ -170,7 +171,7 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
     source = source_of(model, context)
     origin = origin_of(model)
     if origin.checkpoint:
-        return _of_checkpoint(_run(model, files, context), origin, files)
+        return _of_checkpoint(model, files, context)
     is_default = not (origin.logs or origin.everything)
     if not is_default or not source.remote(origin.remote).is_synced(origin.job):
         return list(files)
@@ -184,19 +185,38 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
     return [archive]
 
 
-def _of_checkpoint(run: Run, origin: JobOrigin, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files of the checkpoint that an origin means, by the rules of a run: no number takes another one. What a run
-    does not know, such as the archive of a checkpoint, is meant by its own name, if it alone is called so."""
+def _of_checkpoint(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
+    """The files of the checkpoint that is asked for, by the rules of a run: no number takes another one. What a run
+    does not know, such as the archive of a checkpoint, is meant by its own name, if it alone is called so. Newer
+    incomplete checkpoints that are passed over are told."""
+    origin = origin_of(model)
+    run = _run(model, files, context)
     try:
         chosen = run.checkpoint(origin.checkpoint)
-    except NotFound:
+    except NotFound as error:
         called_so = [file for file in files if _is_called(file.path.name, origin.checkpoint)]
         if len(called_so) == 1:
             return called_so
-        raise
+        raise error.but(item=origin.job, hint=_candidates(run, files)) from error
+    newer = run.incomplete_after(chosen) if origin.checkpoint in CHOICES else ()
+    if newer:
+        named = listed([f"{shown(one.name)} ({one.note})" for one in newer], most=_NAMED)
+        message = f"not complete: {named}; {shown(chosen.name)} is taken"
+        context.on_event(Noticed(model.name, message=message))
     entries = (*chosen.entries, *companions_of(run.tree, chosen).along)
     names = {entry.path for entry in entries}
     return [file for file in files if file.path.text in names]
+
+
+def _candidates(run: Run, files: Sequence[RemoteFile]) -> str:
+    """What to do if nobody can say which checkpoint is meant, with what there is."""
+    candidates = [checkpoint.name for checkpoint in run.checkpoints]
+    if not candidates:  # a folder of weights may be named as well, one directly in the job's
+        candidates = [path for path, _ in run.runs_below if "/" not in path]
+    if candidates:
+        return f"name one with --checkpoint NAME: {names_for_a_hint(candidates)}; --all takes all"
+    names = names_for_a_hint(file.path.text for file in files)
+    return f"no checkpoint is recognised among its files: {names}; --all takes all"
 
 
 def _is_called(name: str, checkpoint: str) -> bool:

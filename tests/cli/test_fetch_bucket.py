@@ -132,6 +132,15 @@ def test_what_of_a_folder_is_fetched(
     done(mdl(shell, "fetch", "store", "p1", *words, "--offline"))
 
 
+def test_a_newer_checkpoint_that_is_not_complete(mdl: Inside, shell: Shell, put: Put) -> None:
+    """The latest that is whole comes, and the one that is passed over is named, with why."""
+    put([*HF, "checkpoint-1000/model.safetensors.tmp"])
+    ran = done(mdl(shell, "fetch", "store", "p1", "--checkpoint", "latest", "--dry-run", "--json"))
+    assert {file["path"].partition("/")[0] for file in ran.document["models"][0]["files"]} == {"checkpoint-500"}
+    assert "not complete: checkpoint-1000 (" in ran.err
+    assert "checkpoint-500 is taken" in ran.err
+
+
 def test_a_number_never_takes_another_number(mdl: Inside, shell: Shell, put: Put) -> None:
     """The end of a metric, and the number of a version, name no checkpoint; a step goes before an epoch. What is loaded
     with a checkpoint comes with it; the archive of one, and weights that alone are called so, are meant by name."""
@@ -181,6 +190,7 @@ def test_records_of_the_trainer_count(mdl: Inside, shell: Shell, put: Put) -> No
     [
         (["epoch_3.pt", "step_900.pt"], ["epoch_3.pt", "step_900.pt"]),
         ([f"{run}/checkpoint-{step}/model.safetensors" for run in ("a", "b") for step in (1, 2)], ["a (2", "b (2"]),
+        (["a.txt", "b.txt"], ["a.txt, b.txt"]),
     ],
 )
 def test_what_nobody_can_tell(mdl: Inside, shell: Shell, put: Put, files: list[str], named: list[str]) -> None:
@@ -188,6 +198,9 @@ def test_what_nobody_can_tell(mdl: Inside, shell: Shell, put: Put, files: list[s
     put(files)
     ran = done(mdl(shell, "fetch", "store", "p1", "--checkpoint", "latest"), 3)
     assert [name for name in named if name not in ran.err] == []
+    assert "store: p1: no latest checkpoint" in ran.err
+    assert "--all takes all" in ran.err
+    assert ("/dev/null" in ran.err, "mdl pack" in ran.err) == (False, False)
     assert not fetched(shell, "p1_latest")
 
 
