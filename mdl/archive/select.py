@@ -134,8 +134,9 @@ def select(
         for newer in passed_over:
             selecting.pass_over(newer, checkpoint)
         selecting.check_complete(checkpoint)
-    if is_of_model and run.finished_or_only:
-        selecting.check_parts(run.finished_or_only)
+    if is_of_model:
+        for packed in [run.finished_or_only] if run.finished_or_only else run.model_checkpoints:
+            selecting.check_parts(packed)
     selecting.add_all(_scope_of(run, checkpoint, rules))
     selecting.check_all()
     if rules.whole_run and not (run.is_recognised and run.checkpoints):
@@ -327,14 +328,16 @@ class _Selecting:
             why = why_incomplete(self._tree, checkpoint.entries) or self._why_cut(checkpoint)
             self._refuse_incomplete(checkpoint, "this checkpoint", why)
 
-    def check_parts(self, model: Checkpoint) -> None:
-        """Refuse a model that lacks one of its shards, or is cut though its suffix does not tell that it is one. Raises
+    def check_parts(self, packed: Checkpoint) -> None:
+        """Refuse a model, or one of the checkpoints that are packed together, that lacks one of its shards, or is cut
+        though its suffix does not tell that it is one; if anything else is missing, note that. Raises
         `ProtocolError`."""
-        missing = why_parts_are_missing(self._tree, model.entries)
-        if not missing and not model.complete:
-            missing = self._why_cut(model)
-        if missing:
-            self._refuse_incomplete(model, "the model", missing)
+        missing = why_parts_are_missing(self._tree, packed.entries)
+        if not missing and not packed.complete:
+            missing = self._why_cut(packed)
+        if missing or not packed.complete:
+            what = "the model" if packed.is_finished else "this checkpoint"
+            self._refuse_incomplete(packed, what, missing)
 
     def _why_cut(self, checkpoint: Checkpoint) -> str:
         return why_cut_without_suffix(self._tree, filter(checkpoint.is_weights, checkpoint.entries))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.long import examples
 from support.packing import names, planned
-from support.runs import rows, write
+from support.runs import index_of, rows, write
 
 from mdl.errors import NotFound, ProtocolError
 from mdl.runs import find_run
@@ -358,6 +358,24 @@ def test_a_cut_file_without_a_suffix_of_weights_is_not_packed(
         planned(run, checkpoint)
     assert cut not in names(planned(run, "latest"))
     assert cut in names(planned(run, checkpoint, allow_incomplete=True))
+
+
+def test_checkpoints_that_are_packed_together_are_whole(tmp_path: Path) -> None:
+    """One that lacks a shard is refused by its name; of one without the trainer's last mark that is said."""
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    step = f"{{{shards[0]},config.json,trainer_state.json}}"
+    index = {f"checkpoint-{at}/model.safetensors.index.json": index_of(*shards) for at in (5, 10)}
+    run = write(tmp_path / "run", f"checkpoint-{{5,10}}/{step} checkpoint-5/{shards[1]}", index)
+    with pytest.raises(ProtocolError, match=f"shard {shards[1]} of the index is missing") as caught:
+        planned(run)
+    assert caught.value.item == "checkpoint-10"
+    plan = planned(run, allow_incomplete=True)
+    assert f"checkpoint-10 is not complete: shard {shards[1]} of the index is missing" in plan.selection.notes
+    write(run, f"checkpoint-10/{shards[1]}")
+    (run / "checkpoint-10" / "trainer_state.json").unlink()
+    assert any(
+        note.startswith("checkpoint-10 is not complete: trainer_state.json") for note in planned(run).selection.notes
+    )
 
 
 def test_many_candidates_are_counted(tmp_path: Path) -> None:
