@@ -3,6 +3,7 @@ hashed once more while they are written."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -75,7 +76,7 @@ def export_bundle(
     known, `DigestMismatch` for a damaged file, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`,
     `Cancelled`.
     """
-    models = sorted(models, key=lambda model: model.name)
+    models = sorted((_as_fetched(model, context) for model in models), key=lambda model: model.name)
     catalog, written = catalog_of(models)
     BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
     with model_locks(models, context), Pool(1, "mdl-hash") as hashers:
@@ -115,6 +116,26 @@ def export_bundle(
     progress.finish(total, "bundled")
     restricted = dict.fromkeys(one.row.model for one in packed if one.is_restricted)
     return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted), tuple(cut))
+
+
+def _as_fetched(model: Model, context: Context) -> Model:
+    """A repository that no catalog has, of which only some files were fetched, as a model of these alone (ADR 157). A
+    file counts as one of them if it has a receipt, if the last download wanted it, or if anything of it is here."""
+    store = context.store
+    fetched = {receipt.path.text for receipt in store.receipts.of_model(model.name)}
+    if model.is_of_catalog or not fetched or not all(origin.repository and origin.is_whole for origin in model.sources):
+        return model
+    known = context.resolver.known(model) or ()
+    fetched |= store.receipts.wanted(model.name)
+    never_asked_for = {
+        remote.path.text for remote in known if remote.path.text not in fetched and store.is_new(model.name, remote)
+    }
+    if not never_asked_for:
+        return model
+    listing = context.resolver.known(model, in_all_formats=True) or ()
+    paths = fetched.intersection(remote.path.text for remote in listing)
+    paths |= {remote.path.text for remote in known} - never_asked_for
+    return replace(model, include=tuple(glob.escape(path) for path in sorted(paths)))
 
 
 def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list[_Packed]]:

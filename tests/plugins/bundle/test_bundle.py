@@ -314,6 +314,54 @@ def test_what_the_lock_leaves_out(there: Shell, tmp_path: Path, mdl: Inside) -> 
         assert "leaves out" in done(mdl(shell, "get", "--locked", "--all", "--offline", "two"), 8).err
 
 
+PARTS = Repo("org/parts", {"config.json": b"{}", "w[1].bin": noise(900, 4), "other.bin": noise(900, 5)})
+GGUF = Repo(
+    "org/gguf", {"README.md": b"#", "m-Q4_0.gguf": b"GGUF" + noise(700, 6), "m-Q8_0.gguf": b"GGUF" + noise(900, 7)}
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "fetched"),
+    [
+        (["org/parts", "--include", "config.json", "--include", "w*"], "org/parts", ["config.json", "w[1].bin"]),
+        (["org/parts", "config.json"], "org--parts", ["config.json"]),
+        (["org/gguf:Q8_0"], "org/gguf", ["m-Q8_0.gguf"]),
+        (["org/parts"], "org/parts", ["config.json", "other.bin", "w[1].bin"]),
+    ],
+)
+def test_what_was_fetched_is_the_model(
+    words: list[str], target: str, fetched: list[str], there: Shell, tmp_path: Path, mdl: Inside
+) -> None:
+    """Of a repository that no catalog has, a bundle has the files that were fetched: all of it, or those that were
+    asked for. The other machine has it whole with them."""
+    with LoopbackHub([PARTS, GGUF]) as hub:
+        here = machine(tmp_path / "here", endpoint=hub.url)
+        done(mdl(here, "get", *words))
+    told = done(mdl(here, "bundle", "export", target, "-o", "x.tar", "--json")).document["models"]
+    assert [[file["path"] for file in one["files"]] for one in told] == [fetched]
+    done(mdl(there, "bundle", "import", str(here.home / "x.tar")))
+    name = told[0]["name"]
+    assert done(mdl(there, "list", "--json")).document["models"][0]["files"] == len(fetched)
+    done(mdl(there, "get", "--locked", "--offline", name))
+    assert "nothing" not in mdl(there, "verify", name).out
+
+
+def test_what_was_asked_for_and_is_gone_is_missing(tmp_path: Path, mdl: Inside) -> None:
+    """A file that was fetched and deleted, or that the last download left, is no file that nobody asked for: 3. One
+    that lies there without a receipt goes along."""
+    with LoopbackHub([PARTS]) as hub:
+        shell = machine(tmp_path / "here", endpoint=hub.url)
+        done(mdl(shell, "get", "org/parts", "--include", "config.json", "--include", "w*"))
+    folder = shell.models / "org--parts"
+    (folder / "w[1].bin").rename(shell.home / "kept")
+    ran = done(mdl(shell, "bundle", "export", "org/parts", "-o", "x.tar"), 3)
+    assert ("w[1].bin" in ran.err, "other.bin" in ran.err, (shell.home / "x.tar").exists()) == (True, False, False)
+    (shell.home / "kept").rename(folder / "w[1].bin")
+    (folder / "other.bin").write_bytes(PARTS.files["other.bin"])
+    told = done(mdl(shell, "bundle", "export", "org/parts", "-o", "x.tar", "--json")).document["models"]
+    assert [file["path"] for file in told[0]["files"]] == ["config.json", "other.bin", "w[1].bin"]
+
+
 def test_gated_is_told(here: Shell, mdl: Inside) -> None:
     """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
     open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))
