@@ -11,7 +11,7 @@ from typing import Annotated
 from mdl import Busy, MdlError, Settings, StateError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, argument, bare_flag, flag
-from mdl.cli.session import Session, typed, with_flags
+from mdl.cli.session import Session, is_recorded, typed, with_flags
 from mdl.config import places
 from mdl.config.settings import parse_choice
 from mdl.disk.process import ProcessId, python_command, users_core_limit
@@ -398,7 +398,8 @@ def resume(
         os.chdir(job.again.folder)
     except OSError as error:
         raise storage_error(error, job.again.folder) from error
-    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: f"{job.id} {job.stamp}"}
+    todays = {name: value for name, value in os.environ.items() if not is_recorded(name)}
+    environ = {**todays, **job.again.variables, JOB_VARIABLE: f"{job.id} {job.stamp}"}
     words = list(job.again.words)
     at = words.index("--") if "--" in words else len(words)
     words[at:at] = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]  # the later flag wins

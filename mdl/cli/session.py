@@ -305,16 +305,24 @@ def typed(words: Iterable[str]) -> str:
     return shlex.join(words)
 
 
+def is_recorded(name: str) -> bool:
+    """Whether a variable says what a command is to do: then it is in the record of its job, and no other value of it
+    counts when the job is resumed (ADR 159)."""
+    from mdl.jobs.job import JOB_VARIABLE
+
+    is_setting = name.startswith("MDL_") and name not in _DROPPED_VARIABLES and name != JOB_VARIABLE
+    return is_setting or name in _KEPT_VARIABLES
+
+
 def invocation_of(words: tuple[str, ...], environ: Mapping[str, str], secrets: Iterable[str] = ()) -> Invocation:
     """Return the record of a command, to resume it later. A secret is not recorded: then ``withheld`` is set."""
-    from mdl.jobs.job import JOB_VARIABLE, Invocation
+    from mdl.jobs.job import Invocation
 
     known = tuple(secrets)
     variables = {}
     withheld = False
     for name, value in environ.items():
-        is_setting = name.startswith("MDL_") and name not in _DROPPED_VARIABLES and name != JOB_VARIABLE
-        if not is_setting and name not in _KEPT_VARIABLES:
+        if not is_recorded(name):
             continue
         if redact(value, known) == value:
             variables[name] = value

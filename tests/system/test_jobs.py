@@ -85,8 +85,9 @@ def test_in_the_background(shell: Shell, server: FaultyServer, gate: Gate, run: 
 
 @pytest.mark.fault(182)
 def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, gate: Gate, tmp_path: Path) -> None:
-    """Paused from another process it ends with 75; resume goes on from any folder, with its paths and variables.
-    A file of the job's folder is never taken for a part of mdl or of Python."""
+    """Paused from another process it ends with 75; resume goes on from any folder, with its paths and variables, and
+    with no other variable of mdl's that the shell has then. A file of the job's folder is never taken for a part of mdl
+    or of Python."""
     work = shell.home / "work"
     machine(work, catalog_of(other=f"{server.url}/f"))
     words = ("get", "other", "--to", "here", "--catalog", "catalog.toml", "--limit-rate", "100M", "--json")
@@ -100,7 +101,8 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
     gate.opened.set()
     (work / "mdl.py").write_text("print('not mdl')")
     (tmp_path / "elsewhere").mkdir()
-    with started(shell, "jobs", "resume", job.id, folder=tmp_path / "elsewhere") as process:
+    later = with_environ(shell, MDL_INCLUDE="*.txt", XDG_DATA_HOME=str(tmp_path / "elsewhere"), MDL_REVISION="v2")
+    with started(later, "jobs", "resume", job.id, folder=tmp_path / "elsewhere") as process:
         assert ended(process, 0).out == f"{work / 'here' / 'other'}\n"
     assert (work / "here" / "other" / "f.bin").read_bytes() == DATA
     assert (went_on(server), the_job(shell).again, the_job(shell).status) == (True, job.again, "done")
