@@ -300,17 +300,20 @@ def _furthest(checkpoints: Iterable[TrainerCheckpoint]) -> list[TrainerCheckpoin
 
 def _checkpoint(row: Any, best: object) -> TrainerCheckpoint:
     """Return the checkpoint that a row of the server's list describes, which may have no name. ``best`` is what the
-    server says of all: the name of the best."""
+    server says of all: the name of the best, or its path."""
     facts = object_of(row, "name")
-    path = first_text(facts, ("name", "checkpoint", "path"))
-    name = path.rstrip("/").rpartition("/")[2]
+    name = _last_part(first_text(facts, ("name", "checkpoint", "path")))
     step = facts.get("step", facts.get("global_step"))
     if isinstance(step, str) and _COUNT.fullmatch(step):
         step = int(step)
     if type(step) is not int:
         step = None
-    is_best = facts.get("is_best") is True or name == best
+    is_best = facts.get("is_best") is True or (isinstance(best, str) and name == _last_part(best))
     return TrainerCheckpoint(name, step, is_best, facts.get("is_latest") is True)
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 # An ordinary API

@@ -229,6 +229,7 @@ ROWS = [
         ("final", None, "final"),
         ("latest", None, "checkpoint-1000"),
         ("best", "checkpoint-500", "checkpoint-500"),
+        ("best", "/out/j1/checkpoint-500/", "checkpoint-500"),
         ("best", {"name": "final"}, "final"),
     ],
 )
