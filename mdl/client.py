@@ -897,8 +897,9 @@ class Client:
         from mdl.ops.lock import LockRequest, lock
 
         asked = None if names is None else tuple(texts(names))
-        request = LockRequest(self.catalog, self.catalogs.lock_path, asked, tuple(texts(upgrade)), check)
-        models = [] if check else list(self.catalog.models.values())
+        catalog = self.catalogs.catalog_as_kept if check else self.catalog
+        request = LockRequest(catalog, self.catalogs.lock_path, asked, tuple(texts(upgrade)), check)
+        models = [] if check else list(catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, exact=True, online=not check) as context:
             report = lock(context, request)
         self.catalogs.forget_lock()

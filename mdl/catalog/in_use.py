@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,14 @@ class CatalogInUse:
 
         return read_catalog(self.paths, self.web_base)
 
-    def web_base(self, url: str, named: str) -> str:
+    @property
+    def catalog_as_kept(self) -> Catalog:
+        """The same, with the copies of catalogs on the web however old they are: one that has no copy is asked for."""
+        from mdl.catalog.reader import read_catalog
+
+        return read_catalog(self.paths, partial(self.web_base, prefers_copies=True))
+
+    def web_base(self, url: str, named: str, *, prefers_copies: bool = False) -> str:
         """The text of the catalog at ``url``, which the catalog in use extends; ``named`` is the URL that the file on
         this disk has. Raises `MdlError`."""
         from mdl.catalog.extends import WebBases
@@ -84,7 +91,7 @@ class CatalogInUse:
             folder,
             connect,
             self._warn,
-            prefers_copies=self._config["frozen"],
+            prefers_copies=prefers_copies or self._config["frozen"],
             offline_by=self._config.offline_by,
         )
         return bases(url, named)

@@ -165,6 +165,17 @@ def test_a_team_s_catalog_on_the_web(tmp_path: Path, mdl: Inside) -> None:
     assert (len(kept), "canary" in "".join(kept) + shown.out) == (1, False)
 
 
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("words", "asks"), [("lock --check", 0), ("lock", 1)])
+def test_a_check_of_the_lock_asks_nobody(tmp_path: Path, mdl: Inside, words: str, asks: int) -> None:
+    """It compares the lock with the copy, however old that is; only a catalog that was never fetched is asked for."""
+    with FaultyServer(Team("schema = 1\n" + model("a", "org/a"))) as server:
+        shell = own(tmp_path, f"{server.url}/team.toml")
+        done(mdl(shell, "lock"))
+        done(mdl(shell, *words.split()))
+        assert len(server.requests) == 1 + asks
+
+
 def test_it_is_asked_for_now_and_then(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that is minutes old is used without asking, and after a failure nobody is asked again at once."""
     now = 1_800_000_000.0
