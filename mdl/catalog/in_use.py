@@ -44,7 +44,8 @@ class CatalogInUse:
             folder = places.working_folder()
         given = self._config.given.get("catalog") or ()
         named = [given] if isinstance(given, str | os.PathLike) else given
-        files = [Path(file) for file in named]
+        where = "--catalog" if self._config.flags else "catalog"
+        files = [places.expanded(file, where) for file in named]
         paths, why = places.find_catalogs(files, self._config.environ, places.working_folder(), folder)
         if doubt := places.why_untrusted(paths[0], why):
             self._warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog (catalog=)")

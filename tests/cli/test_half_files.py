@@ -19,6 +19,7 @@ from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import Inside, Ran, Shell, done, with_environ
 
+import mdl as library
 from mdl.disk.copy import drop_what_was_read
 from mdl.downloader.foreign_partials import pieces_there
 
@@ -163,6 +164,16 @@ def test_home_in_a_file_of_variables(shell: Shell, mdl: Inside) -> None:
         (shell.home / "own.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny@main/config.json"\n')
         ran = done(mdl(elsewhere, "get", "tiny"))
         assert ran.out.startswith(f"{shell.home}/elsewhere/")
+
+
+@pytest.mark.parametrize("word", ["$HOME", "~"])
+def test_home_in_the_name_of_a_catalog(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """A shell leaves the ~ of --catalog=~/… as it is, and nobody replaces it for Client."""
+    (shell.home / "own.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny@main/config.json"\n')
+    ran = done(mdl(shell, "list", f"--catalog={word}/own.toml", "--json"))
+    assert [model["name"] for model in ran.document["models"]] == ["tiny"]
+    monkeypatch.setenv("HOME", str(shell.home))
+    assert list(library.Client(catalog=f"{word}/own.toml").catalog.models) == ["tiny"]
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/models", "https://host.example/models", "file:///models"])
