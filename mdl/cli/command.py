@@ -17,9 +17,9 @@ from mdl.errors import Cancelled, Problem, as_problem
 from mdl.values import value_class
 
 Body = TypeVar("Body", bound=Callable[..., int])
-_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")
-"""How the variables begin that mdl sets for hooks, checks and its own background, that its tests read, and that have a
-secret."""
+_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_ACTION_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")
+"""How the variables begin that mdl sets for hooks, checks and its own background, that its GitHub action sets, that its
+tests read, and that have a secret."""
 
 
 @value_class

@@ -253,12 +253,13 @@ def test_a_wrong_variable_is_named(shell: Shell, mdl: Inside, variables: dict[st
 
 def test_variables_that_mean_nothing(shell: Shell, mdl: Inside) -> None:
     """One that is misspelt is named once, with the one that was meant; flags of any command, and what mdl sets for
-    hooks, are known."""
+    hooks and its GitHub action, are known."""
     known = {
         "MDL_INTO": "",
         "MDL_KEEP": "3",
         "MDL_HOOK_JOB": "x",
         "MDL_RELEASE_PATH": "x",
+        "MDL_ACTION_CATALOG": "x",
         "MDL_METRICS": "",
         "MDL_YES": "",
     }
