@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe
 from mdl.files import HalfFile, LocalFile, RefusedFile, RemoteFile, Stamp
+from mdl.formatting import spelled
 from mdl.reports import no_space
+from mdl.sources.hub_origin import HubOrigin
 from mdl.values import small_value_class, value_class
 
 
@@ -262,5 +265,10 @@ def _edited(stamp: Stamp, wanted: Wanted) -> Occupied:
     why = "it was changed after mdl wrote it"
     with contextlib.suppress(OverflowError, ValueError, OSError):
         why += f", last on {datetime.fromtimestamp(stamp.mtime_ns // 10**9, UTC):%Y-%m-%d at %H:%M:%S} UTC"
-    hint = "keep your copy under another name, then --force or 'mdl verify --repair --force' replaces it"
+    name = wanted.model
+    hub = wanted.local.receipt and wanted.local.receipt.hub
+    if hub:
+        name = spelled(name, HubOrigin(hub.repo, hub.repo_type).repository)
+    command = f"'mdl verify --repair --force {shlex.quote(name)}'"  # without a name it replaces what others have edited
+    hint = f"keep your copy under another name, then --force or {command} replaces it, with the same --to or --into"
     return Occupied(why, item=wanted.item, hint=hint)

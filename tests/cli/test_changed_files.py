@@ -4,6 +4,7 @@ replaces it."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Ran, Shell, done
 
 CONFIG, WEIGHTS = b'{"layers": 2}', bytes(range(256)) * 40
-REPOS = [Repo("o/m", {"config.json": CONFIG, "model.safetensors": WEIGHTS})]
+FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
+REPOS = [Repo("o/m", FILES), Repo("o/n", FILES)]
 EDIT = b'{"edited":1}!'
 
 
@@ -101,12 +103,19 @@ def test_repair_repairs_the_rest(shell: Shell, mdl: Inside, words: list[str]) ->
 
 
 def test_get_has_the_same_way_out(shell: Shell, mdl: Inside) -> None:
-    """get is 7, and its hint names what verify's does."""
-    edit(config(shell))
+    """get is 7, and its hint names what verify's does: this model, so that an edit of another one stays."""
+    other = shell.models / "o--n" / "config.json"
+    done(mdl(shell, "get", "o/n"))
+    for path in (config(shell), other):
+        edit(path)
     ran = mdl(shell, "get", "o/m")
     assert (ran.code, config(shell).read_bytes()) == (7, EDIT)
     assert "changed after mdl wrote it" in ran.err
-    assert "'mdl verify --repair --force' replaces it" in ran.err
+    command = re.search("'mdl (verify .*?)' replaces it, with the same --to or --into", ran.err)
+    assert command
+    assert command[1] == "verify --repair --force o/m"
+    done(mdl(shell, *command[1].split()))
+    assert (config(shell).read_bytes(), other.read_bytes()) == (CONFIG, EDIT)
 
 
 def test_other_commands_judge_it_alike(shell: Shell, mdl: Inside) -> None:
