@@ -24,16 +24,21 @@ ReadAt = Callable[[int, int], bytes]
 
 
 _ANY = re.compile(rb"")
-_A_WORD = re.compile(rb"(?:^|[^A-Za-z0-9]|\x8c[\x00-\xff]|[\n(]V|\\[nrt]|%[0-9A-Fa-f]{2}|[0-9\[]m)\Z", re.DOTALL)
+_A_WORD = re.compile(
+    rb"(?:^|[^A-Za-z0-9]|\x8c[\x00-\xff]|[\n(NRabdelstu]V|\\[nrt]|%[0-9A-Fa-f]{2}|[0-9\[]m)\Z", re.DOTALL
+)
 """What stands before a token that does not begin inside a word: what is no letter or digit; a pickle's opcode and
-length of a text; an escape."""
-_GAP = rb"(?:[^A-Za-z0-9]{0,12}|[\x00-\xff]{0,8}?(?:\x8c[\x00-\xff]|X[\x00-\xff]\0\0\0|\nV))"
+length of a text, or its opcode ``V`` for one, behind another opcode; an escape."""
+_GAP = rb"(?:[^A-Za-z0-9]{0,12}|[\x00-\xff]{0,8}?(?:\x8c[\x00-\xff]|X[\x00-\xff]\0\0\0|\na?V))"
 """What stands between a key's name and its value: signs, or a pickle's opcodes between two texts."""
 _OF_WANDB = re.compile(
     rb"(?i:wandb)(?:[\x00-\xff]{0,160}(?i:key|token|password|secret)" + _GAP + rb"|[\x00-\xff]{0,40}(?i:login)"
     rb"(?:\s{1,8}--[a-z]{1,20}(?:=\S{1,80})?){0,3}\s{1,8}|[\"']?\s{0,4}[:=]\s{0,4}[\"']?)\Z"
 )
 _OF_AWS = re.compile(rb"(?i:secret[_-]?(?:access[_-]?)?key)" + _GAP + rb"\Z")
+_AWS_SECRET = rb"[A-Za-z0-9/+]{40}"
+_BEFORE_AWS_SECRET = rb"(?:(?<=\nV)|(?<=\naV)|(?<![A-Za-z0-9/+])(?!(?<=\n)a?V" + _AWS_SECRET + rb"))"
+"""It begins a word, or stands behind a pickle's opcode for a text, which is a letter and no part of it."""
 
 
 @value_class
@@ -51,7 +56,9 @@ class SecretKind:
 KINDS = (
     SecretKind("a Hugging Face token", (b"hf_",), re.compile(rb"hf_([A-Za-z0-9]{30,}+)")),
     SecretKind("an AWS access key", (b"akia", b"asia"), re.compile(rb"A(?:KI|SI)A([A-Z0-9]{16})(?![A-Z0-9])")),
-    SecretKind("an AWS secret key", (b"secret",), re.compile(rb"(?<![A-Za-z0-9/+])([A-Za-z0-9/+]{40})"), _OF_AWS),
+    SecretKind(
+        "an AWS secret key", (b"secret",), re.compile(_BEFORE_AWS_SECRET + rb"(" + _AWS_SECRET + rb")"), _OF_AWS
+    ),
     SecretKind(
         "a Weights & Biases key",
         (b"wandb",),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import io
 import json
 import pickle
+import pickletools
 import random
 import zipfile
 from collections.abc import Callable
@@ -74,6 +76,8 @@ FORMS: dict[str, Callable[[str, str], bytes]] = {
     "python": lambda key, value: f"os.environ['{key}'] = '{value}'\n".encode(),
     "log": lambda key, value: ("step 1\n" * 1000 + f"args: Namespace({key}='{value}', x=1)\n").encode(),
     "utf-16": lambda key, value: f'{key} = "{value}"'.encode("utf-16"),
+    "pickle 0": pickled(0),
+    "a list in a pickle 0": lambda key, value: pickle.dumps([None, key, value], protocol=0),
     "pickle 2": pickled(2),
     "pickle 4": pickled(4),
     "pickle 5": pickled(5),
@@ -94,6 +98,28 @@ def test_every_kind_in_every_form(secret: str, form: str) -> None:
     """A secret is named by its kind, in a text, in a pickle of any protocol, in a zip, across the border of windows."""
     key, value, kind = SECRETS[secret]
     assert scan(FORMS[form](key, value)) == kind
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda value: (None, value),
+        lambda value: [[1], value],
+        lambda value: [("a",), value],
+        lambda value: {"a": {"b": [None, value]}},
+        lambda value: {value: 1},
+        lambda value: frozenset({value}),
+        lambda value: [datetime.date(2026, 1, 1), value],
+    ],
+)
+@pytest.mark.parametrize("optimized", [False, True])
+def test_wherever_it_stands_in_an_old_pickle(of: Callable[[str], object], optimized: bool) -> None:
+    """Its opcode ``V`` for a text is a letter, and so is the opcode before that."""
+    _, secret, kind = SECRETS["hf"]
+    data = pickle.dumps(of(secret), protocol=0)
+    if optimized:
+        data = pickletools.optimize(data)
+    assert scan(data) == kind
 
 
 def test_every_row_of_the_table_is_tried() -> None:
