@@ -148,9 +148,9 @@ class AllowList:
 
     def allows(self, host: str, port: int) -> bool:
         """Return whether this host may be contacted at all."""
-        if self.is_named(host, port) or host in HUB_HOSTS:
+        if self.is_named(host, port) or is_hub_host(host):
             return True
-        suffixes = tuple(pattern[1:] for pattern in (*HUB_HOSTS, *self.named) if pattern.startswith("*."))
+        suffixes = _suffixes(self.named)
         return host.endswith(suffixes) or f"{host}:{port}".endswith(suffixes)
 
     def check(self, url: str) -> SplitResult:
@@ -175,6 +175,16 @@ class AllowList:
             raise Unsafe(f"refused: the host {host} is not on the allow-list", item=host, hint=hint)
         self._passed.add(place)
         return parts
+
+
+def is_hub_host(host: str) -> bool:
+    """Return whether ``host`` is one of the hub's own."""
+    return host in HUB_HOSTS or host.endswith(_suffixes(HUB_HOSTS))
+
+
+def _suffixes(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the ends of host names that the patterns allow."""
+    return tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
 
 
 def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from mdl.net.allowlist import (
     address_of,
     bracketed,
     host_of,
+    is_hub_host,
     is_private,
     origin_of,
     port_of,
@@ -223,9 +224,9 @@ class HostAccess:
     def may_be_private(self, url: str, start: str, has_met_public: bool) -> bool:
         """Return whether a request for ``url``, on the way from ``start``, may reach a private address.
 
-        A host that was named may, and so may any host if ``start`` is private itself; but not after a public address
-        was on the way (``has_met_public``), unless the user's own settings trust the host. A host that was at a public
-        address before may never.
+        A host that was named may, a host of the hub over https, and any host if ``start`` is private itself; but not
+        after a public address was on the way (``has_met_public``), unless the user's own settings trust the host. A
+        host that was at a public address before may never. (ADR 156)
         """
         host = host_of(url)
         if host in self._public:
@@ -234,5 +235,7 @@ class HostAccess:
             return True
         if has_met_public:
             return False
+        if is_hub_host(host) and urlsplit(url).scheme == "https":
+            return True
         first_host = host_of(start)
         return first_host == "localhost" or is_private(first_host) or self._hosts.is_named(host, port_of(url))

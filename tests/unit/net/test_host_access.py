@@ -64,6 +64,26 @@ def test_a_private_address(named: tuple[str, ...], trusted: tuple[str, ...], has
     assert not hosts.may_be_private("http://host.local/f", HUB, has_met_public)
 
 
+@pytest.mark.parametrize(
+    ("url", "has_met_public", "may"),
+    [
+        ("https://cas-bridge.xethub.hf.co/x", False, True),
+        ("https://hf.co/x", False, True),
+        ("https://cdn-lfs.huggingface.co/x", True, False),
+        ("http://cas-bridge.xethub.hf.co/x", False, False),
+        ("https://cas-bridge.xethub.hf.co.evil.org/x", False, False),
+        ("https://evilhf.co/x", False, False),
+    ],
+)
+def test_where_every_name_has_a_private_address(url: str, has_met_public: bool, may: bool) -> None:
+    """A host of the hub may have one over https, for its certificate says who it is: a proxy in fake-IP mode answers
+    every name with one. Not if a public address was on the way, and no host with a like name."""
+    hosts = access()
+    assert hosts.may_be_private(url, HUB, has_met_public) == may
+    hosts.note_public(url)
+    assert not hosts.may_be_private(url, HUB, has_met_public)
+
+
 def test_a_refused_hop_names_the_url_that_led_there() -> None:
     """The item is what the user asked for, without its query; the words say that it was a redirect."""
     with pytest.raises(Unsafe, match="it redirects, which is refused") as caught:
