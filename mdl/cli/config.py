@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import mdl
 from mdl import MdlError, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
 from mdl.config import places
-from mdl.config.settings import setting_named
+from mdl.config.settings import Config, setting_named
 from mdl.redact import redact
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ def unset_setting(session: Session, key: Key) -> int:
 
 def _change(session: Session, key: str, values: list[str] | None) -> int:
     path = session.client().configure(key, values)
-    setting = _setting(session.client(), key)
-    if setting.source not in ("config.toml", "the default"):
+    config = Config(environ=session.environ, flags=True)  # reads the file as it is now
+    setting = _setting(mdl.Client(config=config, on_warning=session.console.warn), key)
+    if setting.source == setting_named(key).variable_name:
         session.console.warn(f"{setting.source} has precedence: {key} stays {_text(setting.value)}")
     return session.show({"settings": [_facts(setting)]}, lambda: session.console.data(str(path)))
 

@@ -137,9 +137,28 @@ def test_what_cannot_be_set(shell: Shell, mdl: Inside, words: str, told: str) ->
 
 
 def test_a_variable_has_precedence(shell: Shell, mdl: Inside) -> None:
-    """If a variable hides what was just set, a warning says so."""
-    ran = done(mdl(with_environ(shell, MDL_RETRIES="3"), "config", "set", "retries", "9"))
-    assert "MDL_RETRIES has precedence: retries stays 3" in ran.err
+    """If a variable hides what was just set or removed, a warning says so. One that adds to a list hides nothing."""
+    hidden = with_environ(shell, MDL_RETRIES="3", MDL_ALLOW_HOSTS="a.example")
+    for words in ("set retries 9", "unset retries", "unset allow_hosts"):
+        ran = done(mdl(hidden, "config", *words.split()))
+        assert f"MDL_{words.split()[1].upper()} has precedence: {words.split()[1]} stays " in ran.err
+    assert "precedence" not in done(mdl(hidden, "config", "set", "allow_hosts", "b.example")).err
+
+
+def test_the_new_value_is_told(shell: Shell, mdl: Inside) -> None:
+    """The document has the value that holds from now on, and where it is from; nothing has precedence over it."""
+    shell = with_environ(shell, MDL_HOME="")
+    for words, value, source in (
+        ("set connections 8", "8", "config.toml"),
+        ("set connections 9", "9", "config.toml"),
+        ("unset connections", None, "the default"),
+        ("set home /models", "/models", "config.toml"),
+        ("unset home", None, "the user data folder"),
+    ):
+        ran = done(mdl(shell, "config", *words.split(), "--json"))
+        [setting] = ran.document["settings"]
+        assert (ran.err, setting["source"]) == ("", source)
+        assert value is None or setting["value"] == value
 
 
 def test_not_through_a_link_out_of_the_folder(shell: Shell, mdl: Inside) -> None:
