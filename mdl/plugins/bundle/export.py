@@ -40,6 +40,7 @@ from mdl.errors import (
 from mdl.formatting import counted
 from mdl.hashing import Digest
 from mdl.local.hash_progress import watch_reading
+from mdl.local.verify import Remedy
 from mdl.ops.sub_catalog import catalog_of, left_out, portable_lock
 from mdl.plugins.bundle import manifest
 from mdl.plugins.bundle.manifest import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport, BundlePart, sums
@@ -202,7 +203,7 @@ def _sha256(item: Item, place: Path, context: Context) -> tuple[int, str]:
 
 
 def _mismatch(item: str, model: str) -> DigestMismatch:
-    hint = f"'mdl verify --repair {model}' fetches what is wrong; nothing was written"
+    hint = f"{Remedy('repair', (model,)).hint()}; nothing was written"
     return DigestMismatch("the bytes on this disk are not the right ones", item=item, hint=hint)
 
 

@@ -22,6 +22,7 @@ from mdl.errors import Cancelled, LockError, MdlError, NetworkError, NotFound, P
 from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
+from mdl.local.verify import Remedy
 from mdl.ops.get import GetRequest, get
 from mdl.plugins.mirror.marker import MARKER, MarkedFile, Marker
 from mdl.plugins.mirror.upload import Reporter, Sender, Sending, watched, workers
@@ -238,7 +239,9 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
         raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
     size = local.stamp.size if remote.size is None else remote.size
     key = mirror.place.key(name, locked.version, path)
-    return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key)
+    is_kept_by_repair = local.is_edited or local.receipt is None
+    remedy = Remedy("replace" if is_kept_by_repair else "repair", (name,)).hint()
+    return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key, remedy=remedy)
 
 
 def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:

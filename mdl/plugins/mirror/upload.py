@@ -62,11 +62,15 @@ class Sending(MovingFile):
     network, ``resumed_at`` were in the bucket as parts.
     """
 
-    def __init__(self, model: str, name: str, path: Path, size: int, digest: Digest, *, key: str) -> None:
+    def __init__(
+        self, model: str, name: str, path: Path, size: int, digest: Digest, *, key: str, remedy: str = ""
+    ) -> None:
+        """``remedy`` is what to do if the file has other bytes."""
         super().__init__(model, name, size)
         self.path = path
         self.digest = digest
         self.key = key
+        self.remedy = remedy
         self.sha256 = digest.hex if digest.algorithm == "sha256" else ""
         self.part_size = part_size(size)
         self.parts = max(1, -(-size // self.part_size))
@@ -102,7 +106,7 @@ class Sending(MovingFile):
         return found is not None and (found.size, found.sha256) == (self.size, Digest("sha256", self.sha256))
 
     def other_bytes(self, why: str) -> MdlError:
-        return DigestMismatch(why, item=self.item, hint=f"'mdl verify {self.model} --repair' downloads the right ones")
+        return DigestMismatch(why, item=self.item, hint=self.remedy)
 
 
 class Sender:

@@ -387,7 +387,7 @@ def test_only_what_is_here_and_right(here: Shell, mdl: Inside) -> None:
     flip(model, 2 * MIB)
     os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     ran = done(mdl(here, "bundle", "export", "tiny", "-o", "x.tar", "--split", "1Mi"), 6)
-    assert ("tiny/model.bin" in ran.err, "verify --repair" in ran.err) == (True, True)
+    assert ("tiny/model.bin" in ran.err, "mdl verify tiny --repair" in ran.err) == (True, True)
     model.write_bytes(b"edited")
     assert "tiny/model.bin" in done(mdl(here, "bundle", "export", "tiny", "-o", "x.tar"), 7).err
     model.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import socket
@@ -171,13 +172,20 @@ def test_an_upload_is_gone_on_with(
 
 
 @pytest.mark.fault(563)
-def test_a_changed_file_never_appears(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
+def test_a_changed_file_never_appears(
+    store: MirrorStore, shell: Shell, mirror: Callable[..., Ran], ok: Callable[..., Ran]
+) -> None:
     """A file that is not the locked one is refused by name, 6; neither it nor a marker is there afterwards, and no part
-    of it. The other files are."""
-    (shell.models / "one/model.bin").write_bytes(FILES["model.bin"][:-1] + b"?")
+    of it. The other files are. The hint is that of verify: a copy first if it was edited, a repair if it is damaged."""
+    ok(shell, "get", "one", "--offline")
+    model = shell.models / "one/model.bin"
+    stamp = model.stat()
+    model.write_bytes(FILES["model.bin"][:-1] + b"?")
     ran = mirror("push", 6)
     assert "one/model.bin: its bytes are not the ones that the lock names" in ran.err
-    assert "mdl verify one --repair" in ran.err
+    assert "keep a copy of what was changed; 'mdl verify --repair --force one' replaces it" in ran.err
+    os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert "mdl verify one --repair fetches" in mirror("push", 6).err
     version = version_of(shell)
     assert store.objects() == {f"one/{version}/{ODD}", f"one/{version}/empty"}
     assert store.uploads() == []
