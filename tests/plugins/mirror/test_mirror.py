@@ -177,7 +177,7 @@ def test_a_changed_file_never_appears(
 ) -> None:
     """A file that is not the locked one is refused by name, 6; neither it nor a marker is there afterwards, and no part
     of it. The other files are. The hint is that of verify: a copy first if it was edited, a repair if it is damaged."""
-    ok(shell, "get", "one", "--offline")
+    ok(shell, "get one --offline")
     model = shell.models / "one/model.bin"
     stamp = model.stat()
     model.write_bytes(FILES["model.bin"][:-1] + b"?")
