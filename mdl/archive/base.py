@@ -172,6 +172,11 @@ class Archive(ABC, Generic[Entry]):
         """Bytes of all members, unpacked."""
         return sum(member.size for member in self.members)
 
+    @property
+    def file_count(self) -> int:
+        """How many members are files, mdl's manifest too; the others are folders."""
+        return sum(not member.is_folder for member in self.members)
+
     @cached_property
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file by its path, as far as a manifest tells."""

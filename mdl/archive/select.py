@@ -104,6 +104,11 @@ class Selection:
     notes: tuple[str, ...] = ()
     bytes: int = field(default=0)
 
+    @property
+    def file_count(self) -> int:
+        """How many members are files; the others are empty folders."""
+        return sum(not member.is_folder for member in self.members)
+
 
 def select(
     run: Run,

@@ -243,7 +243,7 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
     facts = {
         "archive": plan.name,
         "bytes": selection.bytes,
-        "files": len(sizes),
+        "files": selection.file_count,
         "sha256": None,
         "skipped": selection.skipped,
         "path": plan.path,
@@ -254,9 +254,8 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
         rows = [(if_known(size, human_bytes), path) for path, size in sizes]
         session.console.table(("SIZE", "PATH"), rows)
         _show_left_out(session, plan)
-        session.console.note(
-            f"{counted(len(rows), 'file')}, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}"
-        )
+        amount = f"{counted(selection.file_count, 'file')}, {human_bytes(selection.bytes)}"
+        session.console.note(f"{amount}, to {plan.path or 'standard output'}")
 
     return session.show(facts, show)
 

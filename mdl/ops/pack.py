@@ -271,7 +271,7 @@ def write_pack(
     if compress not in get_args(Compression):
         raise UsageError(f"{compress!r} is not one of {', '.join(get_args(Compression))}", item="compress")
     selection = plan.selection
-    progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
+    progress = Progress(on_event, plan.name, "pack", selection.file_count, selection.bytes, cancel)
     output: AbstractContextManager[int]
     if isinstance(plan.output, int):
         place = "standard output" if plan.output == 1 else f"descriptor {plan.output}"

@@ -213,7 +213,7 @@ class _Releasing:
         return self._serve(known)
 
     def _progress(self, archive: AnyArchive, verb: str) -> Progress:
-        return Progress(self.on_event, archive.path.name, verb, len(archive.members), archive.size, self.cancel)
+        return Progress(self.on_event, archive.path.name, verb, archive.file_count, archive.size, self.cancel)
 
     def _release_new(self, archive: AnyArchive) -> ReleaseResult:
         releases = self.releases

@@ -121,7 +121,7 @@ def verify_archive(
     place = place_of(archive, "archive")
     with open_archive(place, limits, cancelled_by(cancel)) as opened:
         notice_model(opened, on_event)
-        progress = Progress(on_event, place.name, "check", len(opened.members), opened.size, cancel)
+        progress = Progress(on_event, place.name, "check", opened.file_count, opened.size, cancel)
         digests = check_bytes(opened, progress)
         progress.finish(opened.size, "checked", opened.compared_with)
         return _members(opened, digests)
@@ -163,7 +163,7 @@ def unpack(
         check_target(target)
         check_free_space(opened, target.parent)
         with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
-            progress = Progress(on_event, place.name, "unpack", len(opened.members), opened.size, cancel)
+            progress = Progress(on_event, place.name, "unpack", opened.file_count, opened.size, cancel)
             manifest, _ = extract(opened, staged, progress)
             publish_folder(staged, target)
         progress.finish(manifest.size, "unpacked", opened.compared_with)

@@ -236,6 +236,17 @@ def test_times_modes_and_empty_folders(mdl: Inside, trained: Shell) -> None:
     assert set(modes.values()) == {stat.S_IFREG | 0o644}
 
 
+def test_an_empty_folder_is_no_file(mdl: Inside, trained: Shell) -> None:
+    """It is packed and listed, and counted neither in the plan nor in the archive."""
+    (trained.home / "run" / "void").mkdir()
+    plan = mdl(trained, "pack", "run", "-n", "--json").document
+    assert (plan["files"], [member["path"] for member in plan["members"]][-1]) == (2, "void")
+    assert "2 files, " in mdl(trained, "pack", "run", "-n").err
+    ran = mdl(trained, "pack", "run", "--json", "--progress", "lines")
+    assert (ran.document["files"], "plan: 2 files" in ran.err) == (2, True)
+    assert "plan: 3 files" in mdl(trained, "unpack", "model_run.zip", "--to", "out").err  # the manifest is one
+
+
 @pytest.mark.parametrize("words", ["-o - --json", "--logs --checkpoint latest", "--logs --inference-only"])
 def test_usage(mdl: Inside, trained: Shell, words: str) -> None:
     """The document and the archive never share stdout, and logs go with no choice of a model: 2, and no archive."""
