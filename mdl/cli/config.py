@@ -48,7 +48,7 @@ def list_settings(session: Session, settings: LookSettings) -> int:
     hub = _hub(client, errors)
 
     def show() -> None:
-        rows = [(value.name, _text(value.value), value.source) for value in values]
+        rows = [(value.name, _text(value), value.source) for value in values]
         session.console.table(("SETTING", "VALUE", "FROM"), rows)
         session.console.data("")
         table = []
@@ -84,7 +84,7 @@ def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
         for value in values:
             session.console.data(str(value))
 
-    return session.show({"settings": [_facts(setting)]}, show)
+    return session.show({"settings": [_facts(setting) | {"value": setting.value}]}, show)
 
 
 @command(
@@ -114,7 +114,7 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
     config = Config(environ=session.environ, flags=True)  # reads the file as it is now
     setting = _setting(mdl.Client(config=config, on_warning=session.console.warn), key)
     if setting.source == setting_named(key).variable_name:
-        session.console.warn(f"{setting.source} has precedence: {key} stays {_text(setting.value)}")
+        session.console.warn(f"{setting.source} has precedence: {key} stays {_text(setting)}")
     return session.show({"settings": [_facts(setting)]}, lambda: session.console.data(str(path)))
 
 
@@ -188,11 +188,18 @@ def _hub(client: Client, errors: list[MdlError]) -> dict[str, str]:
 
 
 def _facts(setting: SettingValue) -> dict[str, Any]:
-    return {"name": setting.name, "value": setting.value, "source": setting.source}
+    """A setting in a document. The command of a hook may hold a secret; only who asks for that one setting gets it."""
+    value = setting.value
+    if isinstance(value, str):
+        value = redact(value)
+    elif value is not None:
+        value = [redact(part) for part in value]
+    return {"name": setting.name, "value": value, "source": setting.source}
 
 
-def _text(value: str | Sequence[str] | None) -> str:
-    """A value in a table."""
+def _text(setting: SettingValue) -> str:
+    """The value of a setting in a table."""
+    value = _facts(setting)["value"]
     if not value:
         return "-"
-    return redact(value if isinstance(value, str) else ", ".join(value))
+    return value if isinstance(value, str) else ", ".join(value)

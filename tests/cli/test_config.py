@@ -136,6 +136,20 @@ def test_what_cannot_be_set(shell: Shell, mdl: Inside, words: str, told: str) ->
     assert config_of(shell).read_text() == FILE
 
 
+@pytest.mark.parametrize("words", ["config", "config list --json", "config set connections 8 --json", "config --json"])
+def test_a_secret_in_a_hook_is_not_shown(shell: Shell, mdl: Inside, words: str) -> None:
+    """Who asks for that one setting gets it as it is."""
+    command = "curl -H 'Authorization: Bearer canary.1234567890' http://host/"
+    settings(shell, f'[hooks]\non_complete = "{command}"\n')
+    ran = done(mdl(shell, *words.split()))
+    assert "canary" not in ran.out + ran.err
+    assert done(mdl(shell, "config", "get", "hooks.on_complete")).out == f"{command}\n"
+    [setting] = done(mdl(shell, "config", "get", "hooks.on_complete", "--json")).document["settings"]
+    assert setting["value"] == command
+    [setting] = done(mdl(shell, "config", "set", "hooks.on_complete", command, "--json")).document["settings"]
+    assert "canary" not in setting["value"]
+
+
 def test_a_variable_has_precedence(shell: Shell, mdl: Inside) -> None:
     """If a variable hides what was just set or removed, a warning says so. One that adds to a list hides nothing."""
     hidden = with_environ(shell, MDL_RETRIES="3", MDL_ALLOW_HOSTS="a.example")
