@@ -182,6 +182,8 @@ def _sent(upload: _Upload, client: HubClient, endpoint: Endpoint, *, public: boo
     except (hub_httpx.HTTPError, RuntimeError, OSError) as error:  # OSError is the class of HfHubHTTPError
         raise _as_own_error(error, upload.origin, endpoint) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error.__cause__, huggingface_hub.errors.BadRequestError):  # it has the hub read the card first
+            raise _wrong_card(one_line(error)) from error
         why = f"huggingface_hub cannot read an answer: {type(error).__name__}: {one_line(error)}"
         raise ProtocolError(why, item=upload.origin.repository, hint="look at what HF_ENDPOINT names") from error
 
@@ -211,12 +213,22 @@ def _committed(upload: _Upload, api: HfApi, *, public: bool) -> PushResult:
         files = [pair for pair in upload.files if pair[0].path != _CARD]
         if len(files) < len(upload.files):
             skipped.append(Skipped(_CARD, "the repository has a model card, which stays as it is"))
+    for file, path in files:
+        if file.path == _CARD:
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise _wrong_card(f"it is not UTF-8: {error}") from error
     upload = _Upload(origin, files, skipped)
     operations = [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=str(path)) for file, path in files]
     commit = api.create_commit(
         **where, revision=upload.branch, operations=operations, commit_message="Upload a model with mdl"
     )
     return upload.report(commit=commit.oid, url=commit.commit_url, private=facts.private)
+
+
+def _wrong_card(why: str) -> UsageError:
+    return UsageError(why, item=_CARD, hint="correct README.md, or the metadata between the lines '---' at its head")
 
 
 @contextlib.contextmanager

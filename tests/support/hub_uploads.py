@@ -23,12 +23,14 @@ _OBJECT = "/lfs/"
 
 class Uploads:
     """Uploads to one hub. Without a ``token`` nobody may write. ``refused`` is a status that every commit is answered
-    with; ``objects`` are the large files by their sha256, and ``sent`` those that came, in their order."""
+    with; with a ``card_error`` no model card is accepted; ``objects`` are the large files by their sha256, and ``sent``
+    those that came, in their order."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.token = ""
         self.refused = 0
+        self.card_error = ""
         self.objects: dict[str, bytes] = {}
         self.sent: list[str] = []
 
@@ -42,7 +44,8 @@ class Uploads:
         if request.method != "POST" or not (call or batch or request.path in (_CREATE, _YAML)):
             return None
         if request.path == _YAML:
-            return json_answer({"errors": [], "warnings": []})
+            errors = [{"message": self.card_error}] if self.card_error else []
+            return json_answer({"errors": errors, "warnings": []}, status=400 if errors else 200)
         if not self.token or request.authorization != f"Bearer {self.token}":
             return json_answer({"error": "Invalid username or password."}, status=401)
         if request.path == _CREATE:

@@ -106,6 +106,19 @@ def test_who_may_not(shell: Shell, hub: LoopbackHub) -> None:
     done(shell.run("push", "run", "hf:org/new"), 5)
 
 
+def test_a_wrong_model_card(shell: Shell, hub: LoopbackHub) -> None:
+    """2 for a model card that the hub refuses, in its words, and for one that is not UTF-8. Nothing is committed."""
+    why = '"base_model" with value "/data/models/base" is not valid'
+    card = shell.home / "run/README.md"
+    hub.uploads.card_error = why
+    for data, told in ((b"---\nbase_model: /data/models/base\n---\n", why), (b"caf\xe9", "README.md: it is not UTF-8")):
+        card.write_bytes(data)
+        ran = done(shell.run("push", "run", "hf:org/new", "--public"), 2)
+        assert told in ran.err
+        assert "hint: correct README.md" in ran.err
+    assert hub.newest("org/new").files.keys() == {".gitattributes"}
+
+
 def test_what_cannot_be_pushed(shell: Shell, hub: LoopbackHub) -> None:
     """2 for what is no repository, 3 for what is not here, 5 for a hub that is not there, 8 offline, 11 for a link that
     leaves the folder."""
