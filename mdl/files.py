@@ -307,7 +307,12 @@ class LocalFile:
     @property
     def is_unmodified(self) -> bool:
         """Whether the bytes are those that mdl wrote last."""
-        return self.untouched or (self.receipt is not None and self.receipt.digest in self._hashed)
+        return self.untouched or self.was_read_as_written
+
+    @property
+    def was_read_as_written(self) -> bool:
+        """Whether the file was read just now, and has the bytes of its receipt."""
+        return self.receipt is not None and self.receipt.digest in self._hashed
 
     @property
     def is_edited(self) -> bool:

@@ -317,6 +317,17 @@ class Resolver:
 
     # What is known without asking.
 
+    def pinned(self, model: Model) -> Model:
+        """The model as its lock has it; as it is if none does. Raises `LockError`."""
+        return self._pin(model, False)
+
+    def narrowed(self, paths: Iterable[str]) -> set[str]:
+        """Those of ``paths`` that the patterns of the command line leave."""
+        asked = set(paths)
+        if self._include:
+            asked = matching(asked, self._include)
+        return asked - matching(asked, self._exclude)
+
     def known(self, model: Model, *, in_all_formats: bool = False) -> list[RemoteFile] | None:
         """As `resolve`, without contacting anything; None if a collection was never listed, or none is named. Of a
         repository with several quantisations it is all of them, and ``in_all_formats`` nothing else is left out

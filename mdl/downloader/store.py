@@ -216,7 +216,8 @@ class Store:
             found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == remote.digest:
                 return found
-        if receipt and found.is_edited and found.size == receipt.stamp.size:
+        is_open = found.is_edited or (deep and receipt and receipt.digest.algorithm != remote.hash_algorithm)
+        if receipt and is_open and found.size == receipt.stamp.size:
             print_, stamp = hash_file(path, receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found

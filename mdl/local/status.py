@@ -151,11 +151,14 @@ def _absent(local: LocalFile) -> Literal["partial", "missing"]:
 
 def _judge_bytes(local: LocalFile, fingerprint: Fingerprint, remote: RemoteFile) -> Judgement:
     """Judge a file that was read. A right one is ``present`` only if somebody else than the folder that brought it
-    says which digest it has."""
+    says which digest it has. Another version, as mdl wrote it, is ``missing``, as before it was read: nothing happened
+    to it."""
     has_size = remote.size in (None, fingerprint.size)
     has_bytes = remote.digest in (None, fingerprint.digest)
     if has_size and has_bytes:
         return "present" if remote.is_vouched_for else "unverified"
+    if local.was_read_as_written and local.receipt is not None and local.receipt.vouched_by != "folder":
+        return _absent(local)
     return "changed" if local.is_edited else "corrupt"
 
 

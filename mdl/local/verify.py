@@ -24,15 +24,17 @@ from mdl.errors import (
     NotFound,
     ProtocolError,
     StateError,
+    UsageError,
     joint_error,
     online_hint,
 )
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import html_table, listed
-from mdl.local.from_receipts import as_vouched_for, model_of, was_imported
+from mdl.local.from_receipts import as_vouched_for, fetched_files, meant_paths, model_of, was_imported
 from mdl.local.on_disk import cached_files
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
+from mdl.paths import RelPath
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
 
@@ -348,6 +350,8 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
         if pointer != "right":
             judgement = "corrupt" if pointer == "other" else "missing"
             actual = None
+    elif judgement in ("partial", "missing"):
+        actual = None
     name = remote.path.text
     verdict = VerifiedFile(
         name,
@@ -360,27 +364,86 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
 
 
 def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
-    """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
-    formats; else those that have a receipt, or that another program brought to the hub's cache.
+    """The files of the model: those that have a receipt, those that catalog or lock name, and those that a download was
+    to bring; without a receipt, all that is known of it, or that another program brought to the hub's cache.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
     store = context.store
-    resolver = context.resolver
-    receipts = store.receipts.of_model(model.name)
-    if store.layout.is_by_digest and not receipts:
+    receipts = {receipt.path.text: receipt for receipt in store.receipts.of_model(model.name)}
+    meant = meant_paths(model, list(receipts), receipts)
+    if store.layout.is_by_digest and not meant:
         cached = _cached(model, context, ask)
         if cached:
             return cached
-    known = resolver.known(model)
+    known = context.resolver.known(model)
     if known is None:
-        return _by_receipts(model, receipts, context)
-    paths = {remote.path for remote in known}
-    others = {receipt.path: receipt for receipt in receipts if receipt.path not in paths}
-    if not others:
+        return _by_receipts(model, [receipts[path] for path in receipts if path in meant], context)
+    meant = context.resolver.narrowed(meant)
+    if not meant:
         return known
-    in_all_formats = resolver.known(model, in_all_formats=True) or ()
-    return known + [as_vouched_for(others[remote.path]) for remote in in_all_formats if remote.path in others]
+    return _as_they_came(model, known, [receipts[path] for path in receipts if path in meant], context)
+
+
+def _as_they_came(
+    model: Model, known: Sequence[RemoteFile], receipts: Sequence[Receipt], context: Context
+) -> list[RemoteFile]:
+    """The files of the ``receipts``, and those of the ``known`` ones that belong to them. Catalog and lock decide which
+    digest a file has, and a listing does only if it is that of the download: looking at the hub makes no file wrong.
+    (ADR 149)"""
+    store = context.store
+    named = {file.path: file.digest for file in context.resolver.pinned(model).files}
+    by_path = {receipt.path: receipt for receipt in receipts}
+    decided: list[RemoteFile] = []
+    listing: list[RemoteFile] = []
+    for remote in known:
+        receipt = by_path.get(remote.path)
+        is_decided = remote.path in named and remote.digest == named[remote.path]
+        if receipt is not None:
+            is_decided = is_decided or receipt.vouched_by == "folder" or not _may_move(remote)
+        (decided if is_decided else listing).append(remote)
+    paths = {remote.path for remote in decided}
+    if model.is_of_catalog:
+        paths |= _superseded(model, known, receipts, context)
+    came = [receipt for receipt in receipts if receipt.path not in paths]
+    meant = fetched_files(came, listing, store.receipts.wanted(model.name), is_exact=False)
+    commits = {receipt.commit for receipt in receipts}
+    for remote in meant.files:
+        is_optional = remote.path in meant.optional and remote.path not in named
+        if is_optional and model.is_of_catalog:
+            is_optional = _may_move(remote) and remote.commit not in commits
+        if not is_optional or _is_named(store, model.name, remote):
+            decided.append(remote)
+    return sorted(decided, key=lambda remote: remote.path)
+
+
+def _may_move(remote: RemoteFile) -> bool:
+    """Return whether the repository of a file follows a branch, so that a later listing has another version of it."""
+    return remote.hub is not None and remote.hub.branch != ""
+
+
+def _superseded(
+    model: Model, known: Sequence[RemoteFile], receipts: Sequence[Receipt], context: Context
+) -> set[RelPath]:
+    """The files that a model of the catalog had once, by their receipts, and has no more."""
+    listed = {remote.path for remote in known}
+    others = {receipt.path for receipt in receipts} - listed
+    if not others:
+        return set()
+    others -= {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
+    last = context.store.receipts.in_order(model.name)[-1]
+    is_listed = last.commit in {remote.commit for remote in known}
+    if is_listed or not context.resolver.pinned(model).sources:
+        return others
+    return {receipt.path for receipt in receipts if receipt.path in others and receipt.commit != last.commit}
+
+
+def _is_named(store: Store, model: str, remote: RemoteFile) -> bool:
+    """Return whether anything is under the name of a file that need not be here."""
+    try:
+        return store.is_named(model, remote)
+    except UsageError:
+        return False  # this layout cannot store it
 
 
 def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:

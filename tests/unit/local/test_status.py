@@ -144,3 +144,15 @@ def test_what_is_not_there_or_in_the_way() -> None:
     damaged = replace(local("sha256"), fingerprint=Fingerprint(OTHER, 100))
     edited = replace(local("sha256", stamp=Stamp(100, 9, 2)), fingerprint=Fingerprint(OTHER, 100))
     assert (judge(damaged, remote()), judge(edited, remote())) == ("corrupt", "changed")
+
+
+def test_another_version_is_missing_when_it_was_read_too() -> None:
+    """What mdl wrote is not corrupt because catalog or lock have another version by now; what only a folder brought
+    is, and so is what has the digest of neither."""
+    for digest in (SHA, GIT):
+        older = replace(local(digest.algorithm, digest), fingerprint=Fingerprint(SHA, 100), own_digest=digest)
+        assert judge(older, remote(OTHER)) == "missing"
+    forged = replace(local("none", by="folder"), fingerprint=Fingerprint(SHA, 100))
+    assert judge(forged, remote(OTHER)) == "corrupt"
+    unread = replace(local("git-sha1", GIT), fingerprint=Fingerprint(SHA, 100))
+    assert judge(unread, remote(OTHER)) == "corrupt"

@@ -1,0 +1,93 @@
+"""What `mdl verify` compares: a file with catalog and lock, or as it came; never with what a look at the hub found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.data import spoil
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Ran, Run, Shell, machine
+
+OLD = Repo("o/m", {"config.json": b'{"v":1}', "model.safetensors": b"s" * 1000, "old.txt": b"o"})
+NEW = replace(OLD, files={"config.json": b'{"v":2}', "model.safetensors": b"s" * 1000, "new.txt": b"n"}, commit="")
+QUANTS = Repo("o/q", {"README.md": b"r", "m-F16.gguf": b"GGUF" + b"f" * 90, "m-Q8_0.gguf": b"GGUF" + b"8" * 50})
+REPOS = [OLD, QUANTS]
+CATALOG = 'schema = 1\n[models.mine]\nsource = "hf:o/m"\n'
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
+    return machine(tmp_path / "home", CATALOG, hub.url)
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {file["path"]: file["status"] for model in ran.document["models"] for file in model["files"]}
+
+
+ALL_OK = dict.fromkeys(OLD.files, "ok")
+
+
+@pytest.mark.parametrize(("target", "folder"), [("mine", "mine"), ("o/m", "o--m")])
+@pytest.mark.parametrize("look", ["show --remote", "get -n"])
+def test_a_look_at_the_hub_makes_no_file_wrong(
+    run: Run, shell: Shell, hub: LoopbackHub, look: str, target: str, folder: str
+) -> None:
+    """A branch that moved is known after a look. The files are those that came, also for `path` and a repair, and
+    whatever the model is called."""
+    run(f"get {target}")
+    hub.publish(NEW)
+    run(f"{look} {target}")
+    for words in ("verify", f"verify {target}", f"verify {folder}", f"verify {target} --repair", "verify --strict"):
+        assert statuses(run(f"{words} --json")) == ALL_OK
+        run(f"path {target}")
+    place = shell.models / folder / "config.json"
+    spoil(place, b'{"v":9}')
+    assert statuses(run(f"verify {target} --json", 6)) == {**ALL_OK, "config.json": "corrupt"}
+    assert statuses(run(f"verify {target} --repair --json")) == ALL_OK
+    assert place.read_bytes() == OLD.files["config.json"]
+    (shell.models / folder / "old.txt").unlink()
+    assert statuses(run(f"verify {target} --json", 3)) == {**ALL_OK, "old.txt": "missing"}
+
+
+def test_the_lock_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """An older version than that of the lock is not here, as for list; nothing is wrong with it, so `path` has it, and
+    a repair brings what the lock says."""
+    run("get mine")
+    hub.publish(NEW)
+    run("lock")
+    wrong = {"config.json": "missing", "model.safetensors": "ok", "new.txt": "missing"}
+    assert statuses(run("verify --json", 3)) == wrong
+    run("path mine")
+    assert statuses(run("verify --repair --json")) == dict.fromkeys(NEW.files, "ok")
+
+
+def test_a_commit_in_the_catalog_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """What an entry names by its commit is not here in another version, nor is a file that came with that commit."""
+    run("get mine")
+    new = replace(OLD, files={**OLD.files, "config.json": b'{"v":2}', "new.txt": b"n"}, commit="")
+    hub.publish(new)
+    (shell.home / "catalog.toml").write_text(CATALOG.replace("hf:o/m", f"hf:o/m@{new.commit}"))
+    run("get -n mine")
+    wrong = {**ALL_OK, "config.json": "missing", "new.txt": "missing"}
+    assert statuses(run("verify --json", 3)) == wrong
+    run("path mine")
+
+
+@pytest.mark.parametrize(("words", "files"), [("o/q:Q8_0", {"m-Q8_0.gguf"}), ("o/m config.json", {"config.json"})])
+def test_a_part_is_all_that_was_wanted(run: Run, shell: Shell, words: str, files: set[str]) -> None:
+    """However the model is called, a part of it that was asked for as such is whole; another part is not here."""
+    run(f"get {words}")
+    name = words[:3]
+    for spelling in ("verify", f"verify {name}", f"verify hf:{name}", f"verify {name.replace('/', '--')}"):
+        assert statuses(run(f"{spelling} --json")) == dict.fromkeys(files, "ok")
+    other = {"o/q": "o/q:F16", "o/m": "hf:o/m@main/old.txt"}[name]
+    assert "ok" not in statuses(run(f"verify {other} --json", 3)).values()
+
+
+def test_a_strangers_file_of_the_repository_is_read(run: Run, shell: Shell) -> None:
+    """What somebody else put beside a part, under the name of a file of the repository, is compared with that one."""
+    run("get o/m config.json")
+    (shell.models / "o--m" / "old.txt").write_bytes(b"x")
+    assert statuses(run("verify o/m --json", 6)) == {"config.json": "ok", "old.txt": "corrupt"}
