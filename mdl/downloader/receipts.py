@@ -205,6 +205,12 @@ class Receipts:
         if receipt and not receipt.suspect:
             self.put(replace(receipt, suspect=True))
 
+    def trust(self, receipt: Receipt) -> None:
+        """Take back the doubt in a receipt whose file was read and has its bytes, unless another one was written
+        meanwhile. Raises `OSError`, `StateError`."""
+        if receipt.suspect and self.get(receipt.model, receipt.path) == receipt:
+            self.put(replace(receipt, suspect=False))
+
     def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int, int]:
         """Return the record of a model, how many bytes of it cannot be read, and how many are of files that are
         ``gone``."""

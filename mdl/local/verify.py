@@ -277,8 +277,8 @@ def _mark_complete(checked_files: Sequence[Checked], store: Store) -> None:
 def check(
     models: Sequence[Model], context: Context, errors: dict[str, MdlError], ask: Ask | None = None
 ) -> list[Checked]:
-    """Hash every file of ``models``, several at once. A corrupt one is distrusted from now on. Of a model that cannot
-    be checked the error goes into ``errors``."""
+    """Hash every file of ``models``, several at once. A corrupt one is distrusted until it was read with the right
+    bytes. Of a model that cannot be checked the error goes into ``errors``."""
     store = context.store
     expected: list[tuple[str, RemoteFile]] = []
     failed: dict[str, MdlError] = {}
@@ -298,9 +298,11 @@ def check(
             if isinstance(checked, MdlError):
                 failed[name] = checked.on(name)
                 continue
-            if checked.status == "corrupt":
-                with contextlib.suppress(OSError):  # a disk that takes no note is no reason to stop
+            with contextlib.suppress(OSError):  # a disk that takes no note is no reason to stop
+                if checked.status == "corrupt":
                     store.receipts.distrust(name, remote.path)
+                elif checked.local.was_read_as_written and checked.local.receipt is not None:
+                    store.receipts.trust(checked.local.receipt)
             checked_files.append(checked)
     errors |= failed
     return [checked for checked in checked_files if checked.model not in failed]

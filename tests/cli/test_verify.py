@@ -91,3 +91,17 @@ def test_a_strangers_file_of_the_repository_is_read(run: Run, shell: Shell) -> N
     run("get o/m config.json")
     (shell.models / "o--m" / "old.txt").write_bytes(b"x")
     assert statuses(run("verify o/m --json", 6)) == {"config.json": "ok", "old.txt": "corrupt"}
+
+
+def test_what_is_right_again_is_here_again(run: Run, shell: Shell) -> None:
+    """A file that was read wrongly once, by a bad cable, is trusted once it was read rightly."""
+    run("get o/m")
+    place = shell.models / "o--m" / "config.json"
+    spoil(place, b'{"v":9}')
+    run("verify", 6)
+    assert "only partly on this disk: 2 of 3 files" in run("path o/m", 3).err
+    spoil(place, b'{"v":1}')
+    run("verify")
+    run("path o/m")
+    [row] = run("list --local --json").document["models"]
+    assert (row["status"], row["files_present"]) == ("present", 3)
