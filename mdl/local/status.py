@@ -117,7 +117,7 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     if len(meant) == 1:
         return RelPath(meant.pop()).under(status.path)
     hint = f"take the folder: mdl path {typed}"
-    if origins:
+    if origins and not model.is_of_catalog:  # its folder bears the name of the catalog, which no reference means
         hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
     names = listed(sorted(meant), most=_NAMED)
     raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)

@@ -108,6 +108,12 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
     assert ran.out == ""
     for name in ("config.json", "model.bin", "sub/vocab.txt"):
         assert name in ran.err
+    assert ran.err.endswith("hint: take the folder: mdl path tiny\n")
+    done(mdl(shell, "get", "org/tiny", *at))
+    assert (
+        "name one of them: mdl path --file hf:org/tiny/PATH; or"
+        in done(mdl(shell, "path", "org/tiny", "--file", *at), 2).err
+    )
 
 
 def test_a_reference_means_the_same_with_and_without_hf(mdl: Inside, shell: Shell, layout: str) -> None:
