@@ -104,8 +104,8 @@ def _spelled(session: Session, report: VerifyReport, words: Sequence[str]) -> Ve
 
 def _command(words: Sequence[str], kind: str) -> str:
     """The command that was just typed, whose ``words`` name models or folders, as one that gets, repairs or replaces
-    these; '' without words, when the usual command does that."""
-    if not words:
+    these; '' without words, and for a lock, when the usual command does that."""
+    if not words or kind == "lock":
         return ""
     repeated = [word for word in words if word not in _NOT_REPEATED]
     if kind == "get":

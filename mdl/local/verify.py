@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -78,9 +78,10 @@ _REMEDIES = {
     "get": ("get{}", "mdl {} downloads it"),
     "repair": ("verify{} --repair", "mdl {} fetches what is wrong"),
     "replace": ("verify --repair --force{}", "keep a copy of what was changed; 'mdl {}' replaces it"),
-    "lock": ("lock", "mdl lock pins the bytes that are here"),
+    "lock": ("lock{}", "mdl {} pins the bytes that are here"),
 }
 """The usual command of each kind of remedy, with a place for the models, and what it does."""
+_WITHOUT_REMEDY = "nobody published a digest to compare them with; without --strict they do not count as wrong"
 
 
 @value_class
@@ -248,7 +249,8 @@ def verify(
                 bytes_read += checked.local.fingerprint.size
         elif checked.model not in errors and checked.item not in errors:  # an error says why: one reason, not two
             unexplained.append(checked)
-    wrong, remedy = _failure(unexplained, strict=request.strict)
+    lockable = {model.name for model in models if model.is_of_catalog}
+    wrong, remedy = _failure(unexplained, lockable, strict=request.strict)
     return VerifyReport(
         {name: tuple(files) for name, files in verdicts.items()},
         tuple(errors.values()),
@@ -541,22 +543,26 @@ def _why_not_fetched(checked: Checked) -> MdlError | None:
     return ProtocolError("came in a zip, and cannot be fetched alone", item=checked.item, hint=hint)
 
 
-def _failure(checked_files: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
-    """The one error for what is wrong, and what to do about it: `DigestMismatch` if anything is corrupt (or, with
-    ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well."""
+def _failure(
+    checked_files: Sequence[Checked], lockable: Set[str], *, strict: bool
+) -> tuple[MdlError | None, Remedy | None]:
+    """The one error for what is wrong, and what to do about it, if anything helps: `DigestMismatch` if anything is
+    corrupt (or, with ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well.
+    ``lockable`` are the names of the models that a lock can hold."""
     counts_as_wrong = _WRONG_IF_STRICT if strict else _WRONG
     bad = [checked for checked in checked_files if checked.status in counts_as_wrong]
     if not bad:
         return None, None
     names = listed([f"{checked.item} ({checked.status})" for checked in bad], most=_NAMED)
-    remedy = _remedy(checked_files, bad)
+    remedy = _remedy(checked_files, bad, lockable)
     is_only_missing = {checked.status for checked in bad} == {"missing"}
     kind = NotFound if is_only_missing else DigestMismatch
-    return kind(names, hint=remedy.hint()), remedy
+    return kind(names, hint=remedy.hint() if remedy else _WITHOUT_REMEDY), remedy
 
 
-def _remedy(checked_files: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
-    """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs."""
+def _remedy(checked_files: Sequence[Checked], bad: Sequence[Checked], lockable: Set[str]) -> Remedy | None:
+    """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs. Nothing helps if nobody
+    published a digest and no catalog has the model, for a lock holds models of catalogs."""
     wrong = _models_of(bad, _WRONG)
     if wrong:
         is_any_here = any(checked.is_here for checked in checked_files if checked.model in wrong)
@@ -566,7 +572,8 @@ def _remedy(checked_files: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     changed = _models_of(bad, ("changed",))
     if changed:
         return Remedy("replace", changed)
-    return Remedy("lock")
+    unverified = _models_of(bad, ("unverified",))
+    return Remedy("lock", unverified) if lockable >= set(unverified) else None
 
 
 def _models_of(checked_files: Sequence[Checked], statuses: Sequence[str]) -> tuple[str, ...]:

@@ -156,18 +156,24 @@ def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
 
 
 def test_strict_verify_says_what_helps(mdl: Inside, tmp_path: Path) -> None:
-    """A file that no digest is known of is wrong with --strict alone; a lock helps, a repair would not."""
+    """A file that no digest is known of is wrong with --strict alone; a lock of this model helps, a repair would not.
+    Nothing does for what no catalog has."""
     with FaultyServer(honest(b"x" * 1000)) as server:
         shell = machine(tmp_path / "plain", f'schema = 1\n[models.one]\nsource = "{server.url}/f.dat"\n')
         done(mdl(shell, "get", "one"))
-    usual = done(mdl(shell, "verify", "one"))
-    assert (usual.out.splitlines()[1].split(), "1 unverified; 0 files ok" in usual.err) == (
-        ["unverified", "one/f.dat"],
-        True,
-    )
-    assert done(mdl(shell, "verify", "one", "--strict"), 6).err.endswith(
-        "hint: mdl lock pins the bytes that are here\n"
-    )
+        usual = done(mdl(shell, "verify", "one"))
+        assert usual.out.splitlines()[1].split() == ["unverified", "one/f.dat"]
+        assert "1 unverified; 0 files ok" in usual.err
+        for words in ([], ["one"]):
+            strict = done(mdl(shell, "verify", *words, "--strict"), 6)
+            assert strict.err.endswith("hint: mdl lock one pins the bytes that are here\n")
+        done(mdl(shell, "get", f"{server.url}/g.dat"))
+        strict = done(mdl(shell, "verify", "--strict"), 6)
+        assert strict.err.endswith(
+            "hint: nobody published a digest to compare them with; without --strict they do not count as wrong\n"
+        )
+        done(mdl(shell, "lock", "one"))
+    done(mdl(shell, "verify", "one", "--strict"))
 
 
 def test_verify_knows_what_no_catalog_names(run: Run) -> None:
