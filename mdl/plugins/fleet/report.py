@@ -302,9 +302,10 @@ def _error_of_mdl(node: str, exit_code: int, error: Mapping[str, Any]) -> MdlErr
     if error.get("item"):
         item += f": {_quoted(error['item'])}"
     message = _quoted(error.get("message"))
-    if error.get("hint"):
+    advice = _ADVICE.get(exit_code)
+    if error.get("hint") and advice is None:  # its commands are for that node, and may name a folder that is gone there
         message += f"; {shown(node)} says: {_quoted(error['hint'])}"
-    return _error_of_code(exit_code, message, item, _ADVICE.get(exit_code, _LOOK), str(error.get("code")))
+    return _error_of_code(exit_code, message, item, advice or _LOOK, str(error.get("code")))
 
 
 def _error_of_code(exit_code: int, message: str, item: str, hint: str, code: str = "") -> MdlError:
