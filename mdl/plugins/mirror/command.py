@@ -133,8 +133,12 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
     console = session.console
 
     def show_table() -> None:
-        if not found:
+        absent = set(names or ()) - {version.name for version in found}
+        if absent:
+            console.note(f"the mirror has none of: {', '.join(map(shown, sorted(absent)))}")
+        elif not found:
             console.note("it has no model yet; 'mdl mirror push' uploads what is locked")
+        if not found:
             return
         rows = []
         for version in found:
