@@ -25,7 +25,6 @@ CanBegin = Callable[[bytes, int], bool]
 """Whether a file of some size may begin with these bytes, the first `BEGINNING` or more of them, or all."""
 Lacks = Callable[[ReadableFile, int], "str | None"]
 """What an open file of some size lacks; None if nothing shows that anything is missing."""
-Optimizer = Literal["never", "perhaps"]
 
 
 def _starts(*magics: bytes, at: int = 0) -> CanBegin:
@@ -61,8 +60,8 @@ class Kind:
     ``suffixes`` are in lower case, with their dots. ``holds_weights`` is False for what is listed only because it holds
     no text. ``can_begin_with`` looks at the first bytes; where other bytes may stand there in a whole file too,
     ``begins_otherwise`` is True, and they count only for a download that nothing else vouches for. ``lacks`` looks for
-    the end. ``optimizer`` tells whether the optimizer may be inside, and ``loaded_with`` by what such a file is read.
-    Where ``is_certain`` is False, files of other programs have the same suffix, and may be empty.
+    the end. ``loaded_with`` tells by what such a file is read; whether the optimizer is inside, its trainer's layout
+    does. Where ``is_certain`` is False, files of other programs have the same suffix, and may be empty.
     ``is_media``: a picture, a recording or a video, which is none of a model's files.
     """
 
@@ -72,7 +71,6 @@ class Kind:
     can_begin_with: CanBegin = _anything
     begins_otherwise: bool = False
     lacks: Lacks = _nothing_tells
-    optimizer: Optimizer = "never"
     holds_weights: bool = True
     is_certain: bool = True
     is_media: bool = False
@@ -169,7 +167,7 @@ _is_zip = _starts(end_records.ZIP_MEMBER, b"PK\x05\x06")
 
 # The table
 
-CHECKPOINT = Kind("checkpoint", (".ckpt", ".cleanrl_model"), "torch", lacks=_torch_lacks, optimizer="perhaps")
+CHECKPOINT = Kind("checkpoint", (".ckpt", ".cleanrl_model"), "torch", lacks=_torch_lacks)
 """What a trainer that gives no suffix writes too."""
 _KINDS = (
     Kind("safetensors", (".safetensors", ".sft"), "safetensors", _is_safetensors, lacks=_safetensors_lacks),
@@ -182,23 +180,22 @@ _KINDS = (
         _is_torch,
         begins_otherwise=True,
         lacks=_torch_lacks,
-        optimizer="perhaps",
     ),
     CHECKPOINT,
     Kind("binary", (".bin",), "torch", lacks=_torch_lacks, is_certain=False),
-    Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks, "perhaps"),
+    Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks),
     Kind("HDF5", (".weights.h5",), "Keras", _is_hdf5, True, end_records.hdf5_lacks),
-    Kind("Keras", (".keras",), "Keras", _is_zip, lacks=end_records.zip_lacks, optimizer="perhaps"),
-    Kind("npz", (".npz",), "numpy", _is_zip, lacks=end_records.zip_lacks, optimizer="perhaps"),
+    Kind("Keras", (".keras",), "Keras", _is_zip, lacks=end_records.zip_lacks),
+    Kind("npz", (".npz",), "numpy", _is_zip, lacks=end_records.zip_lacks),
     Kind("ONNX", (".onnx",), "onnxruntime", _is_onnx, begins_otherwise=True),
     Kind("ONNX data", (".onnx_data", ".onnx.data"), "onnxruntime"),
-    Kind("Flax", (".msgpack",), "flax", optimizer="perhaps"),
+    Kind("Flax", (".msgpack",), "flax"),
     Kind("tch", (".ot",), "rust-bert", _is_torch, begins_otherwise=True),
     Kind("NeMo", (".nemo",), "nemo", _is_nemo, lacks=_nemo_lacks),
     Kind("TensorFlow Lite", (".tflite",), "tflite", _starts(b"TFL3", at=4)),
     Kind("protobuf", (".pb",), "TensorFlow"),
     Kind("TensorRT", (".engine", ".plan", ".trt"), "tensorrt"),
-    Kind("distributed", (".distcp",), "torch.distributed.checkpoint", lacks=_distcp_lacks, optimizer="perhaps"),
+    Kind("distributed", (".distcp",), "torch.distributed.checkpoint", lacks=_distcp_lacks),
     Kind("Core ML", (".mlmodel",), "coremltools"),
     Kind("Paddle", (".pdiparams",), "paddle"),
     Kind("MXNet", (".params",), "mxnet"),
@@ -256,7 +253,7 @@ TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<par
 _ANY_SHARD = re.compile(r"(?P<stem>.+)-(?:[0-9]{5}-of-[0-9]{5}|shard[0-9]+of[0-9]+).*")
 _RANK = re.compile(r"rank_?[0-9]+")
 """The number of a process that writes its own part of the model."""
-_SHARD = Kind("TensorFlow", (), "TensorFlow", optimizer="perhaps")
+_SHARD = Kind("TensorFlow", (), "TensorFlow")
 _BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
 _MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
 WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)

@@ -153,8 +153,8 @@ def test_names_tell_kinds() -> None:
         assert is_weights(name), name
     for name in (".pt", "a.tar", "a.zip", "a.json", "._a.safetensors", ".nfs000123.pt", "training_args.bin", "pt"):
         assert not is_weights(name), name
-    names = {".weights.h5": kind_of("a.weights.h5"), ".h5": kind_of("a.h5")}
-    assert [kind.optimizer for kind in names.values() if kind] == ["never", "perhaps"]
+    kinds = [kind_of("a.weights.h5"), kind_of("a.h5")]
+    assert [kind.loaded_with for kind in kinds if kind] == ["Keras", "h5py"]
     for name in ("a.tgz", "a.npy", "a.PNG", "a/b.wav", "a.mp4", "source.spm", "a.joblib"):
         assert holds_no_text(name), name
     for name in ("a.txt", "plot.svg", "a.pkl", "png", ".png"):
