@@ -192,9 +192,11 @@ class Session:
 
     @property
     def can_ask(self) -> bool:
-        """Whether there is a user to ask: nobody is asked without a terminal, with ``--json`` and with ``--quiet``."""
-        is_terminal = self.console.stderr.is_terminal and bool(sys.stdin) and sys.stdin.isatty()
-        return is_terminal and not self.common.json and not self.common.quiet
+        """Whether there is a user to ask, and who sees what the question is about: nobody is asked without a terminal,
+        with ``--json``, with ``--progress json``, and where only failures are shown."""
+        console = self.console
+        is_terminal = console.stderr.is_terminal and bool(sys.stdin) and sys.stdin.isatty()
+        return is_terminal and not self.common.json and not console.quiet and not console.is_machine_readable
 
     def confirm(self, question: str) -> bool | None:
         """Whether the user says yes; None if nobody can be asked. Raises `Cancelled`."""

@@ -208,6 +208,13 @@ def test_a_plan_and_a_job_in_the_background_are_asked_too(run: Run, shell: Shell
     assert "Which one" not in text
 
 
+@pytest.mark.parametrize("words", ["prefetch", "get --progress json"])
+def test_nobody_is_asked_without_the_list(shell: Shell, words: str) -> None:
+    """Where only failures are shown, and where a program reads, it is 2 with the list, on a terminal too."""
+    text, code = typed_into(shell, [], *words.split(), "org/tiny")
+    assert (code, "Which one" in text, "Q4_K_M" in text) == (2, False, True), text
+
+
 def test_an_interrupted_choice(shell: Shell) -> None:
     """Ctrl-C at the question is 130, and nothing was downloaded."""
     text, code = typed_into(shell, [b"\x03"], "get", "hf:org/tiny")
