@@ -23,6 +23,7 @@ from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.disk.process import without_core_files
 from mdl.errors import Cancelled, Problem, StorageError, as_problem
+from mdl.units import is_true
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
@@ -90,11 +91,12 @@ def _run(words: list[str]) -> int:
 
 
 def _failed(words: Sequence[str], error: Problem) -> int:
-    """Show what no command could: as every other error, as a document too if the words ask for one."""
+    """Show what no command could: as every other error, as a document too if the words, or MDL_JSON, ask for one."""
     command, _ = _called(words)
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
     is_verbose = "-v" in words or "--verbose" in words
-    common = Common(json="--json" in words, progress="json" if wants_lines else None, verbose=is_verbose)
+    wants_document = "--json" in words or is_true(os.environ.get("MDL_JSON"))
+    common = Common(json=wants_document, progress="json" if wants_lines else None, verbose=is_verbose)
     return report(Session(command, common, os.environ), error)
 
 

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from support.cases import each
 from support.loopback_hub import LoopbackHub, Repo
 from support.schemas import LAST, document_of, events_of, is_right, mistakes
-from support.shell import Ran, Shell, settings
+from support.shell import Ran, Shell, settings, with_environ
 
 from mdl import schemas
 from mdl.cli import main
@@ -149,6 +149,12 @@ def test_a_wrong_call_is_a_whole_document(shell: Shell, words: str, schema: str)
     ran = inside(shell, *words.split(), "--json", "--progress=json")
     assert (ran.code, ran.document["schema"]) == (2, f"mdl.{schema}/1")
     assert [one["event"] for one in ran.events] == ["failed"]
+
+
+def test_a_wrong_call_is_a_document_by_a_variable_too(shell: Shell) -> None:
+    """MDL_JSON is --json, also where no command could be begun."""
+    ran = inside(with_environ(shell, MDL_JSON="1"), "get", "--no-such-flag")
+    assert (ran.code, ran.document["schema"]) == (2, "mdl.get/1")
 
 
 def test_documents_that_no_other_test_looks_at(shell: Shell) -> None:
