@@ -38,14 +38,16 @@ def outdated(
 ) -> int:
     """Show which models have a newer version at their source, and what an update would download. Nothing is written."""
     client = session.client(settings)
-    report = session.watched(partial(client.outdated, names or None))
+    with session.console.watch() as on_event:
+        report = client.outdated(names or None, on_event=on_event)
+        error = report.error
+        count = sum(model.has_moved for model in report.models)
+        if exit_code and count and not error:
+            hint = "'mdl update' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
+            error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
+        on_event.end_with(error)
     outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]
     to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
-    error = report.error
-    count = sum(model.has_moved for model in report.models)
-    if exit_code and count and not error:
-        hint = "'mdl update' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
-        error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
     session.labels = client.labels(client.updatable(names or None))
     if error:
         session.error(error)

@@ -65,7 +65,9 @@ def test_what_changed_here_is_no_move(shell: Shell, hub: LoopbackHub, ok: Run, r
     (shell.models / "tiny" / "model.bin").unlink()
     assert "1 of 1 can be updated, 5.0 kB to fetch: mdl update tiny" in done(mdl(shell, "outdated", "--exit-code")).err
     hub.publish(MOVED)
-    assert "1 model moved at the source" in done(mdl(shell, "outdated", "--exit-code"), 8).err
+    assert done(mdl(shell, "outdated", "--exit-code"), 8).err.count("1 model moved at the source") == 1
+    *_, last = done(mdl(shell, "outdated", "--exit-code", "--progress", "json"), 8).err.splitlines()
+    assert json.loads(last)["error"]["message"] == "1 model moved at the source"
 
 
 def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) -> None:
