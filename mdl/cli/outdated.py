@@ -155,7 +155,7 @@ def update(
     arrow = "→" if session.console.stderr.is_unicode else "->"
     places = {model.name: client.catalogs.place_of(model) for model in models}
     for move in report.moves:
-        session.console.note(f"{move.name}: {_moved(move, places[move.name], arrow)}")
+        session.console.note(f"{session.spelled(move.name)}: {_moved(move, places[move.name], arrow)}")
     return show(session, report, moves=report.moves)
 
 

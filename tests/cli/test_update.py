@@ -68,11 +68,12 @@ def test_without_a_lock(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
 
 
 def test_what_no_catalog_has(shell: Shell, hub: LoopbackHub, ok: Run) -> None:
-    """A model that was fetched by its reference is updated by its folder's name; a lock is not touched by that."""
+    """A model that was fetched by its reference is updated by its folder's name, and called as people write it; a lock
+    is not touched by that."""
     ok(shell, "lock; get hf:org/tiny")
     text = lock_of(shell).read_bytes()
     hub.publish(MOVED)
-    ok(shell, "update org--tiny")
+    assert f"org/tiny: {OLD} → {NEW}, " in ok(shell, "update org--tiny").err
     assert bytes_of(shell, "org--tiny")["model.bin"] == MOVED.files["model.bin"]
     assert lock_of(shell).read_bytes() == text
 
