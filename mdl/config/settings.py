@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
@@ -127,7 +128,7 @@ def _of_text(parse: Callable[[str, str], Any]) -> Parse:
 
 
 def _paths(value: Any, name: str) -> tuple[Path, ...]:
-    return tuple(expanded(one, name) for one in _many(value, name))
+    return tuple(expanded(one, name) for one in _many(value, name) if os.fspath(one))
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
@@ -162,7 +163,10 @@ def _log_file(text: str, name: str) -> Path | str:
 
 
 def _command(text: str, name: str) -> Sequence[str] | None:
-    """The words of a command; None if it is empty."""
+    """The words of a command; None if it is empty. The path of a program may have blanks in it: of quotes around the
+    whole of a setting nothing is left here, see `as_meant`."""
+    if text.startswith("/") and shutil.which(text):
+        return [text]
     return split_command(text, name) if text else None
 
 
@@ -324,7 +328,7 @@ _OF_COMMANDS = {
     "stores.also": Setting(
         (),
         _paths,
-        "Folders of other programs in which the same bytes may be.",
+        "Folders of other programs in which the same bytes may be; in the variable with ':' between.",
         "DIR",
         variable="MDL_STORES_ALSO",
         has_flag=False,
@@ -413,7 +417,8 @@ class Config:
         empty = (None,) if setting.may_be_empty else (None, "")
         text = self.environ.get(setting.variable_name)
         if text is not None and (text := as_meant(text)) not in empty:
-            yield text, setting.variable_name
+            is_list = setting.parse is _paths and not os.path.exists(text)  # a folder may have a ":" in its name
+            yield (text.split(os.pathsep) if is_list else text), setting.variable_name
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"
 

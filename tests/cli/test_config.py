@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shell import Inside, Ran, Shell, done, machine, settings, with_environ
+from support.catalogs import entry_of
+from support.faults import honest
+from support.faulty_server import FaultyServer
+from support.shell import Inside, Ran, Shell, done, machine, settings, with_environ, write_catalog
 
-from mdl.config.settings import settings_table
+from mdl.config.settings import Config, settings_table
 
 SECRET = "hf_canarycanarycanary"
 FILE = """\
@@ -360,6 +363,44 @@ def test_what_is_put_around_a_value(shell: Shell, mdl: Inside, around: str) -> N
     assert {name: found[name][0] for name in PASTED} == {name: meant for name, (_, meant) in PASTED.items()}
     [remote] = done(mdl(shell, "remote", "list", "--json")).document["remotes"]
     assert (remote["kind"], remote["address"]) == ("bucket", "s3://bucket/p")
+
+
+def test_a_long_command(shell: Shell, mdl: Inside) -> None:
+    """It is longer than a path may be, and no fault of mdl."""
+    settings(shell, f'[hooks]\non_complete = "/bin/echo {300 * "x"}"\n')
+    done(mdl(shell, "config"))
+
+
+@pytest.mark.parametrize("quote", ["", "'", '\\"'])
+@pytest.mark.parametrize("of", ["file", "variable", "flag"])
+def test_a_hook_with_a_blank_in_its_path(shell: Shell, mdl: Inside, of: str, quote: str) -> None:
+    """Quotes around a whole value are taken off, and what is left is one program all the same."""
+    program = shell.home / "My Scripts" / "note"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ntouch told\n")
+    program.chmod(0o755)
+    text = f"{quote}{program}{quote}"
+    words = ["get", "one"]
+    if of == "file":
+        settings(shell, f'[hooks]\non_complete = "{text}"\n')
+    elif of == "variable":
+        shell = with_environ(shell, MDL_ON_COMPLETE=text.replace("\\", ""))
+    else:
+        words += ["--on-complete", text.replace("\\", "")]
+    with FaultyServer(honest(b"whole")) as server:
+        write_catalog(shell, "schema = 1\n" + entry_of("one", f"{server.url}/f", b"whole"))
+        done(mdl(shell, *words))
+    assert list(shell.home.rglob("told"))
+
+
+def test_folders_in_a_variable(shell: Shell, mdl: Inside) -> None:
+    """They are written as in PATH; a folder that is there may have such a sign in its name."""
+    (shell.home / "c:d").mkdir()
+    for text, meant in (("/a:~/b:", ["/a", "~/b", ""]), (f"{shell.home}/c:d", f"{shell.home}/c:d")):
+        found = rows(done(mdl(with_environ(shell, MDL_STORES_ALSO=text), "config", "--json")))
+        assert found["stores.also"][0] == meant
+    config = Config(environ={"MDL_STORES_ALSO": "/a:~/b:", "HOME": str(shell.home)}, read=dict)
+    assert config["stores.also"] == (Path("/a"), Path("~/b").expanduser())
 
 
 def test_a_list_of_a_variable(shell: Shell, mdl: Inside) -> None:
