@@ -245,7 +245,7 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
     if run.finished_or_only is None and len(run.model_checkpoints) > 1:
         count = counted(len(run.model_checkpoints), "checkpoint")
         hint = "--checkpoint NAME packs one"
-        if run.latest:
+        if run.latest in run.model_checkpoints:
             hint = f"--checkpoint {run.latest.name} packs the latest alone"
         notes.append(f"no finished model: all {count} are packed; {hint}")
     names = [*(checkpoint.name for checkpoint in beside.checkpoints), *(path for path, _ in beside.runs)]
@@ -369,9 +369,10 @@ class _Selecting:
     def _add_companions(self, scope: _Scope) -> None:
         """Add what belongs to the checkpoint and lies beside or above it: by its own name, or by its path below the
         run where that name is taken. Other forms of the checkpoint are left out."""
+        in_scope = {entry.path for entry in scope.entries}
         for entry in scope.companions.exports:
             name = scope.name_of(entry)
-            if name not in self._added:
+            if name not in self._added and entry.path not in in_scope:
                 way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the complete folder"
                 self._skip(name, f"beside the weights, and of the same name; {way}")
         there = {member.entry.path for member in self._members.values()}

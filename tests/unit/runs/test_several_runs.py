@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.long import examples
-from support.packing import names, planned
+from support.packing import names, planned, skipped
 from support.runs import index_of, rows, write
 
 from mdl.errors import NotFound, ProtocolError
@@ -249,6 +249,16 @@ def test_a_plain_pack_of_several_checkpoints_says_so(tmp_path: Path) -> None:
     """Also if nobody can say which of them is the latest."""
     plan = planned(write(tmp_path / "run", "epoch_3.pt step_900.pt"))
     assert plan.selection.notes == ("no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one",)
+
+
+def test_what_is_packed_from_the_folder_of_the_model_is_not_listed_as_left_out(tmp_path: Path) -> None:
+    """Of the checkpoints in it none is finished, and the latest lies elsewhere; another form of its one model stays."""
+    plan = planned(write(tmp_path / "run", "model/best.{pth,onnx} checkpoints/epoch_1.pt"))
+    assert names(plan) == {"best.pth", "best.onnx"}
+    assert plan.selection.notes[-1] == "no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one"
+    plan = planned(write(tmp_path / "lora", "model/{a-000001,a}.safetensors model/a_openvino_model/x.bin"))
+    assert names(plan) == {"a.safetensors", "a_openvino_model/x.bin"}
+    assert skipped(plan).keys() == {"a-000001.safetensors"}
 
 
 def test_the_last_checkpoint_of_nemo_is_no_finished_model(tmp_path: Path) -> None:
