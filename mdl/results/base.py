@@ -21,15 +21,16 @@ from mdl.bounds import LARGEST_DOCUMENT
 from mdl.config.remotes import KINDS, RemoteSettings, remote_named
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
 from mdl.events import Noticed
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.listener import Listener
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.results.answer_keys import object_of
-from mdl.results.outputs import File, error_in, litter_note, select, without_litter
+from mdl.results.outputs import File, error_in, is_wanted, litter_note, select, without_litter
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.values import value_class
+from mdl.weights.junk import why_junk_path
 
 VERSION = 1
 """Of the file that keeps what a job had."""
@@ -234,13 +235,22 @@ class Notices:
             self._listener(Noticed(f"{self._remote}/{job}", message=message))
 
 
-def wanted_by(origin: JobOrigin, files: Sequence[File], notices: Notices) -> list[File]:
-    """Return those of a job's files that an origin means, of whichever checkpoint. Raises `NotFound` if it means
-    none."""
+def wanted_by(
+    origin: JobOrigin, files: Sequence[File], notices: Notices, refused: Sequence[RefusedFile] = ()
+) -> list[File]:
+    """Return those of a job's files that an origin means, of whichever checkpoint. Raises `NotFound` if it means none,
+    and `Unsafe` if it means one of those that are ``refused`` since they cannot be kept."""
     if not origin.litter:
         files, litter = without_litter(files)
-        if litter:
-            notices.tell(origin.job, litter_note(litter))
+        sizes = {file.path.text: file.size for file in litter}
+        sizes.update({file.path: file.size for file in refused if why_junk_path(file.path)})
+        refused = [file for file in refused if file.path not in sizes]
+        if sizes:
+            notices.tell(origin.job, litter_note(sizes))
+    for file in refused:
+        if is_wanted(file.path, logs=origin.logs, everything=origin.everything):
+            hint = "give it another name in the bucket, or delete it there"
+            raise file.error.but(hint=hint)
     return select(files, logs=origin.logs, everything=origin.everything)
 
 
@@ -428,7 +438,7 @@ class JobSource(Source):
         try:
             if data is None or data["source"] != str(origin):
                 return None
-            return [RemoteFile(RelPath.parse(path), str(url), size) for path, url, size in data["files"]]
+            return [RemoteFile(RelPath.of_repository(path), str(url), size) for path, url, size in data["files"]]
         except (KeyError, TypeError, ValueError, MdlError):
             return None
 

@@ -125,9 +125,11 @@ class BucketRemote:
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)
-        listed = self._source.resolve(S3Origin(self._bucket.name, f"{self._folder_of(job)}/"))
+        place = S3Origin(self._bucket.name, f"{self._folder_of(job)}/")
+        listed = self._source.resolve(place)
+        wanted = wanted_by(origin, listed, self._notices, self._source.refused(place))
         own = JobOrigin(self.settings.name, job)
-        return [replace(file, url=own.url_of(file.path)) for file in wanted_by(origin, listed, self._notices)]
+        return [replace(file, url=own.url_of(file.path)) for file in wanted]
 
     def locate(self, url: str) -> Link:
         job, path = job_and_path(url)

@@ -150,7 +150,7 @@ def select(files: Sequence[File], *, logs: bool = False, everything: bool = Fals
     """
     of_role: defaultdict[str, list[File]] = defaultdict(list)
     for file in files:
-        of_role[_role_of(file.path)].append(file)
+        of_role[_role_of(file.path.text)].append(file)
     missing = "file"
     if logs:
         missing = "log"
@@ -165,6 +165,11 @@ def select(files: Sequence[File], *, logs: bool = False, everything: bool = Fals
     return chosen
 
 
+def is_wanted(path: str, *, logs: bool, everything: bool) -> bool:
+    """Tell whether a file of this path is among what is asked for, as by `select` where there are results."""
+    return everything or _role_of(path) == ("log" if logs else "result")
+
+
 def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
     """Return the results, and what file systems, file managers and killed programs left among them."""
     results: list[File] = []
@@ -177,16 +182,16 @@ def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
     return results, litter
 
 
-def litter_note(litter: Sequence[File]) -> str:
-    """Return the one line that says that litter is not fetched."""
-    named = names_for_a_hint((file.path.text for file in litter), _FEW)
-    size = human_bytes(sum(file.size or 0 for file in litter))
+def litter_note(sizes: Mapping[str, int | None]) -> str:
+    """Return the one line that says that litter is not fetched; ``sizes`` are its bytes by its paths."""
+    named = names_for_a_hint(sizes, _FEW)
+    size = human_bytes(sum(size or 0 for size in sizes.values()))
     return f"not fetched: {named}, {size}, left by file systems and file managers; --all fetches them"
 
 
-def _role_of(path: RelPath) -> Literal["log", "picture", "result"]:
-    lower = path.text.lower()
-    if lower.startswith("logs/") or is_log(path.name.lower()):
+def _role_of(path: str) -> Literal["log", "picture", "result"]:
+    lower = path.lower()
+    if lower.startswith("logs/") or is_log(lower):
         return "log"
     if lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE):
         return "picture"

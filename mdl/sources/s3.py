@@ -9,9 +9,9 @@ from typing import ClassVar
 from urllib.parse import quote, unquote
 
 from mdl.errors import MdlError, NotFound, UsageError
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.net.locators import Link
-from mdl.paths import RelPath, is_at_or_below, shown
+from mdl.paths import RelPath, is_at_or_below, shown, why_not_kept
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.object_store import Bucket, S3Object
 from mdl.sources.s3_client import Access
@@ -46,7 +46,7 @@ class S3Origin(Origin):
     def file_name(self) -> RelPath:
         if not self.key or self.key.endswith("/"):
             raise UsageError("names a bucket or a prefix, not an object", item=str(self), hint="write s3://bucket/key")
-        return RelPath.parse(self.key.rpartition("/")[2])
+        return RelPath.of_repository(self.key.rpartition("/")[2])
 
     @property
     def folder(self) -> str:
@@ -65,7 +65,7 @@ def parse(text: str, page_hosts: Collection[str]) -> S3Origin:
         raise UsageError("not a bucket", item=shown(text)[:200], hint=hint)
     key = unquote(key)
     if key:
-        RelPath.parse(key.rstrip("/"))
+        RelPath.of_repository(key.rstrip("/"))
     return S3Origin(bucket, key)
 
 
@@ -75,6 +75,7 @@ class S3Source(Source):
     def __init__(self, context: SourceContext) -> None:
         self.context = context
         self._buckets: dict[str, Bucket] = {}
+        self._refused: dict[S3Origin, list[RefusedFile]] = {}
 
     def bucket(self, name: str) -> Bucket:
         if name not in self._buckets:
@@ -83,15 +84,29 @@ class S3Source(Source):
         return self._buckets[name]
 
     def resolve(self, origin: S3Origin) -> list[RemoteFile]:
-        """Every object below the prefix, or the one object of that name."""
+        """Every object below the prefix that can be kept here, or the one object of that name (ADR 153)."""
         prefix = origin.key.rstrip("/")
         bucket = self.bucket(origin.bucket)
         objects = [item for item in bucket.list(prefix) if not item.is_folder]
-        if objects:
-            return [self._file(origin, item, prefix) for item in objects]
-        if not prefix:
-            raise NotFound("the bucket is empty", item=str(origin))
-        return [self._file(origin, bucket.head(prefix), prefix.rpartition("/")[0])]
+        if not objects:
+            if not prefix:
+                raise NotFound("the bucket is empty", item=str(origin))
+            return [_file(origin, bucket.head(prefix), RelPath.of_repository(prefix.rpartition("/")[2]))]
+        files: list[RemoteFile] = []
+        refused: list[RefusedFile] = []
+        for item in objects:
+            name = item.key.removeprefix(prefix and f"{prefix}/")
+            why = why_not_kept(name)
+            if why:
+                refused.append(RefusedFile(name, why, item.size, _url_of(origin, item)))
+            else:
+                files.append(_file(origin, item, RelPath.of_repository(name)))
+        self._refused[origin] = refused
+        return files
+
+    def refused(self, origin: S3Origin) -> list[RefusedFile]:
+        """The objects that `resolve` found below the prefix, and whose names cannot be kept on this system."""
+        return self._refused.get(origin, [])
 
     def file(self, origin: S3Origin, path: RelPath) -> RemoteFile:
         origin.check_is_file()
@@ -114,13 +129,13 @@ class S3Source(Source):
         origin = parse(url, ())
         return self.bucket(origin.bucket).locate(origin.key)
 
-    def _file(self, origin: S3Origin, item: S3Object, prefix: str) -> RemoteFile:
-        try:
-            path = RelPath.parse(item.key[len(prefix) :].lstrip("/"))
-        except MdlError as error:
-            place = f"s3://{origin.bucket}/{shown(item.key)}"
-            raise type(error)(error.message, item=place, hint=error.hint) from error
-        return RemoteFile(path, str(S3Origin(origin.bucket, item.key)), item.size, validator=item.etag)
+
+def _url_of(origin: S3Origin, item: S3Object) -> str:
+    return str(S3Origin(origin.bucket, item.key))
+
+
+def _file(origin: S3Origin, item: S3Object, path: RelPath) -> RemoteFile:
+    return RemoteFile(path, _url_of(origin, item), item.size, validator=item.etag)
 
 
 open_source = S3Source

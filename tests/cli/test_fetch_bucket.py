@@ -76,6 +76,32 @@ def test_litter_is_not_fetched(mdl: Inside, shell: Shell, put: Put, tmp_path: Pa
     assert fetched(shell) == {"w.safetensors", "config.json", *LITTER}
 
 
+def test_a_name_that_is_not_used_stops_nothing(mdl: Inside, shell: Shell, put: Put, tmp_path: Path) -> None:
+    """Litter, logs and pictures under names that cannot be kept stay behind, of a job and of a prefix; weights under
+    such a name are refused by it."""
+    put(["w.safetensors", "a\u200cb.json", "~notes.txt"])
+    put(["Icon\r", "logs//events.out", "samples//a.png"])
+    kept = {"w.safetensors", "a\u200cb.json", "~notes.txt"}
+    ran = done(mdl(shell, "fetch", "store", "p1"))
+    assert fetched(shell) == kept
+    assert ran.err.count("--all fetches them") == 1
+    done(mdl(shell, "fetch", "store", "p1", "--offline"))
+    place = f"s3://{bucket_of(shell)}/pre/results/p1"
+    done(mdl(shell, "get", place, "--include", "*.safetensors", "--into", str(tmp_path / "w")))
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {"w.safetensors", ".mdl"}
+    done(mdl(shell, "get", place, "--into", str(tmp_path / "all")), 11)
+    assert {path.name for path in (tmp_path / "all").iterdir()} == kept | {".mdl"}
+    (shell.home / "catalog.toml").write_text(
+        f'schema = 1\n[models.m]\nsource = "{place}"\nexclude = ["*//*", "Icon*"]\n'
+    )
+    done(mdl(shell, "lock"))
+    done(mdl(shell, "get", "m", "--frozen"))
+    done(mdl(shell, "verify", "m"))
+    assert set(files_below(shell.models / "m")) == kept
+    put({"lora//w.safetensors": b"x"})
+    assert "lora//w.safetensors" in done(mdl(shell, "fetch", "store", "p1"), 11).err
+
+
 SHARDED = [f"step-100/{name}" for name in ("__0_0.distcp", "__1_0.distcp", ".metadata")]
 """A model in shards that nothing but the trainer reads."""
 HF = [

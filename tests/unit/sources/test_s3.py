@@ -407,15 +407,27 @@ def test_signed_url_is_what_the_client_asks(bucket: Callable[..., S3Source]) -> 
         assert "X-Amz-Signature=" in opened.location
 
 
-@pytest.mark.parametrize(
-    ("key", "error"), [("nothing", NotFound), ("p", Unsafe)], ids=["nothing there", "a key that leaves the folder"]
-)
-def test_refused_listing(bucket: Callable[..., S3Source], key: str, error: type[MdlError]) -> None:
-    """A prefix without objects is not found; a key with ``..`` is refused by name."""
-    source = bucket({"p/../evil": b"x", "q/a": b""})
-    with pytest.raises(error) as caught:
-        source.resolve(S3Origin("training", key))
-    assert "training" in str(caught.value)
+def test_nothing_there(bucket: Callable[..., S3Source]) -> None:
+    """A prefix without objects is not found."""
+    with pytest.raises(NotFound, match="training"):
+        bucket({"q/a": b""}).resolve(S3Origin("training", "nothing"))
+
+
+def test_keys_that_cannot_be_kept(bucket: Callable[..., S3Source]) -> None:
+    """A key that leaves the folder, or is no path on this disk, is refused alone and by name; any other is kept as it
+    is, and located."""
+    refused = ["../evil", "Icon\r", "logs//events.out", "/w"]
+    kept = ["w.safetensors", "~$notes.docx", "an end.", "a\u200cb.png"]
+    source = bucket({f"p/{name}": b"x" for name in (*refused, *kept)})
+    origin = S3Origin("training", "p")
+    files = source.resolve(origin)
+    assert {file.path.text for file in files} == set(kept)
+    assert {file.path for file in source.refused(origin)} == set(refused)
+    http = source.context.http
+    assert http is not None
+    for file in files:
+        with http.open("GET", file.url) as opened:
+            assert opened.status == 200
 
 
 def test_no_such_bucket(bucket: Callable[..., S3Source]) -> None:
@@ -473,13 +485,22 @@ def test_a_listing_that_is_none(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "value"), [("Size", "9" * 30), ("Size", "9" * 5000), ("Size", "-1"), ("LastModified", "soon"), ("Key", "")]
+    ("tag", "value"), [("Size", "9" * 30), ("Size", "9" * 5000), ("Size", "-1"), ("LastModified", "soon")]
 )
 def test_an_entry_that_makes_no_sense(tag: str, value: str) -> None:
     """A number beyond every file, a time that is none: 6."""
     body = re.sub(f"<{tag}>[^<]*</{tag}>", f"<{tag}>{value}</{tag}>", LISTING.decode())
-    with FaultyServer(always(reply(200, body.encode()))) as server, pytest.raises((ProtocolError, Unsafe)):
+    with FaultyServer(always(reply(200, body.encode()))) as server, pytest.raises(ProtocolError):
         source_at(server.url).resolve(S3Origin("training"))
+
+
+def test_an_entry_without_a_key() -> None:
+    """It is the name of no file, and is refused."""
+    body = re.sub("<Key>[^<]*</Key>", "<Key></Key>", LISTING.decode())
+    with FaultyServer(always(reply(200, body.encode()))) as server:
+        source = source_at(server.url)
+        assert source.resolve(S3Origin("training")) == []
+        assert [file.path for file in source.refused(S3Origin("training"))] == [""]
 
 
 def test_a_bucket_that_redirects() -> None:
