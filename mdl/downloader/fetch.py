@@ -107,11 +107,13 @@ class Fetcher:
         return headers
 
     def _validator(self, file: OpenFile, url: str) -> str | None:
-        """Return the validator with which the file was begun at the origin of ``url``, if it was one and counts."""
+        """Return the validator with which the file was begun at the origin of ``url``, if it was one and counts. Where
+        a digest decides, that of another origin says nothing."""
         download = file.download
         if not download.heeds_validators:
             return None
-        return file.part.validators.get(origin_of(url)) or download.remote.validator
+        noted = file.part.validators.get(origin_of(url))
+        return noted or (download.remote.validator if download.remote.digest is None else None)
 
     def _note_cache(self, segment: Segment, opened: OpenResponse) -> None:
         """Note that something on the way fetches whole files for every range: squid, or a proxy that sees plain

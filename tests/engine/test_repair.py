@@ -269,6 +269,17 @@ def test_mirror_goes_on_at_the_byte(bench: Bench) -> None:
     assert asked == [f"bytes={SIZE // 2}-{SIZE - 1}"]
 
 
+def test_mirror_has_an_etag_of_its_own(bench: Bench) -> None:
+    """Where the digest is known and the size is not, the ETag of the first server says nothing of what a mirror has:
+    nothing is discarded."""
+    first = faults.first(1, faults.short_body(DATA, SIZE // 2), faults.answers(503))
+    with FaultyServer(first) as server, FaultyServer(faults.honest(DATA, etag='"of the mirror"')) as mirror:
+        file = replace(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), size=None)
+        run = bench.run(file, retries=2)
+    assert (run.code, run.report.bytes_fetched, run.rewound) == (0, SIZE, 0)
+    assert bench.has(DATA)
+
+
 def test_all_mirrors_fail(bench: Bench) -> None:
     """If none has it, the first's error stands, with those of the others."""
     with FaultyServer(faults.answers(404)) as mirror:
