@@ -53,6 +53,7 @@ def export(
         raise UsageError(why, item="-o", hint="add -o FILE; --split SIZE writes parts")
     client = session.client(settings)
     with session.operation_log(log_file) as log:
+        session.labels = client.labels([model for name in names for model in client.models_here(name)])
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(_KEPT):
             done = bundles.export_bundle(client, names, output, split=split, force=force, on_event=on_event)
         log.note(done.path.name, f"wrote {counted(len(done.parts), 'file')}, {done.bytes} bytes")
@@ -66,7 +67,7 @@ def _show_export(session: Session, done: BundleExport) -> None:
     _warn_of_unverified(session, done)
     for name in done.restricted:
         why = "gated or private at its source; see that those who get the bundle may have it"
-        session.console.note(f"restricted: {shown(name)}: {why}")
+        session.console.note(f"restricted: {shown(session.spelled(name))}: {why}")
     for path in [*(part.path for part in done.parts), *filter(None, [done.sums])]:
         session.console.data(str(path))
 
@@ -107,18 +108,19 @@ def import_bundle(
 def _show_import(session: Session, done: BundleImport) -> None:
     console = session.console
     models = session.client().catalog.models
+    session.labels = session.client().labels([models[name] for name in done.folders if name in models])
     for name in done.folders:
         doubtful = [file.path for file in done.files if file.model == name and file.verified == "none"]
         if doubtful:
             more = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             why = f"only the bundle says which bytes are right; online, 'mdl lock {shown(name)}' asks its source"
-            console.note(f"unverified: {shown(f'{name}/{doubtful[0]}')}{more}: {why}")
+            console.note(f"unverified: {shown(session.spelled(f'{name}/{doubtful[0]}'))}{more}: {why}")
     if kept := [file for file in done.files if file.action == "kept"]:
         console.note(f"here already: {_amount(kept)}")
     for name in done.added:
-        console.note(f"added {shown(name)} ({shown(models[name].source_text)}) to {done.catalog}")
+        console.note(f"added {shown(session.spelled(name))} ({shown(models[name].source_text)}) to {done.catalog}")
     if done.locked:
-        console.note(f"locked in {done.lock}: {', '.join(map(shown, done.locked))}")
+        console.note(f"locked in {done.lock}: {', '.join([shown(session.spelled(name)) for name in done.locked])}")
     for folder in done.folders.values():
         console.data(str(folder))
 
@@ -126,7 +128,7 @@ def _show_import(session: Session, done: BundleImport) -> None:
 def _warn_of_unverified(session: Session, done: BundleExport) -> None:
     for file in done.files:
         if file.verified == "none":
-            where = shown(f"{file.model}/{file.path}")
+            where = shown(session.spelled(f"{file.model}/{file.path}"))
             session.console.note(f"unverified: {where}: no digest is published; it has that of the first download")
 
 

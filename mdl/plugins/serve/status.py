@@ -106,7 +106,7 @@ class StatusPage:
         for model, found in rows:
             yield {
                 "name": model.name,
-                "title": model.title,
+                "title": model.label if model.title == model.name else model.title,
                 "kind": model.kind,
                 "status": found.status,
                 "files": found.files,

@@ -294,7 +294,7 @@ def test_a_shipped_model_and_another(hub: LoopbackHub, there: Shell, tmp_path: P
     ran = done(mdl(there, "bundle", "import", str(here.home / "both.tar"), "--json"))
     names = ["org--tiny", shipped]
     assert (sorted(ran.document["added"]), sorted(ran.document["locked"])) == (names, names)
-    assert "this catalog is new, and yours" in ran.err
+    assert ("this catalog is new, and yours" in ran.err, "org--" in ran.err) == (True, False)
     assert [one["name"] for one in done(mdl(there, "list", "--json")).document["models"]] == names
     assert done(mdl(there, "get", "--locked", "--offline", *names)).code == 0
     assert "is new" not in done(mdl(there, "bundle", "import", str(here.home / "both.tar"))).err
@@ -339,7 +339,8 @@ def test_what_was_fetched_is_the_model(
         done(mdl(here, "get", *words))
     told = done(mdl(here, "bundle", "export", target, "-o", "x.tar", "--json")).document["models"]
     assert [[file["path"] for file in one["files"]] for one in told] == [fetched]
-    done(mdl(there, "bundle", "import", str(here.home / "x.tar")))
+    ran = done(mdl(there, "bundle", "import", str(here.home / "x.tar")))
+    assert f"added {told[0]['name'].replace('--', '/')} (hf:" in ran.err
     name = told[0]["name"]
     assert done(mdl(there, "list", "--json")).document["models"][0]["files"] == len(fetched)
     done(mdl(there, "get", "--locked", "--offline", name))
@@ -355,7 +356,11 @@ def test_what_was_asked_for_and_is_gone_is_missing(tmp_path: Path, mdl: Inside) 
     folder = shell.models / "org--parts"
     (folder / "w[1].bin").rename(shell.home / "kept")
     ran = done(mdl(shell, "bundle", "export", "org/parts", "-o", "x.tar"), 3)
-    assert ("w[1].bin" in ran.err, "other.bin" in ran.err, (shell.home / "x.tar").exists()) == (True, False, False)
+    assert ("mdl: org/parts/w[1].bin: " in ran.err, "other.bin" in ran.err, (shell.home / "x.tar").exists()) == (
+        True,
+        False,
+        False,
+    )
     (shell.home / "kept").rename(folder / "w[1].bin")
     (folder / "other.bin").write_bytes(PARTS.files["other.bin"])
     told = done(mdl(shell, "bundle", "export", "org/parts", "-o", "x.tar", "--json")).document["models"]
@@ -372,7 +377,7 @@ def test_gated_is_told(here: Shell, mdl: Inside) -> None:
         hub.publish(gated)
         done(mdl(at_hub, "get", "hf:org/held"))
     ran = done(mdl(here, "bundle", "export", "hf:org/held", "-o", "gated.tar"))
-    assert ("restricted: org--held" in ran.err, told["restricted"]) == (True, [])
+    assert ("restricted: org/held" in ran.err, told["restricted"]) == (True, [])
     assert (here.home / "gated.tar").read_bytes() == (here.home / "open.tar").read_bytes()
 
 

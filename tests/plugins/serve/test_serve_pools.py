@@ -343,6 +343,7 @@ def test_what_is_told_without_a_token(shell: Shell, http: httpx.Client, tmp_path
         found = http.get(f"{server.url}/api/status", headers=BEARER).json()
         refused = http.get(f"{server.url}/org/held/resolve/main/w.bin", headers=BEARER)
     assert {row["name"] for row in found["models"]} == {"open", "never", "org--held"}
+    assert {row["title"] for row in found["models"]} >= {"org/held"}
     assert {row["id"]: row["is_served"] for row in found["repositories"]} == {"org/open": True, "org/held": False}
     assert refused.status_code == 403
 
