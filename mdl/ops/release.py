@@ -20,6 +20,7 @@ from mdl.disk import process
 from mdl.disk.mutex import file_lock
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.net.server_messages import safe_excerpt
 from mdl.ops.unpack import StrPath, cancelled_by, notice_model
 from mdl.paths import shown
 from mdl.units import as_text, parse_duration
@@ -40,8 +41,9 @@ class ReleaseRequest:
 
     ``folder`` is that of the releases. ``keep`` complete releases stay, with the new one; the previous one always does.
     ``check`` is a command of the user's, a line or its words, that must end with 0 before the switch; it runs in the
-    new folder, which is also ``MDL_RELEASE_PATH``, is started without a shell, writes to stderr and may change nothing
-    in the release. A relative program is one of the release. ``limits`` says how much an archive may hold.
+    new folder, which is also ``MDL_RELEASE_PATH``, is started without a shell, and may change nothing in the release;
+    each line that it writes is a `Noticed`. A relative program is one of the release. ``limits`` says how much an
+    archive may hold.
     ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl that works on the same folder.
     """
 
@@ -256,9 +258,16 @@ class _Releasing:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
-        code = process.run_program(self.check, facts, folder=path, cancel=self.cancel)
+        said: list[str] = []
+
+        def tell(line: str) -> None:
+            said[:] = [line]
+            self.on_event(Noticed(message=line))
+
+        code = process.run_program(self.check, facts, folder=path, on_line=tell, cancel=self.cancel)
         if code:
             message = f"the check ended with {code}: {shlex.join(self.check)}"
+            message += "".join(f": {safe_excerpt(line)}" for line in said)
             hint = "nothing was switched; the check runs in the new folder, so programs and files of your own need an"
             hint += " absolute path"
             raise ProtocolError(message, item=version, hint=hint)

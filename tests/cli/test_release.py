@@ -156,6 +156,15 @@ def test_the_check_sees_the_release_before_it_is_served(site: Site, shell: Shell
     assert (ran.code, site.served) == (0, "b"), ran.err
 
 
+def test_what_the_check_says_is_told_as_all_else_is(site: Site, released: Callable[..., Ran]) -> None:
+    """Each of its lines is a line that stays, between progress bars too, or an object for a program; the last one is in
+    the error, so that a quiet run says why."""
+    ran = released("a", "--check", spy(site, 3), "--progress", "json")
+    assert [one["error"]["message"] for one in ran.events if one["status"] == "notice"] == ["spy speaks"]
+    assert (ran.code, ran.events[-1]["event"]) == (6, "failed")
+    assert released("a", "--check", spy(site, 3), "--quiet").err.partition("\n")[0].endswith("/srv 3: spy speaks")
+
+
 @pytest.mark.parametrize(("check", "code"), [("", 6), ("false", 6), ("no-such-command-anywhere", 2), ("'unclosed", 2)])
 def test_a_check_that_fails_switches_nothing(site: Site, released: Callable[..., Ran], check: str, code: int) -> None:
     """A check that fails is 6, one that cannot be run 2; current stays and nothing of the new one is left."""
