@@ -516,7 +516,7 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
             tables.setdefault(setting.key[0], {})[setting.key[1]] = setting
     top.allow(*tables, "remotes", "hosts")
     for name, settings in tables.items():
-        _check_settings(top.table(name), settings)
+        _check_settings(top.table(name), settings, path.parent)
     if "remotes" in data:
         from mdl.config.remotes import read_remotes
 
@@ -542,12 +542,17 @@ def _as_meant(value: Any) -> Any:
     return as_meant(value) if isinstance(value, str) else value
 
 
-def _check_settings(table: Table, settings: Mapping[str, Setting]) -> None:
-    """Note what is wrong with one table of settings."""
+def _check_settings(table: Table, settings: Mapping[str, Setting], folder: Path) -> None:
+    """Note what is wrong with one table of settings. Its relative paths count from the ``folder`` of the file: from the
+    current one they would mean another place in each folder. (ADR 158)"""
     table.allow(*settings)
     for key, setting in settings.items():
         if table.data.get(key, "") != "":
-            table.attempt(partial(_read_quietly, setting.parse), table.data[key], key)
+            value = table.attempt(partial(_read_quietly, setting.parse), table.data[key], key)
+            if isinstance(value, Path):
+                table.data[key] = folder / value
+            elif value and setting.parse is _paths:
+                table.data[key] = [folder / path for path in value]
 
 
 def _read_quietly(parse: Parse, value: Any) -> Any:

@@ -393,6 +393,18 @@ def test_a_hook_with_a_blank_in_its_path(shell: Shell, mdl: Inside, of: str, quo
     assert list(shell.home.rglob("told"))
 
 
+def test_relative_paths_of_the_file(shell: Shell, mdl: Inside) -> None:
+    """They mean one place, whatever the current folder: they count from the folder of config.toml."""
+    settings(shell, '[defaults]\nhome = "m"\nlog_file = "log"\n[stores]\nalso = ["../a", "/b"]\n')
+    found = rows(done(mdl(with_environ(shell, MDL_HOME=""), "config", "--json")))
+    folder = config_of(shell).parent
+    assert found["home"][0] == f"{folder}/m"
+    assert found["log_file"][0] == f"{folder}/log"
+    assert found["stores.also"][0] == [f"{folder}/../a", "/b"]
+    [setting] = done(mdl(shell, "config", "set", "log_file", "here", "--json")).document["settings"]
+    assert setting["value"] == f"{shell.home}/here"
+
+
 def test_folders_in_a_variable(shell: Shell, mdl: Inside) -> None:
     """They are written as in PATH; a folder that is there may have such a sign in its name."""
     (shell.home / "c:d").mkdir()
