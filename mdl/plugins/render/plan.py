@@ -14,6 +14,8 @@ from mdl.catalog.lock import Lock
 from mdl.catalog.model import Model
 from mdl.disk.process import split_command
 from mdl.errors import LockError, UsageError
+from mdl.net.allowlist import host_of
+from mdl.net.credentials import is_loopback
 from mdl.ops.sub_catalog import excerpt
 from mdl.plugins.render import cron, kubernetes, slurm, systemd
 from mdl.plugins.render.this_machine import is_reachable, variables_of, why_closed
@@ -78,10 +80,21 @@ def manifest(
         shell=_variables_of_shell(client, name),
         **facts,
     )
+    warnings = starts.warnings
+    if name in ("k8s", "slurm") and _is_this_machine(work.variables.get("HF_ENDPOINT", "")):
+        told = f"HF_ENDPOINT is {endpoint}: where this manifest runs, that address is another machine"
+        warnings = (*warnings, told)
     if name == "k8s":
         work = _pinned(work, models, lock)
     work.check()
-    return Rendered(name, RENDERERS[name](work), work.left_out, starts.warnings)
+    return Rendered(name, RENDERERS[name](work), work.left_out, warnings)
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        return is_loopback(host_of(url))
+    except ValueError:  # it is no URL, which is for the mdl that reads it to report
+        return False
 
 
 def _catalogs_of(client: Client) -> str:

@@ -170,6 +170,18 @@ def test_how_mdl_is_called(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
     assert "catalog.toml" not in shipped
 
 
+@pytest.mark.parametrize("name", ["k8s", "slurm", "systemd"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:8080", "http://localhost:8080", "https://hub.example", "http://[x"]
+)
+def test_an_endpoint_on_this_machine(endpoint: str, name: str, shell: Shell, mdl: Inside) -> None:
+    """Pods and nodes are other machines, where a loopback address is another one: one warning says so."""
+    ran = done(mdl(with_environ(shell, HF_ENDPOINT=endpoint), "render", name, "plain"))
+    is_told = name != "systemd" and ":8080" in endpoint
+    assert (f"HF_ENDPOINT is {endpoint}: where this manifest runs" in ran.err) == is_told
+    assert endpoint in ran.out
+
+
 def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
     """A program that was named, and that a service, a node or this user's cron cannot run, is one warning that says
     why; the manifest is as it was asked for, and the exit code 0."""
@@ -199,8 +211,9 @@ def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, tmp_pat
         f"cron plain --mdl {tmp_path}/open/mdl": "",
         "slurm plain --mdl /opt/mdl/bin/mdl": "",
     }
+    there = with_environ(shell, HF_ENDPOINT="https://hub.example")
     for words, why in told.items():
-        ran = done(mdl(shell, "render", *words.split()))
+        ran = done(mdl(there, "render", *words.split()))
         assert (ran.err.count("mdl: warning:"), why in ran.err) == (bool(why), True), (words, ran.err)
         assert words.split()[-1] in ran.out
         assert ("python3 -m venv /opt/mdl" in ran.out) == (bool(why) and words.startswith("systemd"))
