@@ -18,7 +18,7 @@ from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, Checkpoint
-from mdl.runs.completeness import RESUME_GLOBS, why_cut_without_suffix, why_incomplete, why_parts_are_missing
+from mdl.runs.completeness import RESUME_GLOBS, is_model, why_cut_without_suffix, why_incomplete, why_parts_are_missing
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
@@ -249,10 +249,16 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
             hint = f"--checkpoint {run.latest.name} packs the latest alone"
         notes.append(f"no finished model: all {count} are packed; {hint}")
     names = [*(checkpoint.name for checkpoint in beside.checkpoints), *(path for path, _ in beside.runs)]
+    skipped = [(name, A_CHECKPOINT) for name in names]
+    if run.model_base:
+        told = {run.model_base, *beside.paths}
+        for entry in run.tree.entries:
+            if entry.kind == "file" and is_model(entry, entry.path) and not is_in(entry.path, told):
+                skipped.append((entry.path, f"weights beside {shown(run.model_base)}/; --all packs them"))
     return replace(
         everything,
         entries=[entry for entry in everything.entries if not is_in(entry.path, beside.paths)],
-        skipped=tuple((name, A_CHECKPOINT) for name in names),
+        skipped=tuple(skipped),
         notes=tuple(notes),
     )
 

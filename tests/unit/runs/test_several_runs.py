@@ -261,6 +261,25 @@ def test_what_is_packed_from_the_folder_of_the_model_is_not_listed_as_left_out(t
     assert skipped(plan).keys() == {"a-000001.safetensors"}
 
 
+def test_weights_beside_the_folder_of_the_model_are_listed(tmp_path: Path) -> None:
+    """That folder is the model, be it one to begin with in a package of source code: what stays behind is said."""
+    files = f"model/{{net.py,backbone.pth}} {MODEL} checkpoint-5/{MODEL} optimizer.pt"
+    plan = planned(write(tmp_path / "run", files))
+    assert names(plan) == {"net.py", "backbone.pth", "config.json"}
+    assert skipped(plan).keys() == {"model.safetensors", "checkpoint-5"}
+
+
+def test_files_beside_the_folder_of_the_model_are_named_with_all(tmp_path: Path) -> None:
+    """A pattern alone picks from the names that a plain pack has; what to do if these are not meant is said."""
+    run = write(tmp_path / "run", f"model/{MODEL} checkpoint-5/{MODEL} run.yaml")
+    assert names(planned(run, include=["*.json"])) == {"config.json"}
+    with pytest.raises(NotFound, match="no file is left") as caught:
+        planned(run, include=["checkpoint-5/*"])
+    assert "--all" in (caught.value.hint or "")
+    wanted = {"checkpoint-5/model.safetensors", "checkpoint-5/config.json"}
+    assert names(planned(run, whole_run=True, include=["checkpoint-5/*"])) == wanted
+
+
 def test_the_last_checkpoint_of_nemo_is_no_finished_model(tmp_path: Path) -> None:
     """It is written after every epoch, with the optimizer; what NeMo writes at the end is a ``.nemo``."""
     run = write(tmp_path / "run", "checkpoints/{a--step=5,a--step=5-last}.ckpt")
