@@ -86,6 +86,8 @@ def list_models(
             _show_total_listed(session, client, rows, is_all=is_all)
         else:
             session.console.note(_why_none(client, is_all=is_all))
+        if is_all and not local:
+            _show_unlisted(session, client, more=" more" if rows else "")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(row.model, row.on_disk) for row in rows], "groups": groups}, show_table)
@@ -124,7 +126,7 @@ def _show_total_here(session: Session, rows: Sequence[Row], inventory: Inventory
 
 
 def _show_total_listed(session: Session, client: Client, rows: Sequence[Row], *, is_all: bool) -> None:
-    """Sum up what the catalog has; of all of it, name its groups, and count what is here and not in it."""
+    """Sum up what the catalog has; of all of it, name its groups."""
     summary = _summary(rows)
     groups = client.catalog.groups
     if is_all and groups:
@@ -132,9 +134,13 @@ def _show_total_listed(session: Session, client: Client, rows: Sequence[Row], *,
     session.console.note(summary)
     if client.catalogs.is_shipped:
         session.console.note("this catalog comes with mdl; 'mdl init' begins one of your own")
+
+
+def _show_unlisted(session: Session, client: Client, more: str) -> None:
+    """Count the models that are here and not in the catalog."""
     unlisted = set(client.stores.open().receipts.models()) - client.catalog.models.keys()
-    if is_all and unlisted:
-        count = counted(len(unlisted), "more model")
+    if unlisted:
+        count = counted(len(unlisted), f"{more} model".strip())
         session.console.note(f"{count} on this disk that no catalog names: 'mdl list --local'")
 
 

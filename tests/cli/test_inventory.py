@@ -309,3 +309,5 @@ def test_what_the_list_leaves_out(shell: Shell, mdl: Inside) -> None:
     nothing = done(mdl(shell, "list", "--kind", "nope"))
     assert (nothing.out, "'mdl list --local'" in nothing.err) == ("", True)
     assert done(mdl(shell, "list", "tiny")).err == "1 model, none here\n"
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    assert done(mdl(shell, "list")).err.endswith("\n2 models on this disk that no catalog names: 'mdl list --local'\n")
