@@ -140,6 +140,13 @@ HF = [
         ),
         (["epoch_1.pt", "final.pt", "encoder.pt"], (), {"final.pt", "encoder.pt"}),
         (["checkpoints/epoch_1.pt", "checkpoints/final.pt", "a.yaml"], (), {"checkpoints/final.pt", "a.yaml"}),
+        (
+            ["model_0004999.pth", "model_final.pth", "config.yaml", "vocab.txt"],
+            (),
+            {"model_final.pth", "config.yaml", "vocab.txt"},
+        ),
+        (["dog_000001500.safetensors", "dog.safetensors", "config.yaml"], (), {"dog.safetensors", "config.yaml"}),
+        (["y_1000.weights", "y_final.weights", "y.cfg", "y.names"], (), {"y_final.weights", "y.cfg", "y.names"}),
     ],
 )
 def test_what_of_a_folder_is_fetched(
