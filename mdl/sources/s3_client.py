@@ -236,7 +236,8 @@ class S3Client:
         with self._opening:
             http.cancel.check()
             if self._client is None:
-                make_context(self._context.environ)  # raises if a file of certificates has none
+                if self.url.startswith("https:"):
+                    make_context(self._context.environ)  # raises if a file of certificates has none
                 with self.trouble("", AuthError):
                     self.credentials = in_thread(self._session.get_credentials, http.cancel.check)
                     client = self._new_client(is_signed=self.credentials is not None)

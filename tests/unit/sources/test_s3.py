@@ -351,11 +351,14 @@ def test_profiles_that_are_no_file(tmp_path: Path) -> None:
 
 
 def test_certificates_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A file of certificates that has none is named before a bucket is asked."""
+    """A file of certificates that has none is named before a bucket is asked; over plain http it is not used."""
     (tmp_path / "ca.pem").write_text("none")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with pytest.raises(TlsError, match="no CA certificates"):
-        source_at("http://127.0.0.1:9", SSL_CERT_FILE=str(tmp_path / "ca.pem")).resolve(S3Origin("training"))
+        source_at("https://127.0.0.1:9", SSL_CERT_FILE=str(tmp_path / "ca.pem")).resolve(S3Origin("training"))
+    with FaultyServer(always(reply(200, LISTING))) as server:
+        source = source_at(server.url, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+        assert [file.path.text for file in source.resolve(S3Origin("training"))] == ["a.bin"]
 
 
 def test_network_volume_takes_no_signed_urls(tmp_path: Path) -> None:
