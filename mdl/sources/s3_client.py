@@ -111,12 +111,25 @@ class Access:
             if settings.kind == "bucket" and settings.get("url").split("/")[2:3] == [bucket]:
                 remote = settings.values
                 break
-        endpoint = remote.get("endpoint_url") or _first_of(environ, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-        if endpoint:
-            endpoint = check_server_url(endpoint)
+        endpoint = remote.get("endpoint_url") or ""
+        endpoint = check_server_url(endpoint) if endpoint else _endpoint_in(environ)
         region = remote.get("region") or _first_of(environ, "AWS_REGION", "AWS_DEFAULT_REGION")
         _check_sendable(region, "AWS_REGION")
         return cls(endpoint, region, remote.get("presign"))
+
+
+def _endpoint_in(environ: Mapping[str, str]) -> str:
+    """The endpoint that a variable names; '' if none does. Raises `UsageError`, naming the variable."""
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        text = _first_of(environ, variable)
+        if not text:
+            continue
+        try:
+            return check_server_url(text)
+        except UsageError as error:
+            hint = "write it as https://HOST or http://HOST:PORT, without a user name, a query or a fragment"
+            raise UsageError("it is not the URL of a server", item=variable, hint=hint) from error
+    return ""
 
 
 def _first_of(environ: Mapping[str, str], *variables: str) -> str:

@@ -192,6 +192,17 @@ def test_access_comes_from_remote_then_environment_then_profile(tmp_path: Path) 
     assert bucket_of(Access(region="cn-north-1")).url == "https://s3.cn-north-1.amazonaws.com.cn"
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize("text", ["localhost:9000", "minio", "https://user:pass@minio:9000", "http://minio:9000/?x=1"])
+def test_an_endpoint_that_is_no_url(variable: str, text: str) -> None:
+    """The variable is named, and what it holds is not shown."""
+    with pytest.raises(UsageError) as caught:
+        Access.of("training", {variable: text}, {})
+    assert caught.value.item == variable
+    assert "http://HOST:PORT" in str(caught.value.hint)
+    assert text not in str(caught.value)
+
+
 @pytest.mark.fault(478)
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
 def test_an_endpoint_with_the_default_port(scheme: str, port: int) -> None:
