@@ -44,7 +44,7 @@ def mirror(session: Session) -> int:
 
 @command(
     "mirror push",
-    "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
+    "mdl mirror push s3://models/mirror  # all that is locked",
     "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
     "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
 )
