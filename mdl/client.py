@@ -748,7 +748,8 @@ class Client:
                 return resolver.resolve_each(model).files
 
             request = VerifyRequest(tuple(models), force, strict)
-            return verify(context, request, connect=connect if repair else None, ask=ask)
+            others = [] if options.get("into") else self.stores.all()[1:]
+            return verify(context, request, connect=connect if repair else None, ask=ask, others=others)
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:

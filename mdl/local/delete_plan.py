@@ -12,7 +12,7 @@ from pathlib import Path
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk import user_name
 from mdl.disk.own_files import is_own_folder
-from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, repo_in, shared_links
+from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, shared_links
 from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
@@ -25,6 +25,7 @@ from mdl.local.on_disk import (
     model_on_disk,
     partials_of,
     repo_on_disk,
+    repos_of,
 )
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
@@ -135,31 +136,20 @@ def _nothing_here(model: Model, stores: Sequence[Store]) -> NotFound:
     hint = _LIST
     if not stores[0].layout.is_by_digest:
         for store in stores[1:]:
-            for repo in _repos_here(model, store):
+            for repo in repos_of(model, store):
                 hint = f"Hugging Face's cache has it: mdl rm {repo.origin} --layout hf-cache"
     elif _is_reference(model):
         reason = "not in Hugging Face's cache"
         commits: set[str] = set()
-        for repo in _repos_here(model, stores[0]):
+        for repo in repos_of(model, stores[0]):
             commits.update(file.commit[:SHORT_COMMIT] for file in repo.files)
         if commits:
             hint = f"there is {', '.join(sorted(commits))}"
     else:
         reason = "mdl downloaded nothing of it to Hugging Face's cache"
-        for repo in _repos_here(model, stores[0]):
+        for repo in repos_of(model, stores[0]):
             hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
     return NotFound(reason, hint=hint)
-
-
-def _repos_here(model: Model, cache: Store) -> list[CachedRepo]:
-    """The repositories of a model that are in a store, if that is a cache of the hub's client."""
-    repos: list[CachedRepo] = []
-    if cache.layout.is_by_digest:
-        for origin in hub_origins(model):
-            repo = repo_in(cache.root, origin)
-            if repo.is_there:
-                repos.append(repo)
-    return repos
 
 
 # The plain layout: a folder for each model.

@@ -241,6 +241,17 @@ def repo_on_disk(store: Store, origin: HubOrigin) -> RepoOnDisk:
     return RepoOnDisk(repo_in(store.root, origin), tuple(receipts))
 
 
+def repos_of(model: Model, store: Store) -> list[CachedRepo]:
+    """Return the repositories of a model that are in a store, if that is a cache of the hub's client."""
+    repos: list[CachedRepo] = []
+    if store.layout.is_by_digest:
+        for origin in hub_origins(model):
+            repo = repo_in(store.root, origin)
+            if repo.is_there:
+                repos.append(repo)
+    return repos
+
+
 def _receipts_by_repo(store: Store) -> dict[tuple[str, str], list[Receipt]]:
     receipts: dict[tuple[str, str], list[Receipt]] = {}
     for hub, receipt in of_hubs(store.receipts.all()):

@@ -32,7 +32,7 @@ from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import html_table, listed
 from mdl.local.from_receipts import as_vouched_for, fetched_files, meant_paths, model_of, was_imported
-from mdl.local.on_disk import cached_files
+from mdl.local.on_disk import cached_files, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.paths import RelPath
 from mdl.reports import BaseReport
@@ -207,11 +207,13 @@ def verify(
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
     ask: Ask | None = None,
+    others: Sequence[Store] = (),
 ) -> VerifyReport:
     """Read every file of the models again and compare it with its digest.
 
     ``ask`` asks the source of a model for its files, if nothing on this disk tells the digests of those that another
-    program put into the hub's cache; without it, or if it fails, these are unverified.
+    program put into the hub's cache; without it, or if it fails, these are unverified. ``others`` are stores that are
+    not read, and have perhaps what is not in this one.
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. What fails for one file hinders no other.
@@ -220,7 +222,7 @@ def verify(
     began = time.monotonic()
     models = request.models
     errors: dict[str, MdlError] = {}
-    checked_files = check(models, context, errors, ask)
+    checked_files = check(models, context, errors, ask, others)
     bytes_fetched = None
     names = {checked.model for checked in checked_files if checked.is_to_repair(request.force)}
     if connect is not None and names:
@@ -277,7 +279,11 @@ def _mark_complete(checked_files: Sequence[Checked], store: Store) -> None:
 
 
 def check(
-    models: Sequence[Model], context: Context, errors: dict[str, MdlError], ask: Ask | None = None
+    models: Sequence[Model],
+    context: Context,
+    errors: dict[str, MdlError],
+    ask: Ask | None = None,
+    others: Sequence[Store] = (),
 ) -> list[Checked]:
     """Hash every file of ``models``, several at once. A corrupt one is distrusted until it was read with the right
     bytes. Of a model that cannot be checked the error goes into ``errors``."""
@@ -286,7 +292,7 @@ def check(
     failed: dict[str, MdlError] = {}
     for model in models:
         try:
-            for remote in store.apart(model.name, _expected(model, context, ask)):
+            for remote in store.apart(model.name, _expected(model, context, ask, others)):
                 expected.append((model.name, remote))
         except MdlError as error:
             failed[model.name] = error.on(model.name)
@@ -367,7 +373,7 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
     return Checked(model, asked, local, verdict)
 
 
-def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
+def _expected(model: Model, context: Context, ask: Ask | None, others: Sequence[Store]) -> Sequence[RemoteFile]:
     """The files of the model: those that have a receipt, those that catalog or lock name, and those that a download was
     to bring; without a receipt, all that is known of it, or that another program brought to the hub's cache.
 
@@ -381,6 +387,8 @@ def _expected(model: Model, context: Context, ask: Ask | None) -> Sequence[Remot
         if cached:
             return cached
     known = context.resolver.known(model)
+    if known is None and not meant:
+        raise _nothing_here(model, store, others)
     if known is None:
         return _by_receipts(model, [receipts[path] for path in receipts if path in meant], context)
     meant = context.resolver.narrowed(meant)
@@ -472,14 +480,21 @@ def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) ->
     return described
 
 
+def _nothing_here(model: Model, store: Store, others: Sequence[Store]) -> MdlError:
+    """The error for a model of which nothing is known in the store; its hint says what is in another one."""
+    record = store.receipts.unreadable(model.name)
+    if record is not None:
+        hint = "'mdl get NAME' hashes the files that are here, and writes their receipts again"
+        return StateError("the receipts of a model cannot be read", item=str(record), hint=hint)
+    hint = f"mdl get {model.target}"
+    for other in others:
+        for repo in repos_of(model, other):
+            hint = f"Hugging Face's cache has it: mdl verify {repo.origin} --layout hf-cache"
+    return NotFound("not on this disk", item=model.label, hint=hint)
+
+
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
     """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
-    if not receipts:
-        record = context.store.receipts.unreadable(model.name)
-        if record is not None:
-            hint = "'mdl get NAME' hashes the files that are here, and writes their receipts again"
-            raise StateError("the receipts of a model cannot be read", item=str(record), hint=hint)
-        raise NotFound("not on this disk", item=model.label, hint=f"mdl get {model.target}")
     files = [as_vouched_for(receipt) for receipt in receipts]
     missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
     if missing:

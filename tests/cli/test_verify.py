@@ -105,3 +105,13 @@ def test_what_is_right_again_is_here_again(run: Run, shell: Shell) -> None:
     run("path o/m")
     [row] = run("list --local --json").document["models"]
     assert (row["status"], row["files_present"]) == ("present", 3)
+
+
+def test_what_the_hubs_cache_has_is_told(run: Run, shell: Shell) -> None:
+    """What is in Hugging Face's cache alone is not here, as for rm; the hint names the command that reads it."""
+    run("get o/m --layout hf-cache")
+    assert run("verify o/m", 3).err.endswith(
+        "mdl: o/m: not on this disk\n  hint: Hugging Face's cache has it: mdl verify hf:o/m --layout hf-cache\n"
+    )
+    run("verify hf:o/m --layout hf-cache")
+    assert "hint: mdl get hf:o/q" in run("verify o/q", 3).err
