@@ -225,7 +225,8 @@ class Client:
             if listener is None:
                 listener = silence
             else:
-                listener = with_sources(listener, models, page_hosts(self.network.endpoint))
+                described = self._described(models, into)
+                listener = with_sources(listener, described, page_hosts(self.network.endpoint))
             if online and not exact:
                 stack.enter_context(time_limit(self.network.time_limit(), stop))
             store = self.stores.open(models, into, stop)
@@ -368,14 +369,21 @@ class Client:
     def labels(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, str]:
         """The names of models as people write them, ``org/repo`` for a repository of the hub, by what mdl calls them.
         Of a model that no catalog names, the receipts say where it comes from."""
+        return {model.name: model.label for model in self._described(models, into)}
+
+    def _described(self, models: Sequence[Model], into: Folder | None) -> list[Model]:
+        """The models; those that have no source with the repositories that their receipts name."""
+        if all(model.has_source for model in models):
+            return list(models)
         from mdl.local.from_receipts import model_of
 
         receipts = self.stores.open(models, into).receipts
-        labels: dict[str, str] = {}
+        described: list[Model] = []
         for model in models:
-            described = model if model.has_source else model_of(model.name, receipts.of_model(model.name))
-            labels[model.name] = described.label
-        return labels
+            if not model.has_source:
+                model = replace(model, sources=model_of(model.name, receipts.in_order(model.name)).sources)
+            described.append(model)
+        return described
 
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
         """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock

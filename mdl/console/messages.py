@@ -34,8 +34,8 @@ class Messages:
     def __init__(self, stream: NonBlockingStream, clean: Clean) -> None:
         self._stream = stream
         self._clean = clean
-        self._said: list[tuple[str, str]] = []
-        """Items and messages."""
+        self._said: dict[str, set[str]] = {}
+        """Items, by message."""
         self._hints: set[str] = set()
 
     def line(self, head: str, look: str, text: str, indent: str = "  ") -> str:
@@ -65,8 +65,8 @@ class Messages:
         """Whether the same failure was said already, under whichever name of its item."""
         named = error.item or ""
         item = _canonical(named)
-        said_items = [said_item for said_item, message in self._said if message == error.message]
-        if "://" in named:
+        said_items = self._said.get(error.message, set())
+        if "://" in named or item in said_items:
             return bool(said_items)
         return any(item in said_item or said_item in item for said_item in said_items)
 
@@ -82,7 +82,7 @@ class Messages:
         return text
 
     def _remember(self, item: str, message: str) -> None:
-        self._said.append((_canonical(item), message))
+        self._said.setdefault(message, set()).add(_canonical(item))
 
 
 def _canonical(item: str) -> str:

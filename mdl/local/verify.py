@@ -28,7 +28,7 @@ from mdl.errors import (
     joint_error,
     online_hint,
 )
-from mdl.events import Verifying
+from mdl.events import Failed, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import html_table, listed
 from mdl.local.from_receipts import as_vouched_for, fetched_files, meant_paths, model_of, was_imported
@@ -522,8 +522,11 @@ def repair(
     plan = Plan.of(wanted, force=force)
     for item in plan.refuse:
         if item.refused is not None:
-            name = f"{item.wanted.model}/{item.remote.path}"
-            errors[name] = item.refused.but(item=name)
+            path = item.remote.path.text
+            name = f"{item.wanted.model}/{path}"
+            error = item.refused.but(item=name)
+            context.on_event(Failed(item.wanted.model, path, error.code, error.message, error.advice, name))
+            errors[name] = error
     adopt_kept(plan, context.store)
     wait_for_others(plan.fetch, context)
     result = Transfer(

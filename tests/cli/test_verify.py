@@ -115,3 +115,32 @@ def test_what_the_hubs_cache_has_is_told(run: Run, shell: Shell) -> None:
     )
     run("verify hf:o/m --layout hf-cache")
     assert "hint: mdl get hf:o/q" in run("verify o/q", 3).err
+
+
+def test_a_repair_sums_up_why_files_cannot_be_fetched(run: Run, shell: Shell, tmp_path: Path) -> None:
+    """Of a model that was imported and is gone one line says why, with the number of files, and one what to do."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}.bin").write_bytes(bytes([number]) * 100)
+    run(f"import {folder}")
+    for place in (shell.models / "theirs").iterdir():
+        place.unlink()
+    told = run("verify --repair", 3)
+    why = "it was imported: nothing says where it can be fetched (0.bin, 1.bin, 10.bin and 27 more)"
+    assert told.err.splitlines()[:2] == [
+        f"mdl: theirs: 30 of 30 files: {why}",
+        "  hint: import it again: mdl import DIR",
+    ]
+    assert len(told.err.splitlines()) == 3
+    assert len(told.out.splitlines()) == 31
+
+
+def test_a_repair_names_a_repository_as_people_do(run: Run, shell: Shell) -> None:
+    """Also if no name was given, so that receipts alone say what a folder is of."""
+    run("get o/m")
+    for path in OLD.files:
+        (shell.models / "o--m" / path).unlink()
+    assert run("verify --repair --offline", 8).err.startswith("mdl: o/m: ")
+    refused = run("verify --repair --retries 1 --patience 1s", 5, HTTP_PROXY="http://127.0.0.1:1")
+    assert refused.err.startswith("mdl: o/m: 3 of 3 files: no connection to the proxy"), refused.err
