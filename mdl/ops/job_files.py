@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from mdl.archive.base import ArchiveLimits
 from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import narrow
 from mdl.context import Context
 from mdl.errors import NotFound
 from mdl.events import Noticed
@@ -36,7 +37,7 @@ from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
 from mdl.runs.tree import is_in
 from mdl.values import value_class
-from mdl.weights.known_formats import is_weights, stem_of
+from mdl.weights.known_formats import is_weights, kind_of, stem_of
 
 _ONLY_TO_RESUME = tuple(f"*/{glob}" for glob in RESUME_GLOBS)
 """Globs of what only a resumed training reads, in whichever folder."""
@@ -123,7 +124,9 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
     wanted = picked(names, model.include, model.exclude)
     if model.include and not matching(names, model.include):
         include = model.include  # no file of the job itself is meant, so the patterns are for members of archives
-        wanted = picked(archive_names, (), model.exclude)
+        wanted = picked(_to_look_into(archive_names, names), (), model.exclude)
+        if not wanted:
+            narrow(chosen, include, (), model.name)  # raises `NotFound`, before anything is fetched
     archives = []
     others = []
     for file in chosen:
@@ -135,6 +138,14 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
         else:
             others.append(file)
     return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
+
+
+def _to_look_into(archives: set[str], names: set[str]) -> set[str]:
+    """Those of what may be ``archives`` that are fetched for their members. Torch files are weights, and are not,
+    unless the job has no other of the ``names``."""
+    if len(names) == 1:
+        return archives
+    return {name for name in archives if is_archive_name(name) or kind_of(name) is None}
 
 
 def picked(names: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> set[str]:

@@ -190,3 +190,14 @@ def test_the_latest_of_sharded_checkpoints_that_a_worker_names(mdl: Inside, shel
         settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
         ran = done(mdl(shell, "fetch", "web", "j1", "--checkpoint", "latest", "--dry-run", "--json"))
     assert {file["path"] for file in ran.document["models"][0]["files"]} == steps[1000]
+
+
+def test_a_pattern_that_names_nothing_fetches_nothing(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
+    """Weights are not fetched to see whether they are archives with such a member."""
+    links = [{"name": name, "url": f"{bucket.url}/{name}?sig={SIGNATURE}"} for name in ("a.pt", "b.ckpt", "c.bin")]
+    body = json.dumps({"files": links}).encode()
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        ran = done(mdl(shell, "fetch", "web", "j1", "--include", "*.safetensors"), 3)
+    assert "nothing matches '*.safetensors'" in ran.err
+    assert bucket.requests == []
