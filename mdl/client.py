@@ -1085,17 +1085,6 @@ class Client:
         with self._asking(name, cancel) as context:
             yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)
 
-    def remote_url(self, name: str, job: str, *, include: Texts = (), cancel: CancelToken | None = None) -> str:
-        """The link to the result of a job, good for a limited time: anybody who has it can read the result. If there
-        are several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
-        out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
-        from mdl.ops.remote import link_to
-        from mdl.results.base import JobOrigin, check_job_id
-
-        wanted = texts(include)
-        with self._asking(name, cancel) as context:
-            return link_to(JobOrigin(name, check_job_id(job), everything=bool(wanted)), wanted, context)
-
     def results(
         self,
         remote: str,

@@ -53,7 +53,7 @@ _HUB_TOKEN = r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{15,}"
 
 
 class Requested(str):
-    """A secret that the user asked mdl to print, such as a signed link: the one text that is not redacted."""
+    """A text that the user asked mdl to print as it is, such as a list of URLs: the one that is not redacted."""
 
 
 class Secrets:

@@ -14,7 +14,6 @@ from mdl.config import places
 from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes, if_known
 from mdl.paths import shown
-from mdl.redact import Requested
 
 if TYPE_CHECKING:
     from mdl import CleanedJob, RemoteJob
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 Name = Annotated[str, argument("REMOTE", "The remote, as config.toml calls it.")]
 JobId = Annotated[str, argument("JOB", "The job's id.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
-Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2
 """How often a remote is asked whether it works."""
 _EXAMPLE = """\
@@ -197,20 +195,6 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     else:
         console.note(f"would delete {count}" + ("; --yes does" if gone else ""))
     return session.show({"jobs": rows}, error=joint_error(errors))
-
-
-@command(
-    "remote url",
-    "mdl remote url gpu p-17  # the link; it is a secret",
-    "mdl remote url box job-3 --include '*.zip'  # one file of several",
-)
-def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
-    """Print the link to the result of a job, and nothing else.
-
-    Anybody who has it can read the result, for as long as the remote allows: it is a secret.
-    """
-    link = Requested(session.client().remote_url(name, job_id, include=include or ()))
-    return session.show({"url": link}, lambda: session.console.data(link))
 
 
 def _age(job: RemoteJob) -> str:

@@ -18,7 +18,7 @@ from mdl.console.messages import Messages
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.errors import Problem, StorageError, UsageError
 from mdl.paths import shown
-from mdl.redact import Requested, Secrets, redact, redact_value
+from mdl.redact import Secrets, redact, redact_value
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ class Console:
     def data(self, text: str) -> None:
         """Write one line of data to stdout, unchanged, so that a script can use a path as it is.
 
-        Only secrets in URLs are taken out, but for a `Requested` one; on a terminal what it would obey is escaped.
+        Only secrets in URLs are taken out; on a terminal what it would obey is escaped.
         """
-        if "://" in text and not isinstance(text, Requested):
+        if "://" in text:
             text = redact_value(text, self.secrets)
         self._out(self._for_terminal(text) + "\n")
 

@@ -1,4 +1,4 @@
-"""Remote: look whether a remote works, clean its bucket, have the link to a result. (`mdl.ops.fetch` brings it.)
+"""Remote: look whether a remote works, and clean its bucket. (`mdl.ops.fetch` brings its results.)
 
 A job is old by the times of its own record. Nothing else tells how old results are, or that nobody writes to them any
 more: the time of an object is that of its last copy.
@@ -14,20 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from mdl.config import places
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.mutex import file_lock
 from mdl.errors import Busy, MdlError, NetworkError, NotFound, UsageError, joint_error
-from mdl.formatting import human_age, listed
+from mdl.formatting import human_age
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
-from mdl.net.locators import Link
-from mdl.paths import matches
 from mdl.reports import BaseReport
-from mdl.results.base import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
+from mdl.results.base import Check, Remote, RemoteJob, of_remote
 from mdl.results.bucket import BucketRemote
-from mdl.sources import SourceContext, open_source
+from mdl.sources import SourceContext
 from mdl.values import value_class
 
 _NAMED = 10
@@ -182,29 +179,3 @@ def delete(remote: BucketRemote, judged: Sequence[CleanedJob]) -> Iterator[Clean
             yield replace(row, action="kept", why=f"it could not be deleted: {error.message}", error=error)
         else:
             yield replace(row, action="deleted")
-
-
-def link_to(origin: JobOrigin, include: Sequence[str], context: SourceContext) -> str:
-    """The link to the one result of a job that ``include`` names; without it, to its one result.
-
-    Raises `NotFound` if there is none, or if the file comes without a link; `UsageError` if there are several; and as
-    `Remote.files`.
-    """
-    source = JobSource(context)
-    files = source.remote(origin.remote).files(origin)
-    chosen = files
-    if include:
-        chosen = [file for file in files if matches(file.path.text, include)]
-    names = [file.path.text for file in chosen or files]
-    there = listed(names, most=_NAMED)
-    if not chosen:
-        raise NotFound("no file of it matches --include", item=origin.job, hint=f"there is {there}")
-    if len(chosen) > 1:
-        raise UsageError(f"{len(chosen)} files are meant: {there}", item=origin.job, hint="pick one with --include")
-    url = chosen[0].url
-    scheme = urlsplit(url).scheme
-    found = source.locate(url) if scheme == "job" else open_source(scheme, context).locate(url)
-    if not isinstance(found, Link) or found.headers:
-        hint = f"mdl fetch {origin.remote} {origin.job}"
-        raise NotFound(f"there is no link to {names[0]}: its bytes come without one", item=origin.job, hint=hint)
-    return found.url

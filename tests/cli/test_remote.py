@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from support.faults import answers
 from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
@@ -116,16 +115,14 @@ def test_wrong_settings_stop_every_command(shell: Shell, mdl: Inside, words: str
     assert "canary" not in ran.out + ran.err
 
 
-@pytest.mark.parametrize(
-    "words", ["check", "jobs", "status {} j", "cancel {} j", "url {} j", "clean {} --older-than 1d"]
-)
+@pytest.mark.parametrize("words", ["check", "jobs", "status {} j", "cancel {} j", "clean {} --older-than 1d"])
 def test_a_remote_that_is_not_there(shell: Shell, remote: Remote, words: str) -> None:
     """An unknown remote is 2, with what is near; offline nothing is asked, which is 8. The document has every key."""
     settings(shell, TABLES)
     words = words if "{}" in words else f"{words} {{}}"
     assert "did you mean store?" in remote(words.format("stor"), 2).err
     document = remote(f"{words.format('store')} --json", 8, MDL_OFFLINE="1").document
-    assert (document["error"]["item"], document["jobs"], document["url"]) == ("store", [], None)
+    assert (document["error"]["item"], document["jobs"]) == ("store", [])
 
 
 # --- whether they work -------------------------------------------------------------------------------------
@@ -357,36 +354,6 @@ def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> Non
     assert "\nmdl: all" not in remote("jobs gpu").err
 
 
-def test_url_is_the_link_alone(store: JobStore, remote: Remote) -> None:
-    """The signed link is all that stdout has, and it works; in a document it is as whole."""
-    store.job("one")
-    ran = remote("url store one")
-    link = ran.out.rstrip("\n")
-    assert (ran.err, "\n" in link, "X-Amz-Signature=" in link) == ("", False, True)
-    assert httpx.get(link).content == b"w" * 1000
-    assert "X-Amz-Signature=" in remote("url store one --json").document["url"]
-
-
-def test_url_of_several(store: JobStore, remote: Remote) -> None:
-    """Of several files one must be named; of pictures too. A name that fits none is 3."""
-    store.job("one")
-    store.put("results/one/lora/two.safetensors", b"2")
-    ran = remote("url store one", 2)
-    assert (ran.out, "lora/one.safetensors, lora/two.safetensors" in ran.err) == ("", True)
-    assert httpx.get(remote("url store one --include *two*").out.strip()).content == b"2"
-    assert httpx.get(remote("url store one --include *.png").out.strip()).content == b"p" * 10
-    assert "there is lora/one.safetensors" in remote("url store one --include *.bin", 3).err
-
-
-def test_no_link_to_bytes_in_an_answer(endpoint: Endpoint, remote: Remote) -> None:
-    """A result that comes inside of the endpoint's answer has no link: 3, and how to have it."""
-    job = endpoint.api.submit({}, "run")
-    job.status, job.has_output = "COMPLETED", True
-    job.output = {"type": "file_data", "filename": "a.bin", "data": "AAAA", "size": 3}
-    ran = remote(f"url gpu {job.id}", 3)
-    assert (ran.out, f"mdl fetch gpu {job.id}" in ran.err) == ("", True)
-
-
 # --- secrets -----------------------------------------------------------------------------------------------
 
 
@@ -408,7 +375,7 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
             f'[remotes.gpu]\nkind = "runpod"\nbase_url = "{server.url}/v2/x"\napi_key_env = "GPU_KEY"\n',
         )
         for name in ("store", "gpu"):
-            for words in (f"check {name} --metrics m.prom", f"jobs {name}", f"status {name} j", f"url {name} j"):
+            for words in (f"check {name} --metrics m.prom", f"jobs {name}", f"status {name} j"):
                 assert exit_code(with_environ(shell, GPU_KEY="canary_of_gpu"), "remote", *words.split(), "-vv") == 4
                 said = "".join(capfd.readouterr())
                 assert "canary" not in said, words
@@ -417,8 +384,8 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
     assert not [path for path in shell.home.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
 
-def test_a_signed_link_is_shown_by_url_alone(endpoint: Endpoint, remote: Remote) -> None:
-    """What a worker answers with is a link that no other command shows."""
+def test_a_signed_link_is_not_shown(endpoint: Endpoint, remote: Remote) -> None:
+    """What a worker answers with is a link whose signature no command shows."""
     job = endpoint.api.submit({}, "run")
     job.status, job.error = "FAILED", "cannot put https://h.example/a.bin?X-Amz-Signature=canary"
     endpoint.api.script("status", Told(200, job.told()))
