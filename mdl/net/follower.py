@@ -238,7 +238,8 @@ def redirect_target(headers: Mapping[str, str], current: str) -> str:
     location = headers.get("location", "").strip().replace(" ", "%20")  # as browsers read it (ADR 143)
     region = headers.get("x-amz-bucket-region", "")
     if region and not location:
-        raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
+        hint = "for s3:// set AWS_REGION to that; in an https URL write s3.REGION.amazonaws.com"
+        raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint=hint)
     if _UNUSABLE.search(location):
         raise ProtocolError(f"{host} redirects without a usable Location")
     if location.startswith("//") and not urlsplit(location).netloc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.cases import each
 
-from mdl.errors import AuthError, NetworkError, Unsafe, online_hint
+from mdl.errors import AuthError, NetworkError, Unsafe, UsageError, online_hint
 from mdl.net.connection_errors import not_http_hint
 from mdl.net.follower import loop_hint, redirect_target
 from mdl.net.http_errors import Asker, error_for_status
@@ -109,6 +109,14 @@ def test_a_redirect_to_plain_http(target: str, words: str) -> None:
     hint = str(caught.value.hint)
     assert words in hint
     assert "setting of models.example" in hint
+
+
+def test_a_bucket_in_another_region() -> None:
+    """AWS_REGION does nothing for a URL that names its host: that has the region in it."""
+    with pytest.raises(UsageError, match="another region: eu-west-3") as caught:
+        redirect_target({"x-amz-bucket-region": "eu-west-3"}, "https://bucket.s3.amazonaws.com/f")
+    assert "in an https URL write s3.REGION.amazonaws.com" in str(caught.value.hint)
+    assert "for s3:// set AWS_REGION" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
