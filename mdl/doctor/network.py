@@ -25,6 +25,7 @@ from mdl.net.proxies import ProxySettings
 from mdl.net.transport import system_settings
 from mdl.paths import shown
 from mdl.sources.hub_endpoint import Endpoint, token_path, token_places
+from mdl.units import as_meant
 
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 
@@ -46,11 +47,8 @@ _CLOCK_SECONDS = 120
 
 def certificates() -> str:
     """The CA certificates that the environment names, or the system's, can be read. Raises `TlsError`."""
-    file = os.environ.get("SSL_CERT_FILE", "")
-    folders = os.environ.get("SSL_CERT_DIR", "")
-    if file and not os.path.exists(file):
-        advice = "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"
-        raise TlsError(f"SSL_CERT_FILE names {file}, which does not exist", hint=advice)
+    file = as_meant(os.environ.get("SSL_CERT_FILE", ""))
+    folders = as_meant(os.environ.get("SSL_CERT_DIR", ""))
     if folders:
         _check_folders(folders, is_only_source=not file)
     notes: list[str] = []

@@ -102,15 +102,18 @@ def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = unhea
 
 
 def new_context(file: str, folder: str) -> ssl.SSLContext:
-    """Return a context with the certificates of this file and folder; without both, with those of the system or
-    certifi."""
+    """Return a context with the certificates of this file and these folders; without both, with those of the system or
+    certifi. Raises `TlsError`."""
     if not (file or folder):
         return _usual_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if file:
         _load_authorities(context, Path(file), "fix SSL_CERT_FILE, or unset it")
+    parts = filter(None, folder.split(os.pathsep))
+    if folder and not file and not any(Path(part).is_dir() for part in parts):
+        raise TlsError(f"no CA certificates from {folder}: it is no folder", hint="fix SSL_CERT_DIR, or unset it")
     if folder:
-        context.load_verify_locations(capath=folder)
+        context.load_verify_locations(capath=folder)  # OpenSSL says nothing of a folder that is not there
     return context
 
 
@@ -132,7 +135,11 @@ def empty_context() -> ssl.SSLContext:
 
 def describe_trust(environ: Mapping[str, str]) -> str:
     """Return which certificates `make_context` trusts, in words."""
-    named = [f"{environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environ.get(name)]
+    named: list[str] = []
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        place = as_meant(environ.get(name, ""))
+        if place:
+            named.append(f"{place} ({name})")
     if named:
         return f"those in {' and '.join(named)}"
     return "those of the operating system" if has_system_store() else "those of certifi, as this system has none"

@@ -296,8 +296,8 @@ def test_certificates_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/x.pem")
     assert "REQUESTS_CA_BUNDLE is ignored; mdl reads SSL_CERT_FILE" in network.certificates()
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", f'"{tmp_path / "ca.pem"}"')  # as docker --env-file takes it
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}\r")
     assert network.certificates() == f"those in {tmp_path / 'ca.pem'} (SSL_CERT_FILE) and {tmp_path} (SSL_CERT_DIR)"
 
 

@@ -55,6 +55,18 @@ def test_the_file_that_failed_is_named(tmp_path: Path, ca: trustme.CA) -> None:
         assert "SSL_CERT_FILE" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("folders", ["{}/gone", "{}/gone:{}/ca.pem", '"{}/gone"'])
+def test_folders_that_are_not_there_are_named(tmp_path: Path, ca: trustme.CA, folders: str) -> None:
+    """Where no folder is there, no host could be trusted: the error says so. One folder is enough, or a file."""
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    gone = folders.format(tmp_path, tmp_path)
+    with pytest.raises(TlsError, match="/gone") as caught:
+        make_context({"SSL_CERT_DIR": gone})
+    assert "SSL_CERT_DIR" in str(caught.value.hint)
+    make_context({"SSL_CERT_DIR": f"{tmp_path}/gone:{tmp_path}"})
+    make_context({"SSL_CERT_DIR": gone, "SSL_CERT_FILE": str(tmp_path / "ca.pem")})
+
+
 def test_a_certificate_in_der(tmp_path: Path, ca: trustme.CA) -> None:
     """What Windows exports as .cer is no PEM: the hint is the command that converts it."""
     file = tmp_path / "company.cer"
