@@ -134,6 +134,12 @@ class RemoteFile:
         """The algorithm of its digest; ``sha256`` if that is not known."""
         return self.digest.algorithm if self.digest else "sha256"
 
+    @property
+    def verified(self) -> str:
+        """What bytes with its digest are verified by: its algorithm, or ``none`` if only the folder or bundle that
+        brought them says that they are right."""
+        return self.hash_algorithm if self.is_vouched_for else "none"
+
 
 @small_value_class
 class RefusedFile:

@@ -276,7 +276,7 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener, reported: set[tu
                 tell(Noticed(model, name, f"its bytes are in {source}, but they cannot be stored: {why.message}"))
         else:
             _discard_partials(item, copies.store, tell)
-            tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way, str(source)))
+            tell(Finished(model, name, remote.size or 0, "linked", remote.verified, way, str(source)))
             return way
     return None
 

@@ -394,8 +394,10 @@ class OpenFile:
         """Return what the store publishes: its bytes are in ``source``, and were verified."""
         download = self.download
         verified = "none" if download.length_discovered else "size"
-        if self.digest:
-            verified = self.digest.algorithm
+        if download.remote.is_vouched_for:
+            verified = download.remote.verified
+        elif download.remote.digest is None and self.recorded:
+            verified = self.recorded.algorithm
         return Ready(download.model, download.remote, source, print_, verified, download.seen, stamp)
 
     def mismatch(self, print_: Fingerprint) -> DigestMismatch:

@@ -189,8 +189,7 @@ class CatalogFiles:
             raise _not_the_catalogs(hashed, name, remote)
         if remote.hub is not None:  # it comes from a folder, and from no hub
             remote = replace(remote, hub=replace(remote.hub, endpoint=""))
-        verified = remote.hash_algorithm if remote.is_vouched_for else "none"
-        return Target(name, replace(remote, access="unknown"), verified, of_catalog=True)
+        return Target(name, replace(remote, access="unknown"), remote.verified, of_catalog=True)
 
     def _of_its_own(self, hashed: HashedFile) -> Target:
         """A file that the catalog does not know. Its name must not be that of a model that the catalog has. Raises

@@ -333,7 +333,7 @@ def report_of(
         rows[item.wanted.model].append(row)
     linked = plan.linked + plan.repeated if is_planned else plan.linked
     for item in linked:
-        row = _row(item.remote, "linked", item.remote.hash_algorithm)
+        row = _row(item.remote, "linked", item.remote.verified)
         if is_planned:
             row = replace(_planned(item), elsewhere=True)
         rows[item.wanted.model].append(replace(row, way=item.way))

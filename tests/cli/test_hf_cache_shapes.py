@@ -303,7 +303,10 @@ def test_offline_uses_what_is_there(
     asked = len(hub.requests)
     for target in ("org/tiny", f"hf:org/tiny@{COMMIT}"):
         ran = done(mdl(shell, "get", target, "--offline", *layout))
-        assert {file["action"] for file in ran.document["models"][0]["files"]} <= {"kept", "linked"}
+        files = ran.document["models"][0]["files"]
+        assert {file["action"] for file in files} <= {"kept", "linked"}
+        assert {file["verified"] for file in files} == {"none"}
+        assert ran.document["models"][0]["status"] == "unverified"
     assert len(hub.requests) == asked
     (repo_of(shell) / "refs" / "main").unlink()
     shutil.rmtree(repo_of(shell) / "trees")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -14,6 +15,7 @@ from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
 from mdl.downloader.connection_scaler import Tuning
+from mdl.paths import RelPath
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
@@ -185,3 +187,14 @@ def test_servers_of_one_name_after_a_kill(bench: Bench) -> None:
         run = bench.run(loose(f"{server.url}/f"))
     assert (run.code, run.row.resumed_at) == (0, 0)
     assert bench.has(DATA)
+
+
+@pytest.mark.parametrize("size", [SIZE, MIB // 2], ids=["large", "small"])
+def test_the_digest_of_a_folder_verifies_nothing(bench: Bench, size: int) -> None:
+    """Bytes are compared with a digest that only a bundle's lock names, and are not called verified by it."""
+    with FaultyServer(faults.honest(DATA[:size])) as server:
+        file = replace(pinned(server.url + "/f", DATA[:size]), vouched_by="folder")
+        run = bench.run(file)
+        assert (run.code, run.row.verified, run.status) == (0, "size", "unverified")
+        server.handler = faults.honest(OTHER[:size])
+        assert bench.run(replace(file, path=RelPath.parse("other.bin"))).code == 6
