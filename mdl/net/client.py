@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -153,6 +154,10 @@ class HttpClient:
         with self.sender.refusal_deadline(opened.response):
             words = self.beginning(opened, SMALL_BODY)
         is_redirected = bool(opened.hops)
+        code = opened.headers.get("x-error-code", "")
+        hub_moved_to = ""
+        if opened.status == 401 or code:  # it speaks as a hub does, and not as a host that only serves the bytes
+            hub_moved_to = self._hub_moved_to(question.start, opened.url)
         asker = Asker(
             sent=opened.sent,
             is_hub=origin_of(opened.url) == self._hub,
@@ -161,9 +166,9 @@ class HttpClient:
             credential=self._access.credential_for(opened.url),
             proxy=self.proxy_for(opened.url),
             is_expired=expires_at(opened.url) < time.time(),
+            hub_moved_to=hub_moved_to,
         )
         is_of_token = asker.is_hub and asker.sent != "" and not question.bearer
-        code = opened.headers.get("x-error-code", "")
         if is_of_token and may_be_the_token(opened.status, code, server_message(opened.headers, words, secrets)):
             asker = replace(asker, is_open_without=self._is_open_without(question.url, secrets))
         error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
@@ -173,6 +178,15 @@ class HttpClient:
             server_code=code,
             redirected=is_redirected and not is_gone_for_good,
         )
+
+    def _hub_moved_to(self, start: str, url: str) -> str:
+        """Return the origin of ``url`` if that is where the hub's address leads on from ``start``: the same question is
+        asked of another scheme, host or port. '' if not."""
+        before = urlsplit(start)
+        after = urlsplit(url)
+        is_same = (before.path, before.query) == (after.path, after.query)
+        is_moved = is_same and origin_of(start) == self._hub and origin_of(url) != self._hub
+        return f"{after.scheme}://{after.netloc}" if is_moved else ""
 
     def _is_open_without(self, url: str, secrets: Secrets) -> bool:
         """Return whether a URL of the hub is served if it is asked once without the token. Each repository is asked

@@ -108,7 +108,8 @@ class Asker:
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
     did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
     ``proxy`` is what the request went through. ``is_open_without``: the same was served when it was asked once more
-    without the token. ``is_expired``: the URL is signed, and says itself that its time is over."""
+    without the token. ``is_expired``: the URL is signed, and says itself that its time is over. ``hub_moved_to`` is the
+    other origin to which the address of the hub leads on; '' if it leads nowhere else."""
 
     sent: str = ""
     is_hub: bool = False
@@ -118,6 +119,7 @@ class Asker:
     proxy: Proxy | None = None
     is_open_without: bool = False
     is_expired: bool = False
+    hub_moved_to: str = ""
 
 
 def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
@@ -219,6 +221,8 @@ def _advice(kind: type[MdlError], headers: Mapping[str, str], words: str, url: s
         return hint
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
+    if asker.hub_moved_to and code not in _ABSENT_BY_CODE:
+        return f"HF_ENDPOINT leads on to {asker.hub_moved_to}, and no token goes along: set HF_ENDPOINT to that"
     if asker.is_expired and not asker.is_redirected:
         return "the signature of this link has expired: get a new link where this one came from"
     if asker.is_hub or code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,23 @@ def test_a_refusal_without_help(mdl: Inside, tmp_path: Path) -> None:
         ran = done(mdl(shell, "get", "org/repo"), 4)
         assert "make a new one" in ran.err
         assert "open" not in ran.err
+
+
+def test_an_endpoint_that_leads_on_takes_no_token_along(mdl: Inside, tmp_path: Path) -> None:
+    """A private repository behind an address that redirects to the hub itself: the hint says what to set, for HF_TOKEN
+    is set already. A branch that is not there is told as such."""
+    private = replace(REPO, id="org/private", private=True, token="hf_right")
+    with LoopbackHub([private, REPO]) as hub:
+        lead_on = FaultyServer(lambda request, number: reply(308, b"", ("Location", f"{hub.url}{request.target}")))
+        with lead_on as server:
+            shell = with_environ(
+                machine(tmp_path, endpoint=server.url), HF_TOKEN="hf_right", MDL_ALLOW_HOSTS="127.0.0.1"
+            )
+            ran = done(mdl(shell, "get", "org/private"), 4)
+            assert f"HF_ENDPOINT leads on to {hub.url}, and no token goes along: set HF_ENDPOINT to that" in ran.err
+            assert "set HF_TOKEN" not in ran.err
+            assert "check the revision" in done(mdl(shell, "get", "org/repo@none"), 3).err
+            done(mdl(shell, "get", "org/repo"))
 
 
 def test_a_list_that_tells_no_sizes_and_has_other_things(mdl: Inside, tmp_path: Path) -> None:
