@@ -123,14 +123,17 @@ def _as_fetched(model: Model, context: Context) -> Model:
     """A repository that no catalog has, of which only some files were fetched, as a model of these alone (ADR 157). A
     file counts as one of them if it has a receipt, if the last download wanted it, or if anything of it is here."""
     store = context.store
+    is_whole = all(origin.repository and origin.is_whole for origin in model.sources)
     fetched = {receipt.path.text for receipt in store.receipts.of_model(model.name)}
-    if model.is_of_catalog or not fetched or not all(origin.repository and origin.is_whole for origin in model.sources):
+    if model.is_of_catalog or not model.sources or not is_whole or not fetched:
         return model
-    known = context.resolver.known(model) or ()
     fetched |= store.receipts.wanted(model.name)
-    never_asked_for = {
-        remote.path.text for remote in known if remote.path.text not in fetched and store.is_new(model.name, remote)
-    }
+    known = context.resolver.known(model) or ()
+    never_asked_for = set()
+    for remote in known:
+        is_new = store.is_new(model.name, remote) and not os.path.lexists(store.visible_path(model.name, remote))
+        if is_new and remote.path.text not in fetched:
+            never_asked_for.add(remote.path.text)
     if not never_asked_for:
         return model
     listing = context.resolver.known(model, in_all_formats=True) or ()
