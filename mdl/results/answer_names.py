@@ -112,12 +112,15 @@ def kept_apart(outputs: Sequence[Output]) -> list[Output]:
 
 
 def _folders_of(group: Sequence[Output]) -> Sequence[str]:
-    """Return the folder of each of several files of one name: the last part of the paths of their links that differs
-    in all of them and can be the name of a folder; numbers if there is none."""
-    paths = [reversed(path_of(output.url).split("/")) for output in group]
-    for parts in zip(*paths, strict=False):
-        if len({part.casefold() for part in parts}) == len(group) and all(map(_is_safe, parts)):
-            return parts
+    """Return the folder of each of several files of one name: the shortest ends of the paths of their links that differ
+    in all of them, so that one knows which is which; numbers if only their queries differ."""
+    paths = [path_of(output.url).strip("/").split("/") for output in group]
+    ends = [[parts[-1] for parts in paths]]  # what the answer gave a name may differ in the last part of its link
+    for count in range(2, max(map(len, paths)) + 1):
+        ends.append(["/".join(parts[-count:-1]) for parts in paths])
+    for folders in ends:
+        if len({folder.casefold() for folder in folders}) == len(group) and all(map(_is_safe, folders)):
+            return folders
     return [str(number) for number in range(1, len(group) + 1)]
 
 

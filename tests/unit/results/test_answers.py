@@ -101,7 +101,15 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ),
     (
         [f"{B}/a/1/w.bin", f"{B}/a/2/w.bin", f"{B}/b/1/w.bin"],
-        [("1/w.bin", f"{B}/a/1/w.bin"), ("2/w.bin", f"{B}/a/2/w.bin"), ("3/w.bin", f"{B}/b/1/w.bin")],
+        [("a/1/w.bin", f"{B}/a/1/w.bin"), ("a/2/w.bin", f"{B}/a/2/w.bin"), ("b/1/w.bin", f"{B}/b/1/w.bin")],
+    ),
+    (
+        [f"{B}/e1/lora/w.bin", f"{B}/e2/lora/w.bin"],
+        [("e1/lora/w.bin", f"{B}/e1/lora/w.bin"), ("e2/lora/w.bin", f"{B}/e2/lora/w.bin")],
+    ),
+    (
+        [f"{B}/w.bin", f"{B}/e1/w.bin"],
+        [("f/w.bin", f"{B}/w.bin"), ("e1/w.bin", f"{B}/e1/w.bin")],
     ),
     ([f"{B}/w.bin?v=1", f"{B}/w.bin?v=2"], [("1/w.bin", f"{B}/w.bin?v=1"), ("2/w.bin", f"{B}/w.bin?v=2")]),
     ([f"{B}/w.bin?v=1", f"{B}/w.bin?v=1"], [("w.bin", f"{B}/w.bin?v=1")]),
