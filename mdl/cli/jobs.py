@@ -66,6 +66,12 @@ class Row:
         return shown(what_was_typed(self.job))
 
     @property
+    def total(self) -> int | None:
+        """All its bytes; None if that is not known. A job that is done had no more than it has."""
+        job = self.job
+        return job.bytes_done if job.bytes_total is None and job.status == "done" else job.bytes_total
+
+    @property
     def reason(self) -> str:
         """Why it is not done: the name of its exit code, and its error; or which job has done it since."""
         if self.stalled:
@@ -110,7 +116,7 @@ def plain_table(rows: Sequence[Row], now: datetime) -> Table:
                 job.id,
                 row.status,
                 human_bytes(job.bytes_done),
-                human_bytes(job.bytes_total),
+                human_bytes(row.total),
                 if_known(job.bytes_per_second, human_rate),
                 if_known(job.eta_seconds, human_duration),
                 local_time(job.started_at),
@@ -129,7 +135,7 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
     for row in rows:
         job = row.job
         if is_wide:
-            done = f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
+            done = f"{human_bytes(job.bytes_done)} of {human_bytes(row.total)}"
         elif job.percent is None:
             done = human_bytes(job.bytes_done)
         else:
@@ -251,7 +257,7 @@ def _facts(job: Job, stalled: str) -> dict[str, str | None]:
         "stalled": stalled,
         "kind": job.kind,
         "source": job.repo,
-        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
+        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(Row(job).total)}"
         + if_known(job.percent, lambda percent: f" ({int(percent)} %)"),
         "speed": if_known(job.bytes_per_second, human_rate),
         "left": if_known(job.eta_seconds, human_duration),

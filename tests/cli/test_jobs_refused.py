@@ -93,6 +93,13 @@ def test_what_can_be_done_next(shell: Shell, run: Run, job: Job, kind: str, code
         run(f"jobs resume {job.id}", code)
 
 
+def test_a_repair_that_had_nothing_to_do(run: Run, job: Job) -> None:
+    """A job that is done had no more bytes than it has; how many an unfinished one has may not be known."""
+    run("verify --repair")
+    assert "bytes: 0 B of 0 B" in " ".join(run("jobs show").out.split())
+    assert " 0 B 0 B " in " ".join(run("jobs").out.split())
+
+
 @pytest.mark.parametrize(("columns", "date"), [(80, "2025"), (120, "2025-01-01")])
 def test_a_job_a_line(
     shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: int, date: str
