@@ -39,7 +39,10 @@ class Outcome(Protocol):
 Watched = TypeVar("Watched", bound=Outcome)
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
-_KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+_KEPT_VARIABLES = (
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *places.CACHE_VARIABLES),
+    *("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"),
+)
 _OF_OTHERS = {"MDL_DETACH", "MDL_SERVE_TOKEN"}
 _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 

@@ -292,6 +292,15 @@ def test_a_token_in_a_hook_is_written_nowhere(shell: Shell, exit_code: ExitCode,
     assert secrets_in(shell.home, TOKEN) == set()
 
 
+def test_variables_of_others_that_are_kept() -> None:
+    """Those that say from which hub, into which folders, and whether anybody is asked; none of what may be sent."""
+    kept = dict.fromkeys(
+        ("HF_ENDPOINT", "HF_HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "TRANSFORMERS_OFFLINE"), "x"
+    )
+    others = dict.fromkeys(("HF_TOKEN", "AWS_PROFILE", "HTTPS_PROXY", "PATH", "XDG_STATE_HOME"), "x")
+    assert invocation_of(("get", "--", "one"), kept | others).variables == kept
+
+
 def test_variables_that_are_not_kept() -> None:
     """Those of flags that only say how it was shown are left out, as the flags themselves are; one with a secret is
     left out too, and then the job cannot be resumed."""
