@@ -406,6 +406,8 @@ def _as_they_came(
     store = context.store
     named = {file.path: file.digest for file in context.resolver.pinned(model).files}
     by_path = {receipt.path: receipt for receipt in receipts}
+    last_commit = store.receipts.in_order(model.name)[-1].commit
+    is_of_download = last_commit in {remote.commit for remote in known}
     decided: list[RemoteFile] = []
     listing: list[RemoteFile] = []
     for remote in known:
@@ -413,10 +415,13 @@ def _as_they_came(
         is_decided = remote.path in named and remote.digest == named[remote.path]
         if receipt is not None:
             is_decided = is_decided or receipt.vouched_by == "folder" or not _may_move(remote)
-        (decided if is_decided else listing).append(remote)
+        if is_decided:
+            decided.append(remote)
+        elif receipt is None or is_of_download or not receipt.is_vouched_for:
+            listing.append(remote)  # else its place in the hub's cache is that of the commit at which it came
     paths = {remote.path for remote in decided}
     if model.is_of_catalog:
-        paths |= _superseded(model, known, receipts, context)
+        paths |= _superseded(model, known, receipts, last_commit, context)
     came = [receipt for receipt in receipts if receipt.path not in paths]
     meant = fetched_files(came, listing, store.receipts.wanted(model.name), is_exact=False)
     commits = {receipt.commit for receipt in receipts}
@@ -435,7 +440,11 @@ def _may_move(remote: RemoteFile) -> bool:
 
 
 def _superseded(
-    model: Model, known: Sequence[RemoteFile], receipts: Sequence[Receipt], context: Context
+    model: Model,
+    known: Sequence[RemoteFile],
+    receipts: Sequence[Receipt],
+    last_commit: str | None,
+    context: Context,
 ) -> set[RelPath]:
     """The files that a model of the catalog had once, by their receipts, and has no more."""
     listed = {remote.path for remote in known}
@@ -443,11 +452,10 @@ def _superseded(
     if not others:
         return set()
     others -= {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
-    last = context.store.receipts.in_order(model.name)[-1]
-    is_listed = last.commit in {remote.commit for remote in known}
-    if is_listed or not context.resolver.pinned(model).sources:
+    is_of_download = last_commit in {remote.commit for remote in known}
+    if is_of_download or not context.resolver.pinned(model).sources:
         return others
-    return {receipt.path for receipt in receipts if receipt.path in others and receipt.commit != last.commit}
+    return {receipt.path for receipt in receipts if receipt.path in others and receipt.commit != last_commit}
 
 
 def _is_named(store: Store, model: str, remote: RemoteFile) -> bool:

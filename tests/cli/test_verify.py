@@ -51,6 +51,23 @@ def test_a_look_at_the_hub_makes_no_file_wrong(
     assert statuses(run(f"verify {target} --json", 3)) == {**ALL_OK, "old.txt": "missing"}
 
 
+def test_a_look_makes_nothing_wrong_in_the_hubs_cache(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """There a file has its name at the commit at which it came, also if the newer one has the same bytes; after a get
+    it has one at that commit too, and is missing without."""
+    at = "--layout hf-cache --json"
+    run(f"get mine {at}")
+    run(f"get o/m {at}")
+    hub.publish(NEW)
+    run(f"get -n mine {at}")
+    run(f"get -n o/m {at}")
+    for words in ("verify", "verify mine", "verify o/m", "verify mine --repair"):
+        assert statuses(run(f"{words} {at}")) == ALL_OK
+    [model] = run(f"get mine {at}").document["models"]
+    assert statuses(run(f"verify mine {at}")) == dict.fromkeys(NEW.files, "ok")
+    (Path(model["path"]) / "model.safetensors").unlink()
+    assert statuses(run(f"verify mine {at}", 3))["model.safetensors"] == "missing"
+
+
 def test_the_lock_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     """An older version than that of the lock is not here, as for list; nothing is wrong with it, so `path` has it, and
     a repair brings what the lock says."""
