@@ -22,6 +22,7 @@ from mdl.config.remotes import KINDS, RemoteSettings, remote_named
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
 from mdl.events import Noticed
 from mdl.files import RefusedFile, RemoteFile
+from mdl.formatting import counted, human_bytes
 from mdl.listener import Listener
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
@@ -29,6 +30,7 @@ from mdl.results.answer_keys import object_of
 from mdl.results.outputs import File, error_in, is_wanted, litter_note, select, without_litter
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
+from mdl.units import total_size
 from mdl.values import value_class
 from mdl.weights.junk import why_junk_path
 
@@ -251,7 +253,15 @@ def wanted_by(
         if is_wanted(file.path, logs=origin.logs, everything=origin.everything):
             hint = "give it another name in the bucket, or delete it there"
             raise file.error.but(hint=hint)
-    return select(files, logs=origin.logs, everything=origin.everything)
+    chosen = select(files, logs=origin.logs, everything=origin.everything)
+    is_default = not (origin.logs or origin.everything or origin.checkpoint)
+    if is_default and len(chosen) < len(files):
+        taken = {file.path for file in chosen}
+        left = [file for file in files if file.path not in taken]
+        size = total_size(file.size for file in left)
+        amount = "" if size is None else f", {human_bytes(size)}"
+        notices.tell(origin.job, f"left out: {counted(len(left), 'file')}{amount}: logs and pictures; --all takes all")
+    return chosen
 
 
 def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:

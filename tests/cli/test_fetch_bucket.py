@@ -204,6 +204,15 @@ def test_a_number_never_takes_another_number(mdl: Inside, shell: Shell, put: Put
         assert paths == set(names), (number, checkpoint)
 
 
+def test_logs_and_pictures_are_left_and_said(mdl: Inside, shell: Shell, put: Put) -> None:
+    """What is no result is left with its bytes in one line; nothing is said where a part of the job is asked for."""
+    put({"w.safetensors": whole_file("w.safetensors"), "logs/a.txt": b"12345", "samples/b.png": b"123"})
+    ran = done(mdl(shell, "fetch", "store", "p1", "--dry-run"))
+    assert "left out: 2 files, 8 B: logs and pictures; --all takes all" in ran.err
+    for word in ("--all", "--logs", "--checkpoint=final"):
+        assert "left out" not in done(mdl(shell, "fetch", "store", "p1", "--dry-run", word)).err
+
+
 def test_records_of_the_trainer_count(mdl: Inside, shell: Shell, put: Put) -> None:
     """Which checkpoint is the best is what the trainer recorded; a sharded one is whole if its index says so."""
     state = {"best_model_checkpoint": "run/checkpoint-500", "global_step": 1000}
