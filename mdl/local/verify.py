@@ -406,8 +406,7 @@ def _as_they_came(
     store = context.store
     named = {file.path: file.digest for file in context.resolver.pinned(model).files}
     by_path = {receipt.path: receipt for receipt in receipts}
-    last_commit = store.receipts.in_order(model.name)[-1].commit
-    is_of_download = last_commit in {remote.commit for remote in known}
+    commits = {receipt.commit for receipt in receipts}
     decided: list[RemoteFile] = []
     listing: list[RemoteFile] = []
     for remote in known:
@@ -417,14 +416,13 @@ def _as_they_came(
             is_decided = is_decided or receipt.vouched_by == "folder" or not _may_move(remote)
         if is_decided:
             decided.append(remote)
-        elif receipt is None or is_of_download or not receipt.is_vouched_for:
+        elif receipt is None or remote.commit in commits or not receipt.is_vouched_for:
             listing.append(remote)  # else its place in the hub's cache is that of the commit at which it came
     paths = {remote.path for remote in decided}
     if model.is_of_catalog:
-        paths |= _superseded(model, known, receipts, last_commit, context)
+        paths |= _superseded(model, known, receipts, context)
     came = [receipt for receipt in receipts if receipt.path not in paths]
     meant = fetched_files(came, listing, store.receipts.wanted(model.name), is_exact=False)
-    commits = {receipt.commit for receipt in receipts}
     for remote in meant.files:
         is_optional = remote.path in meant.optional and remote.path not in named
         if is_optional and model.is_of_catalog:
@@ -440,11 +438,7 @@ def _may_move(remote: RemoteFile) -> bool:
 
 
 def _superseded(
-    model: Model,
-    known: Sequence[RemoteFile],
-    receipts: Sequence[Receipt],
-    last_commit: str | None,
-    context: Context,
+    model: Model, known: Sequence[RemoteFile], receipts: Sequence[Receipt], context: Context
 ) -> set[RelPath]:
     """The files that a model of the catalog had once, by their receipts, and has no more."""
     listed = {remote.path for remote in known}
@@ -452,6 +446,7 @@ def _superseded(
     if not others:
         return set()
     others -= {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
+    last_commit = context.store.receipts.in_order(model.name)[-1].commit
     is_of_download = last_commit in {remote.commit for remote in known}
     if is_of_download or not context.resolver.pinned(model).sources:
         return others
