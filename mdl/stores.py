@@ -53,6 +53,10 @@ class Stores:
         if into is not None:
             if self.is_cache:
                 raise UsageError("--into and --layout hf-cache do not go together", hint="--to (home=) names the cache")
+            if self._config.flags and self._config.given.get("home") is not None:
+                raise UsageError(
+                    "--into and --to do not go together", hint="--into DIR is where the files go; leave out --to"
+                )
             check_into(len(models))
             folder = places.place_of(into, "--into")
             _check_folder(folder)

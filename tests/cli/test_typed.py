@@ -208,6 +208,14 @@ def test_a_plan_and_a_job_in_the_background_are_asked_too(run: Run, shell: Shell
     assert "Which one" not in text
 
 
+@pytest.mark.parametrize("words", ["get", "get -n", "prefetch", "verify", "update"])
+def test_only_one_place(mdl: Inside, shell: Shell, words: str) -> None:
+    """--into beside --to is 2: one of them would do nothing. A models folder of the machine's own hinders nobody."""
+    ran = done(mdl(shell, *words.split(), "org/tiny:Q8_0", "--into", "a", "--to", "b"), 2)
+    assert "--into and --to do not go together" in ran.err
+    assert not [place for place in ("a", "b") if (shell.home / place).exists()]
+
+
 @pytest.mark.parametrize("words", ["prefetch", "get --progress json"])
 def test_nobody_is_asked_without_the_list(shell: Shell, words: str) -> None:
     """Where only failures are shown, and where a program reads, it is 2 with the list, on a terminal too."""
