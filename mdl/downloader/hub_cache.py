@@ -453,7 +453,7 @@ def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing |
             continue
         files = repo.listing_of(commit)
         if files:
-            return commit, files
+            return commit, files, bool(repo.listed(commit))
     return None
 
 

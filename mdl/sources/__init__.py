@@ -219,8 +219,9 @@ class Sources:
         return self.of(_scheme_of(url) or "https").locate(url)
 
 
-CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]]]
-"""The commit of a revision, and the path, size and digest of each of its files."""
+CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]], bool]
+"""The commit of a revision; the path, size and digest of each of its files; and whether it is known that these are all
+of them."""
 
 
 @value_class

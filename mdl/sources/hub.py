@@ -131,7 +131,13 @@ class HubSource(Source):
         cached = None if origin.endpoint else self._context.cached(str(origin.whole))
         if cached is None:
             return None
-        commit, files = cached
+        commit, files, is_whole = cached
+        if not is_whole:
+            from mdl.events import Noticed
+
+            name = origin.repository.removeprefix("hf:")
+            words = f"{name}: these files are in Hugging Face's cache; nothing there says whether that is all"
+            self._context.on_event(Noticed(message=words))
         entries = []
         for path, size, digest in files:
             with contextlib.suppress(Unsafe):  # it cannot be kept here, and so is not here

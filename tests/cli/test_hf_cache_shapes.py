@@ -314,6 +314,18 @@ def test_offline_uses_what_is_there(
     assert mdl(shell, "get", "org/twin", "--offline", *layout).code == 8
 
 
+def test_offline_says_if_nothing_tells_what_is_whole(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """A cache in which a library left one file, and no list, may be a part of the repository: one line says so. With
+    the list of the hub's client there is no such line."""
+    fill(hf, shell)
+    words = "org/tiny: these files are in Hugging Face's cache; nothing there says whether that is all"
+    assert words not in done(mdl(shell, "get", "org/tiny", "--offline", *LAYOUT)).err
+    shutil.rmtree(repo_of(shell) / "trees")
+    (snapshot(shell) / "unet" / "model.bin").unlink()
+    ran = done(mdl(shell, "get", "org/tiny", "--offline", "--layout", "hf-cache"))
+    assert ran.err.count(words) == 1
+
+
 def share(hf: Hf, shell: Shell, repo: str) -> None:
     """Have the hub's client keep the weights of a repository in the store that repositories share."""
     blob = cache_of(shell) / f"models--{repo.replace('/', '--')}" / "blobs" / sha256(WEIGHTS)
