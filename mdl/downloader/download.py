@@ -330,8 +330,8 @@ class Download:
         return segment
 
     def _far_away(self, first: Segment) -> Segment | None:
-        """Return the last gap as a segment, or else the second half of the ``first`` segment if that is long; None if
-        it is not."""
+        """Return the last gap as a segment, or else the second half of the ``first`` segment, or what is behind the
+        longest segment if that is more; None if the first one is short."""
         gaps = list(self.pending)
         if gaps:
             last = gaps[-1]
@@ -339,7 +339,7 @@ class Download:
             return Segment(last.stop, last.start)
         if first.left < 2 * self._tuning.least_tail:
             return None
-        middle = first.at + first.left // 2
+        middle = first.at + min(self._tuning.most_segment, first.left // 2)
         return Segment(first.cut(middle), middle)
 
     def _segment_length(self, record: OriginRecord) -> int:
@@ -348,7 +348,7 @@ class Download:
         tuning = self._tuning
         speed = self.scaler.speed
         if not speed:
-            return min(tuning.most_segment, max(tuning.least_segment, self.size // 4))
+            return max(tuning.least_segment, self.size // 4)
         if self._width(record) == 1:
             return self.size
         length = speed * tuning.brief_segment

@@ -32,7 +32,7 @@ from mdl.net.policy import (
     Verified,
     VersionChanged,
 )
-from mdl.net.ranges import RangeSet
+from mdl.net.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
 POLICY = RetryPolicy()
@@ -620,6 +620,26 @@ def test_the_whole_file_is_taken_where_a_part_was_asked_for() -> None:
     schedule.request_ended(file, second, NOW)
     assert schedule.accept_whole(file, is_range_ignored=True)
     assert file.single_stream
+
+
+@pytest.mark.parametrize("size", [100 * MIB, 300 * MIB, 2**36])
+def test_a_file_begins_with_one_plain_request(size: int) -> None:
+    """However large it is, all of it is asked for, without a range: over one connection there is no second request. A
+    second connection takes the end of it, so that the front is whole soon enough to be hashed."""
+    file = _download(0, size, 4, 0, 0, Tuning())
+    file.opened(KnownBytes())
+    record = OriginRecord()
+    first = file.next_segment(record)
+    assert first is not None
+    assert (first.at, first.stop, first.asked) == (0, size, None)
+    assert file.next_segment(record) is None
+    file.running.add(first)
+    file.first_response_seen = True
+    first.begin_answer(NOW)
+    second = file.next_segment(record)
+    assert second is not None
+    assert second.asked == ByteRange(min(size // 2, Tuning().most_segment), size)
+    assert first.stop == second.at
 
 
 @pytest.mark.parametrize(("count", "is_free"), [(0, False), (PROGRESS, True)])
