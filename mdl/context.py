@@ -14,7 +14,6 @@ from mdl.catalog.resolver import Resolver
 from mdl.disk import look_anew
 from mdl.disk.mutex import Mutex, file_lock
 from mdl.disk.pool import start_threads
-from mdl.disk.process import free_descriptors
 from mdl.disk.publish import OpenFolders
 from mdl.downloader.copies import LocalCopies
 from mdl.downloader.partial_folders import remove_stale, wait_for_owners
@@ -59,25 +58,19 @@ class Context:
     offline_by: str = ""
 
 
-_PARTS = 3
-"""A lock takes two descriptors; of all that are free a third is left to the work."""
-
-
 @contextlib.contextmanager
 def model_locks(models: Sequence[Model], context: Context) -> Iterator[None]:
     """Hold every model's lock, always taken in one order so that two processes cannot wait for each other.
 
     If a lock cannot even be made (a read-only folder) the work goes on without it: whatever must be written will say
-    so. It also does for models for which the process has too few descriptors. What killed processes left of these
-    models is removed. After a stop the locks stay until no thread writes any more, however soon the caller goes on.
-    Raises `Busy` after ``context.lock_wait`` seconds.
+    so. What killed processes left of these models is removed. After a stop the locks stay until no thread writes any
+    more, however soon the caller goes on. Raises `Busy` after ``context.lock_wait`` seconds.
     """
     store = context.store
     names = sorted({model.name for model in models})
-    most = max(1, free_descriptors() // _PARTS)
     held: list[Mutex] = []
     try:
-        for name in names[:most]:
+        for name in names:
             with suppress_storage_trouble():
                 waiting = _waiting(context.on_event, name)
                 held.append(file_lock(store.locks, name, context.lock_wait, waiting, store.cancel))
