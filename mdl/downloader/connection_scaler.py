@@ -16,6 +16,8 @@ class Tuning:
     """A file up to this size is fetched in one piece and held in memory."""
     least_segment: int = 2**62
     """A segment is at least so long while the speed of a connection is not known: all that is missing."""
+    most_request: int = 50 * 10**9
+    """Nor is more asked for in one request: some CDNs, that of the Hub among them, send no more in one answer."""
     most_segment: int = 256 * 2**20
     shortest_segment: int = 2**19
     brief_segment: float = 0.5

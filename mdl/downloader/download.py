@@ -283,7 +283,7 @@ class Download:
         if is_first and is_in_part and record.serves_ranges is False:
             self.single_stream = True
             return self.whole()
-        length = self._segment_length(record)
+        length = min(self._segment_length(record), self._tuning.most_request)
         self._shorten_running(length)
         gap = next(iter(self.pending), None)
         if gap is None:
@@ -335,8 +335,9 @@ class Download:
         gaps = list(self.pending)
         if gaps:
             last = gaps[-1]
-            self.pending.remove(last.start, last.stop)
-            return Segment(last.stop, last.start)
+            start = max(last.start, last.stop - self._tuning.most_request)
+            self.pending.remove(start, last.stop)
+            return Segment(last.stop, start)
         if first.left < 2 * self._tuning.least_tail:
             return None
         middle = first.at + min(self._tuning.most_segment, first.left // 2)

@@ -622,10 +622,10 @@ def test_the_whole_file_is_taken_where_a_part_was_asked_for() -> None:
     assert file.single_stream
 
 
-@pytest.mark.parametrize("size", [100 * MIB, 300 * MIB, 2**36])
+@pytest.mark.parametrize("size", [100 * MIB, 300 * MIB, 50 * 10**9])
 def test_a_file_begins_with_one_plain_request(size: int) -> None:
-    """However large it is, all of it is asked for, without a range: over one connection there is no second request. A
-    second connection takes the end of it, so that the front is whole soon enough to be hashed."""
+    """Up to 50 GB all of it is asked for, without a range: over one connection there is no second request. A second
+    connection takes the end of it, so that the front is whole soon enough to be hashed."""
     file = _download(0, size, 4, 0, 0, Tuning())
     file.opened(KnownBytes())
     record = OriginRecord()
@@ -640,6 +640,30 @@ def test_a_file_begins_with_one_plain_request(size: int) -> None:
     assert second is not None
     assert second.asked == ByteRange(min(size // 2, Tuning().most_segment), size)
     assert first.stop == second.at
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4])
+@pytest.mark.parametrize("size", [50 * 10**9 + 1, 120 * 10**9, 10**12])
+def test_no_request_asks_for_more_than_a_cdn_sends(size: int, connections: int) -> None:
+    """A file of more than 50 GB begins with a range, and no connection asks for more in one request."""
+    file = _download(0, size, connections, 0, 0, Tuning())
+    file.opened(KnownBytes())
+    record = OriginRecord()
+    asked = []
+    while (segment := file.next_segment(record)) is not None:
+        assert segment.asked is not None
+        asked.append(segment.asked)
+        file.running.add(segment)
+        file.first_response_seen = True
+        segment.begin_answer(NOW)
+        if connections == 1:
+            file.running.discard(segment)
+    assert asked[0] == ByteRange(0, 50 * 10**9)
+    assert all(part.length <= 50 * 10**9 for part in asked)
+    if connections == 1:
+        assert sum(part.length for part in asked) == size
+    else:
+        assert len(asked) == 2
 
 
 @pytest.mark.parametrize(("count", "is_free"), [(0, False), (PROGRESS, True)])
