@@ -14,6 +14,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.disk import look_anew
 from mdl.disk.mutex import Mutex, file_lock
 from mdl.disk.pool import start_threads
+from mdl.disk.process import allow_descriptors
 from mdl.disk.publish import OpenFolders
 from mdl.downloader.copies import LocalCopies
 from mdl.downloader.partial_folders import remove_stale, wait_for_owners
@@ -58,6 +59,11 @@ class Context:
     offline_by: str = ""
 
 
+_OF_A_MODEL = 3
+_OF_THE_WORK = 64
+"""How many descriptors there must be for each model, two of them for its lock, and for everything else."""
+
+
 @contextlib.contextmanager
 def model_locks(models: Sequence[Model], context: Context) -> Iterator[None]:
     """Hold every model's lock, always taken in one order so that two processes cannot wait for each other.
@@ -68,6 +74,7 @@ def model_locks(models: Sequence[Model], context: Context) -> Iterator[None]:
     """
     store = context.store
     names = sorted({model.name for model in models})
+    allow_descriptors(_OF_A_MODEL * len(names) + _OF_THE_WORK)
     held: list[Mutex] = []
     try:
         for name in names:

@@ -104,6 +104,18 @@ def free_descriptors() -> int:
     return most
 
 
+def allow_descriptors(count: int) -> None:
+    """Let this process have ``count`` files and sockets open, or as many as the hard limit allows (``ulimit -Hn``). The
+    usual soft limit is 1,024; it is raised as far as needed, and never lowered."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def hostname() -> str:
     """Return the name of this machine."""
     return platform.node()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.catalogs import entry_of
 from support.data import DATA, SMALL, sha256
+from support.descriptors import few_descriptors
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
 from support.loopback_hub import LoopbackHub, Repo
 from support.networks import network_of
-from support.shell import Inside, Run, Shell, machine
+from support.shell import Inside, Run, Shell, done, machine
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
@@ -194,3 +196,14 @@ def test_a_file_where_the_models_folder_should_be(tmp_path: Path, mdl: Inside) -
             assert (ran.code, ran.out, ran.err) == (7, "", f"mdl: {file}: Not a directory\n  hint: {hint}\n"), words
         below = mdl(shell, "get", "org/a", "--into", f"{file}/m")
     assert (below.code, below.err.splitlines()[0]) == (7, f"mdl: {file}: Not a directory")
+
+
+def test_more_models_than_descriptors(tmp_path: Path, server: FaultyServer, mdl: Inside) -> None:
+    """Each model is locked, however many they are: the limit of open files is raised as far as they need."""
+    server.handler = honest(b"whole")
+    names = [f"m{number}" for number in range(90)]
+    entries = [entry_of(name, f"{server.url}/{name}", b"whole") for name in names]
+    shell = machine(tmp_path, "schema = 1\n" + "".join(entries))
+    with few_descriptors(160):
+        done(mdl(shell, "get", *names, "--connections", "2"))
+    assert len(list(shell.models.glob("m*/f.bin"))) == 90

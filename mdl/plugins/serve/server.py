@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import resource
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
 from mdl.disk import publish
+from mdl.disk.process import allow_descriptors
 from mdl.errors import MdlError, UsageError, storage_trouble
 from mdl.extras import require
 from mdl.plugins.serve.options import TOKEN_VARIABLE, ServeOptions
@@ -100,7 +100,7 @@ def serving(
     from mdl.plugins.serve.app import application
     from mdl.plugins.serve.traffic import Traffic
 
-    _allow_many_files()
+    allow_descriptors(4 * MOST_CLIENTS)  # each client takes two
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(options.host, options.port))
         address, port = sock.getsockname()[:2]
@@ -178,10 +178,3 @@ def _ready(path: Path, url: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _allow_many_files() -> None:
-    """Each client takes two descriptors, and the usual limit is 1024 of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * MOST_CLIENTS)), hard))
