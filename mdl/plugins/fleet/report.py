@@ -161,6 +161,9 @@ _ADVICE = {
     75: "run the same command again; what was fetched is kept on the nodes",
 }
 """What to do about a node that ended with this code."""
+_REPLACES_HINT = (3, 5, 6, 75)
+"""Exit codes for which that advice stands in place of the node's own hint. Its commands are for that node, and may name
+a folder that is gone there. With 4 and 7 only the node knows the licence, or what lies in the way."""
 
 
 @value_class
@@ -302,10 +305,9 @@ def _error_of_mdl(node: str, exit_code: int, error: Mapping[str, Any]) -> MdlErr
     if error.get("item"):
         item += f": {_quoted(error['item'])}"
     message = _quoted(error.get("message"))
-    advice = _ADVICE.get(exit_code)
-    if error.get("hint") and advice is None:  # its commands are for that node, and may name a folder that is gone there
+    if error.get("hint") and exit_code not in _REPLACES_HINT:
         message += f"; {shown(node)} says: {_quoted(error['hint'])}"
-    return _error_of_code(exit_code, message, item, advice or _LOOK, str(error.get("code")))
+    return _error_of_code(exit_code, message, item, _ADVICE.get(exit_code, _LOOK), str(error.get("code")))
 
 
 def _error_of_code(exit_code: int, message: str, item: str, hint: str, code: str = "") -> MdlError:

