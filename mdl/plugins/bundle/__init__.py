@@ -93,9 +93,8 @@ def import_bundle(
             files = import_files(bundle, context, may_replace=replace)
             folders = {model.name: context.store.folder(model.name) for model in bundle.models}
     if added and client.catalogs.is_shipped:
-        added = list(
-            bundle.models
-        )  # the catalog that is made here takes the place of the shipped one, with its entries
+        # the catalog that is made here takes the place of the shipped one, with its entries
+        added = list(bundle.models)
     for model in added:
         client.put_entry(model.name, entry_facts(model), replace=True)
     catalog = client.catalogs.paths[0]
