@@ -108,7 +108,9 @@ def import_bundle(
 def _show_import(session: Session, done: BundleImport) -> None:
     console = session.console
     models = session.client().catalog.models
-    session.labels = session.client().labels([models[name] for name in done.folders if name in models])
+    # org/name means all of a repository: an entry that names some of its files has its own name alone (ADR 157)
+    whole = [models[name] for name in done.folders if name in models and not models[name].include]
+    session.labels = session.client().labels(whole)
     for name in done.folders:
         doubtful = [file.path for file in done.files if file.model == name and file.verified == "none"]
         if doubtful:
