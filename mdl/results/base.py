@@ -25,9 +25,9 @@ from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted, human_bytes
 from mdl.listener import Listener
 from mdl.net.locators import Body, Link
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, names_for_a_hint, shown
 from mdl.results.answer_keys import object_of
-from mdl.results.outputs import File, error_in, is_wanted, litter_note, select, without_litter
+from mdl.results.outputs import File, error_in, litter_note, wanted_paths, without_litter
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.units import total_size
@@ -249,16 +249,21 @@ def wanted_by(
         refused = [file for file in refused if file.path not in sizes]
         if sizes:
             notices.tell(origin.job, litter_note(sizes))
+    names = {file.path.text for file in files} | {file.path for file in refused}
+    wanted = wanted_paths(names, logs=origin.logs, everything=origin.everything)
     for file in refused:
-        if is_wanted(file.path, logs=origin.logs, everything=origin.everything):
-            hint = "give it another name in the bucket, or delete it there"
-            raise file.error.but(hint=hint)
-    chosen = select(files, logs=origin.logs, everything=origin.everything)
+        if file.path in wanted:
+            raise file.error.but(hint="give it another name in the bucket, or delete it there")
+    chosen = [file for file in files if file.path.text in wanted]
+    if not chosen:
+        missing = "log" if origin.logs else "file"
+        available = names_for_a_hint(file.path.text for file in files) or "nothing"
+        raise NotFound(f"no {missing} is among its results", hint=f"available: {available}")
     is_default = not (origin.logs or origin.everything or origin.checkpoint)
-    if is_default and len(chosen) < len(files):
-        taken = {file.path for file in chosen}
-        left = [file for file in files if file.path not in taken]
-        size = total_size(file.size for file in left)
+    if is_default and len(wanted) < len(names):
+        left = [file.size for file in files if file.path.text not in wanted]
+        left += [file.size for file in refused]
+        size = total_size(left)
         amount = "" if size is None else f", {human_bytes(size)}"
         notices.tell(origin.job, f"left out: {counted(len(left), 'file')}{amount}: logs and pictures; --all takes all")
     return chosen

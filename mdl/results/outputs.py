@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mdl.bounds import LONGEST_TEXT, OutOfBounds, parse_integer, parse_json
-from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
+from mdl.errors import MdlError, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest
@@ -32,7 +31,6 @@ _DEEPEST_ERROR = 4
 """How many objects, one in the other, the words of an error are looked for in."""
 _PICTURE_FOLDERS = ("samples/", "images/")
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-_NAMED = 10
 _FEW = 3
 
 
@@ -142,32 +140,14 @@ CHOICES = ("latest", "best")
 File = TypeVar("File", Output, RemoteFile)
 
 
-def select(files: Sequence[File], *, logs: bool = False, everything: bool = False) -> list[File]:
-    """Return those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures. Which
-    of these are a checkpoint's is not decided here.
-
-    If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
-    """
-    of_role: defaultdict[str, list[File]] = defaultdict(list)
-    for file in files:
-        of_role[_role_of(file.path.text)].append(file)
-    missing = "file"
+def wanted_paths(paths: Collection[str], *, logs: bool = False, everything: bool = False) -> set[str]:
+    """Return those of the ``paths`` of a job's files that are asked for: its logs, all, or by default neither logs nor
+    pictures; if it has only these, all of them. Which of them are a checkpoint's is not decided here."""
+    if everything:
+        return set(paths)
     if logs:
-        missing = "log"
-        chosen = of_role["log"]
-    elif everything:
-        chosen = list(files)
-    else:
-        chosen = of_role["result"] or list(files)
-    if not chosen:
-        names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
-        raise NotFound(f"no {missing} is among its results", hint=f"available: {names}")
-    return chosen
-
-
-def is_wanted(path: str, *, logs: bool, everything: bool) -> bool:
-    """Tell whether a file of this path is among what is asked for, as by `select` where there are results."""
-    return everything or _role_of(path) == ("log" if logs else "result")
+        return {path for path in paths if _role_of(path) == "log"}
+    return {path for path in paths if _role_of(path) == "result"} or set(paths)
 
 
 def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:

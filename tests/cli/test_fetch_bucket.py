@@ -85,6 +85,7 @@ def test_a_name_that_is_not_used_stops_nothing(mdl: Inside, shell: Shell, put: P
     ran = done(mdl(shell, "fetch", "store", "p1"))
     assert fetched(shell) == kept
     assert ran.err.count("--all fetches them") == 1
+    assert "left out: 2 files" in ran.err
     done(mdl(shell, "fetch", "store", "p1", "--offline"))
     place = f"s3://{bucket_of(shell)}/pre/results/p1"
     done(mdl(shell, "get", place, "--include", "*.safetensors", "--into", str(tmp_path / "w")))
@@ -100,6 +101,24 @@ def test_a_name_that_is_not_used_stops_nothing(mdl: Inside, shell: Shell, put: P
     assert set(files_below(shell.models / "m")) == kept
     put({"lora//w.safetensors": b"x"})
     assert "lora//w.safetensors" in done(mdl(shell, "fetch", "store", "p1"), 11).err
+
+
+@pytest.mark.parametrize(
+    ("kept", "refused", "words"),
+    [
+        ("samples/a.png", "samples//b.png", ()),
+        ("logs/a.log", "logs//b.log", ()),
+        ("w.safetensors", "logs//b.log", ("--logs",)),
+        ("samples/a.png", "lora//w.bin", ()),
+    ],
+)
+def test_a_name_that_is_asked_for_stops_the_job(
+    mdl: Inside, shell: Shell, put: Put, kept: str, refused: str, words: tuple[str, ...]
+) -> None:
+    """Where pictures and logs are all that a job has, they are its results: none is left out without a word."""
+    put([kept, refused])
+    assert refused in done(mdl(shell, "fetch", "store", "p1", *words), 11).err
+    assert fetched(shell) == set()
 
 
 SHARDED = [f"step-100/{name}" for name in ("__0_0.distcp", "__1_0.distcp", ".metadata")]

@@ -12,7 +12,7 @@ from support.cases import each
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.results.answers import judge
-from mdl.results.outputs import Output, error_in, select
+from mdl.results.outputs import Output, error_in, wanted_paths
 from mdl.results.runpod import items_of, keyed_outputs
 
 DATA = b"0123456789"
@@ -152,10 +152,9 @@ def test_two_of_one_name_lie_apart() -> None:
 
 def test_neither_pictures_nor_logs_by_default() -> None:
     """Pictures and logs stay behind, unless there is nothing else."""
-    links = [f"https://h.example/{name}" for name in ("s.png", "a.safetensors", "notes.txt")]
-    assert [one.path.text for one in select(outputs_of(links, "j"))] == ["a.safetensors", "notes.txt"]
-    assert [one.path.text for one in select(outputs_of([links[0], links[2]], "j"))] == ["notes.txt"]
-    assert [one.path.text for one in select(outputs_of(links[:1], "j"))] == ["s.png"]
+    assert wanted_paths(["s.png", "a.safetensors", "notes.txt"]) == {"a.safetensors", "notes.txt"}
+    assert wanted_paths(["s.png", "notes.txt"]) == {"notes.txt"}
+    assert wanted_paths(["s.png", "logs/run.txt"]) == {"s.png", "logs/run.txt"}
 
 
 @each(
