@@ -35,7 +35,7 @@ from mdl.runs.checkpoint import parse_count
 from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.names import what_name_says
 from mdl.runs.run import Run
-from mdl.runs.tree import is_in
+from mdl.runs.tree import folders_above, is_in
 from mdl.values import value_class
 from mdl.weights.known_formats import is_weights, kind_of, stem_of
 
@@ -198,16 +198,16 @@ def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[
 
 def _of_checkpoint(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
     """The files of the checkpoint that is asked for, by the rules of a run: no number takes another one. What a run
-    does not know, such as the archive of a checkpoint, is meant by its own name, if it alone is called so. Newer
-    incomplete checkpoints that are passed over are told."""
+    does not know, such as the archive of a checkpoint, is meant by its own name or with the folder that it is in, if
+    that alone is called so. Newer incomplete checkpoints that are passed over are told."""
     origin = origin_of(model)
     run = _run(model, files, context)
     try:
         chosen = run.checkpoint(origin.checkpoint)
     except NotFound as error:
-        called_so = [file for file in files if _is_called(file.path.name, origin.checkpoint)]
+        called_so = {_called_so(file.path.text, origin.checkpoint) for file in files} - {""}
         if len(called_so) == 1:
-            return called_so
+            return [file for file in files if is_in(file.path.text, called_so)]
         raise error.but(item=origin.job, hint=_candidates(run, files)) from error
     newer = run.incomplete_after(chosen) if origin.checkpoint in CHOICES else ()
     if newer:
@@ -230,18 +230,30 @@ def _candidates(run: Run, files: Sequence[RemoteFile]) -> str:
     return f"no checkpoint is recognised among its files: {names}; --all takes all"
 
 
+def _called_so(path: str, checkpoint: str) -> str:
+    """What of a path has the name of a checkpoint: the outermost folder above an archive, else the archive or the
+    weights themselves; "" if nothing has it. Folders of weights are left to the rules of a run."""
+    name = path.rpartition("/")[2]
+    places = [path]
+    if is_archive_name(name):
+        places = [*reversed(folders_above(path)), path]
+    elif not is_weights(name):
+        return ""
+    called = (place for place in places if _is_called(place.rpartition("/")[2], checkpoint))
+    return next(called, "")
+
+
 def _is_called(name: str, checkpoint: str) -> bool:
-    """Tell whether the name of an archive, or of weights, is that of a checkpoint; an archive may be meant by the step
-    or the epoch in its name. Which is the latest or the best is more than a name can say."""
-    is_archive = is_archive_name(name)
-    if checkpoint in CHOICES or not (is_archive or is_weights(name)):
+    """Tell whether the name of a folder, of an archive or of weights is that of a checkpoint; all but weights may be
+    meant by the step or the epoch in it. Which is the latest or the best is more than a name can say."""
+    if checkpoint in CHOICES:
         return False
     stem = stem_of(name).removesuffix(".tar")
     if checkpoint in (name, stem):
         return True
     number = parse_count(checkpoint)
     says = what_name_says(stem)
-    return is_archive and number is not None and number in (says.step, says.epoch)
+    return not is_weights(name) and number is not None and number in (says.step, says.epoch)
 
 
 def _archive_of_the_model(files: Sequence[RemoteFile]) -> RemoteFile | None:

@@ -195,13 +195,18 @@ def test_a_newer_checkpoint_that_is_not_complete(mdl: Inside, shell: Shell, put:
 
 def test_a_number_never_takes_another_number(mdl: Inside, shell: Shell, put: Put) -> None:
     """The end of a metric, and the number of a version, name no checkpoint; a step goes before an epoch. What is loaded
-    with a checkpoint comes with it; the archive of one, and weights that alone are called so, are meant by name."""
+    with a checkpoint comes with it; the archive of one, alone or with its folder, and weights that alone are called so,
+    are meant by name."""
     losses = ["epoch=25-val_loss=0.31.ckpt", "epoch=3-val_loss=0.25.ckpt"]
     steps = ["step=2-epoch=1.ckpt", "step=20-epoch=2.ckpt"]
     versions = [f"version_1/checkpoints/epoch=0-step={step}.ckpt" for step in (5, 10)]
     finished = ["model_0004999.pth", "model_final.pth", "config.yaml"]
     archives = ["checkpoint-500.zip", "checkpoint-1500.zip", "checkpoint-1500.json"]
-    jobs = [losses, steps, versions, finished, archives, ["dog.safetensors", "notes.txt"]]
+    folders = [f"step_{step}/{name}" for step in (500, 1500) for name in ("adapter.zip", "notes.txt")]
+    folders += ["eval/step_1500/report.json", "a/ep3/x.zip", "b/ep3/x.zip", "version_7/x.zip"]
+    nested = [f"out/lora/step_{step}/adapter_model.safetensors" for step in (500, 1500)]
+    runs = ["a/checkpoint-500/model.safetensors", "b/checkpoint-1000/model.safetensors"]
+    jobs = [losses, steps, versions, finished, archives, ["dog.safetensors", "notes.txt"], folders, nested, runs]
     put({f"/results/j{number}/{name}": content_of(name) for number, names in enumerate(jobs) for name in names})
     wanted = [
         (0, "25", losses[:1]),
@@ -215,6 +220,15 @@ def test_a_number_never_takes_another_number(mdl: Inside, shell: Shell, put: Put
         (4, "checkpoint-1500", ["checkpoint-1500.zip"]),
         (4, "5", []),
         (5, "dog", ["dog.safetensors"]),
+        (6, "step_1500", folders[2:4]),
+        (6, "1500", folders[2:4]),
+        (6, "00", []),
+        (6, "3", []),
+        (6, "7", []),
+        (6, "latest", []),
+        (7, "1500", nested[1:]),
+        (7, "step_1500", nested[1:]),
+        (8, "500", []),
     ]
     for number, checkpoint, names in wanted:
         ran = mdl(shell, "fetch", "store", f"j{number}", "--checkpoint", checkpoint, "--dry-run", "--json")
