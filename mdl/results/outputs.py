@@ -124,8 +124,10 @@ def is_archive_name(name: str) -> bool:
 
 
 def may_be_archive(name: str) -> bool:
-    """Tell whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed
-    with gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
+    """Tell whether a file of a job may be an archive by its name, so that its bytes must tell once it is fetched: it
+    says so, or is packed with gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does
+    not tell what it is. A pattern that means members of archives alone does not bring a torch file, unless the job has
+    no other file: it is mostly weights, and large."""
     kind = kind_of(name)
     if kind is not None:
         return kind.loaded_with == "torch" or is_archive_name(name) or name.lower().endswith(".gz")
