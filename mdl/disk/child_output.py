@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mdl.bounds import LARGEST_CHILD_OUTPUT, LARGEST_NOTE, LARGEST_SMALL_FILE
 from mdl.cancel import CancelToken
@@ -115,45 +114,6 @@ class Child:
             if file:
                 with contextlib.suppress(OSError):
                     file.close()
-
-
-class Lines:
-    """What a program writes to a ``pipe``: ``tell`` is given each line that is not empty."""
-
-    def __init__(self, pipe: IO[bytes], tell: Callable[[str], None]) -> None:
-        self._pipe = pipe
-        self._tell = tell
-        self._begun = b""
-        self.is_open = True
-        """False once nobody can write any more."""
-        os.set_blocking(pipe.fileno(), False)
-
-    def read(self, seconds: float) -> bool:
-        """Tell the lines that have come, after ``seconds`` without any at most. Returns whether something came."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._pipe, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return False
-        block = os.read(self._pipe.fileno(), _BLOCK)
-        self.is_open = bool(block)
-        *lines, self._begun = re.split(b"[\r\n]", self._begun + block)
-        if len(self._begun) > LARGEST_NOTE:
-            lines.append(self._begun)
-            self._begun = b""
-        for line in lines:
-            self._tell_one(line)
-        return self.is_open
-
-    def read_rest(self) -> None:
-        """Tell what the program said last, once it has ended. What its own children may say later is not waited for."""
-        for _ in range(_MOST_BLOCKS):
-            if not self.is_open or not self.read(0):
-                break
-        self._tell_one(self._begun)
-
-    def _tell_one(self, line: bytes) -> None:
-        if line.strip():
-            self._tell(line.decode(errors="replace"))
 
 
 def read_ready(children: Iterable[Child], seconds: float, cancel: CancelToken) -> None:

@@ -16,14 +16,14 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+-[0-9]+"
 """What the text of a `ProcessId` matches."""
@@ -262,26 +262,24 @@ def run_program(
     *,
     folder: str | os.PathLike[str] | None = None,
     silent: bool = False,
-    on_line: Callable[[str], None] | None = None,
+    output: IO[bytes] | None = None,
     cancel: CancelToken | None = None,
     grace: float = 5.0,
 ) -> int:
     """Run a program to its end and return its exit status.
 
     ``facts`` are added to its environment. It runs in ``folder``, or in mdl's own; a program that is named by a
-    relative path is looked for there. It gets no input. Its output goes to stderr, or nowhere if ``silent``, or
-    ``on_line`` is given it line by line. A stop ends it too, by force after ``grace`` seconds; a pause does not,
-    because a program cannot be continued later.
+    relative path is looked for there. It gets no input. Its output goes to stderr, or nowhere if ``silent``, or to
+    the file ``output``. A stop ends it too, by force after ``grace`` seconds; a pause does not, because a program
+    cannot be continued later.
     Raises `UsageError` if it cannot be started, `Cancelled`.
     """
     import subprocess
 
-    from mdl.disk.child_output import Lines, end_program
+    from mdl.disk.child_output import end_program
 
     cancel = cancel or CancelToken()
-    out = subprocess.DEVNULL if silent else _STDERR
-    if on_line:
-        out = subprocess.PIPE
+    out = output or (subprocess.DEVNULL if silent else _STDERR)
     with cancel.polled():  # an exception raised by a signal during the start would leave the program running alone
         _check(cancel)
         try:
@@ -296,24 +294,13 @@ def run_program(
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that exists") from error
         try:
-            lines = Lines(process.stdout, on_line) if process.stdout and on_line else None
-            while process.returncode is None:
+            while True:
                 _check(cancel)
-                if lines and lines.is_open:
-                    lines.read(_TICK_SECONDS)
-                    process.poll()
-                else:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(_TICK_SECONDS)
-            if lines:
-                lines.read_rest()
-            return process.returncode
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(_TICK_SECONDS)
         except BaseException:
             end_program(process, grace)
             raise
-        finally:
-            if process.stdout:
-                process.stdout.close()
 
 
 def _check(cancel: CancelToken) -> None:

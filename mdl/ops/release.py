@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from pathlib import Path
+from typing import IO
 
 from mdl.archive.base import AnyArchive, ArchiveLimits
 from mdl.archive.manifest import Manifest
 from mdl.archive.releases import ChangeWatch, History, ReleaseDir, Switch, make_readonly, new_switch
 from mdl.archive.streaming import Progress
 from mdl.archive.unpack import check_bytes, check_free_space, extract, open_archive, publish_folder, staged_folder
+from mdl.bounds import LARGEST_NOTE
 from mdl.cancel import CancelToken
 from mdl.config.places import place_of
 from mdl.disk import process
 from mdl.disk.mutex import file_lock
 from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.formatting import counted
 from mdl.net.server_messages import safe_excerpt
 from mdl.ops.unpack import StrPath, cancelled_by, notice_model
 from mdl.paths import shown
@@ -29,6 +34,8 @@ from mdl.values import value_class
 _STAGED = "new"
 _NAMED = 5
 """How many changed files a message names."""
+_LINES_TOLD = 100
+"""How many lines of what a check printed are told: each is also a line of the log."""
 _WHEN_FULL = "free some space; nothing was left behind"
 _DEFAULT_LIMITS = ArchiveLimits()
 _LOCK_WAIT = 600.0
@@ -42,8 +49,8 @@ class ReleaseRequest:
     ``folder`` is that of the releases. ``keep`` complete releases stay, with the new one; the previous one always does.
     ``check`` is a command of the user's, a line or its words, that must end with 0 before the switch; it runs in the
     new folder, which is also ``MDL_RELEASE_PATH``, is started without a shell, and may change nothing in the release;
-    each line that it writes is a `Noticed`. A relative program is one of the release. ``limits`` says how much an
-    archive may hold.
+    once it has ended, each of the last hundred lines that it wrote is a `Noticed`. A relative program is one of the
+    release. ``limits`` says how much an archive may hold.
     ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl that works on the same folder.
     """
 
@@ -258,16 +265,18 @@ class _Releasing:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
-        said: list[str] = []
-
-        def tell(line: str) -> None:
-            said[:] = [line]
-            self.on_event(Noticed(message=line))
-
-        code = process.run_program(self.check, facts, folder=path, on_line=tell, cancel=self.cancel)
+        # A file without a name, no pipe: a service that the check starts would die of its first line in a closed pipe.
+        with tempfile.TemporaryFile(dir=self.releases.folder / ".mdl") as output:
+            fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # a script that writes to /dev/stderr begins the file anew
+            try:
+                code = process.run_program(self.check, facts, folder=path, output=output, cancel=self.cancel)
+            finally:
+                lines = _last_lines(output)
+                for line in lines:
+                    self.on_event(Noticed(message=line))
         if code:
             message = f"the check ended with {code}: {shlex.join(self.check)}"
-            message += "".join(f": {safe_excerpt(line)}" for line in said)
+            message += "".join(f": {safe_excerpt(line)}" for line in lines[-1:])
             hint = "nothing was switched; the check runs in the new folder, so programs and files of your own need an"
             hint += " absolute path"
             raise ProtocolError(message, item=version, hint=hint)
@@ -275,6 +284,19 @@ class _Releasing:
         if changed:
             message = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
             raise ProtocolError(message, item=version, hint="let it write elsewhere; nothing was switched")
+
+
+def _last_lines(output: IO[bytes]) -> list[str]:
+    """The last lines that a program printed to a file, without blank ones; the first says so if there are more. Of a
+    line that was written anew, as a progress bar is, it is what a terminal shows at the end."""
+    before = max(0, os.fstat(output.fileno()).st_size - LARGEST_NOTE)
+    tail = os.pread(output.fileno(), LARGEST_NOTE, before)
+    lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in tail.split(b"\n")]
+    texts = [line.decode(errors="replace") for line in lines if line.strip()]
+    if before or len(texts) > _LINES_TOLD:
+        texts = texts[-_LINES_TOLD:]
+        texts.insert(0, f"the check printed more; its last {counted(len(texts), 'line')}:")
+    return texts
 
 
 def _result(

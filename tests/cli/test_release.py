@@ -22,6 +22,7 @@ from support.weights import whole_file
 from mdl.archive.manifest import NAME, Manifest
 from mdl.disk import publish
 from mdl.errors import DigestMismatch, Occupied, ProtocolError
+from mdl.events import Event, Noticed
 from mdl.ops.release import releases, rollback
 
 
@@ -163,6 +164,41 @@ def test_what_the_check_says_is_told_as_all_else_is(site: Site, released: Callab
     assert [one["error"]["message"] for one in ran.events if one["status"] == "notice"] == ["spy speaks"]
     assert (ran.code, ran.events[-1]["event"]) == (6, "failed")
     assert released("a", "--check", spy(site, 3), "--quiet").err.partition("\n")[0].endswith("/srv 3: spy speaks")
+
+
+@pytest.mark.parametrize(
+    ("script", "lines"),
+    [
+        ("printf '1%%\\r2%%\\r'; printf '3%%\\r\\n\\n'; echo a >&2; printf b", ["3%", "a", "b"]),
+        ("echo a; echo b > /dev/stderr; echo c", ["b", "c"]),
+        ("seq 101", ["the check printed more; its last 100 lines:", *map(str, range(2, 102))]),
+        ("yes 1 | head -n 99; seq 200000 200200 | tr '\\n' x; seq 300000 | tr -d '\\n'", None),
+        (":", []),
+    ],
+)
+def test_which_lines_of_the_check_are_told(site: Site, tmp_path: Path, script: str, lines: list[str] | None) -> None:
+    """The last hundred of its lines, each as a terminal shows it at the end, and no more than 64 KiB."""
+    said: list[Event] = []
+    site.release("a", check=["sh", "-c", script], on_event=said.append)
+    told = [event.message for event in said if isinstance(event, Noticed)]
+    if lines is None:
+        assert (told[0], len(told[1])) == ("the check printed more; its last 1 line:", 2**16)
+    else:
+        assert told == lines
+
+
+def test_what_the_check_leaves_running_lives(released: Callable[..., Ran], tmp_path: Path) -> None:
+    """A service that the check starts may write after the check has ended, and is not waited for."""
+    go, told = tmp_path / "go", tmp_path / "told"
+    os.mkfifo(go)
+    os.mkfifo(told)
+    service = f"trap '' PIPE; cat {go}; echo late; echo $? > {told}"
+    script = tmp_path / "start.sh"
+    script.write_text(f"echo early; ({service}) &\n")
+    ran = released("a", "--check", f"sh {script}")
+    assert (ran.code, "early" in ran.err) == (0, True), ran.err
+    go.write_text("")
+    assert told.read_text() == "0\n"
 
 
 @pytest.mark.parametrize(("check", "code"), [("", 6), ("false", 6), ("no-such-command-anywhere", 2), ("'unclosed", 2)])
