@@ -407,6 +407,7 @@ def _as_they_came(
     named = {file.path: file.digest for file in context.resolver.pinned(model).files}
     by_path = {receipt.path: receipt for receipt in receipts}
     commits = {receipt.commit for receipt in receipts}
+    wanted = store.receipts.wanted(model.name)
     decided: list[RemoteFile] = []
     listing: list[RemoteFile] = []
     for remote in known:
@@ -414,15 +415,17 @@ def _as_they_came(
         is_decided = remote.path in named and remote.digest == named[remote.path]
         if receipt is not None:
             is_decided = is_decided or receipt.vouched_by == "folder" or not _may_move(remote)
+            is_decided = is_decided or remote.path.text in wanted  # by an update that was stopped half way
         if is_decided:
             decided.append(remote)
         elif receipt is None or remote.commit in commits or not receipt.is_vouched_for:
             listing.append(remote)  # else its place in the hub's cache is that of the commit at which it came
+    commits |= {remote.commit for remote in decided if remote.path.text in wanted}
     paths = {remote.path for remote in decided}
     if model.is_of_catalog:
         paths |= _superseded(model, known, receipts, context)
     came = [receipt for receipt in receipts if receipt.path not in paths]
-    meant = fetched_files(came, listing, store.receipts.wanted(model.name), is_exact=False)
+    meant = fetched_files(came, listing, wanted, is_exact=False)
     for remote in meant.files:
         is_optional = remote.path in meant.optional and remote.path not in named
         if is_optional and model.is_of_catalog:
@@ -497,14 +500,16 @@ def _nothing_here(model: Model, store: Store, others: Sequence[Store]) -> MdlErr
 
 
 def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
-    """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
-    files = [as_vouched_for(receipt) for receipt in receipts]
-    missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
-    if missing:
-        for remote in context.resolver.known(model_of(model.name, receipts)) or ():
-            if remote.path.text in missing:
-                files.append(remote)
-    return files
+    """The files that have a receipt, and those that the last download wanted, as far as they were listed. That decides
+    which version they have, unless the files are of several revisions, whose listings have the same paths."""
+    files = {receipt.path: as_vouched_for(receipt) for receipt in receipts}
+    wanted = context.store.receipts.wanted(model.name)
+    if wanted:
+        source = model_of(model.name, receipts)
+        for remote in context.resolver.known(source) or ():
+            if remote.path.text in wanted and (len(source.sources) == 1 or remote.path not in files):
+                files[remote.path] = remote
+    return list(files.values())
 
 
 # Repair.

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import faults
 from support.data import spoil
-from support.loopback_hub import LoopbackHub, Repo
+from support.loopback_hub import LoopbackHub, Repo, at_path
 from support.shell import Ran, Run, Shell, machine
 
 OLD = Repo("o/m", {"config.json": b'{"v":1}', "model.safetensors": b"s" * 1000, "old.txt": b"o"})
@@ -66,6 +67,35 @@ def test_a_look_makes_nothing_wrong_in_the_hubs_cache(run: Run, shell: Shell, hu
     assert statuses(run(f"verify mine {at}")) == dict.fromkeys(NEW.files, "ok")
     (Path(model["path"]) / "model.safetensors").unlink()
     assert statuses(run(f"verify mine {at}", 3))["model.safetensors"] == "missing"
+
+
+@pytest.mark.parametrize("target", ["mine", "o/m"])
+@pytest.mark.parametrize("layout", ["plain", "hf-cache"])
+@pytest.mark.parametrize(("is_update", "repair"), [(True, "verify"), (False, "verify"), (False, "verify {}")])
+def test_what_a_stopped_download_wanted_is_of_one_version(
+    run: Run, hub: LoopbackHub, layout: str, target: str, is_update: bool, repair: str
+) -> None:
+    """An update that was stopped half way is no whole model, though the older version of the rest is here: a repair
+    brings the rest. If the branch moved after the first download stopped, it brings all that was wanted anew."""
+    new = replace(NEW, files={**NEW.files, "model.safetensors": b"S" * 1000}, commit="")
+    at = f"--layout {layout}"
+    if is_update:
+        run(f"get {target} {at}")
+        hub.publish(new)
+    hub.script = at_path("/model.safetensors", faults.answers(403))
+    run(f"get {target} {at}", 4)
+    hub.script = None
+    if not is_update:
+        hub.publish(new)
+        run(f"show --remote {target} {at}")
+    for words in ("verify", f"verify {target}"):
+        assert statuses(run(f"{words} {at} --json", 3))["model.safetensors"] == "missing"
+    repaired = statuses(run(f"{repair.format(target)} {at} --repair --json"))
+    place = Path(run(f"path {target} {at}").out.strip())
+    for path in ("config.json", "model.safetensors"):
+        assert (repaired[path], (place / path).read_bytes()) == ("ok", new.files[path])
+    if target == "mine":  # all that its entry means belongs to it
+        assert (repaired["new.txt"], (place / "new.txt").read_bytes()) == ("ok", b"n")
 
 
 def test_the_lock_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
