@@ -462,12 +462,12 @@ class Client:
     def path(self, target: str | Model, *, file: bool = False) -> Path:
         """The folder on this disk in which one model is; with ``file`` the path of its one file. Raises `NotFound` if
         it is not here, or not all that was asked for of it, `UsageError` if it has several files, and as `status`."""
-        from mdl.local.status import check_usable, path_of_file
+        from mdl.local.status import path_of_file, usable
 
         _, found = self.status(target)
         model = self._finder.one(target)
         typed = target if isinstance(target, str) else target.target
-        check_usable(model, found, self.stores.open(), typed)
+        found = usable(model, found, self.stores.open(), typed)
         return path_of_file(model, found, typed) if file else found.path
 
     def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:

@@ -249,20 +249,23 @@ def _fetched(model: Model, store: Store) -> MeantFiles:
     return fetched_files(receipts, (), store.receipts.wanted(model.name), is_exact=is_a_part)
 
 
-def check_usable(model: Model, status: ModelStatus, store: Store, typed: str) -> None:
-    """Raises `NotFound` unless a model is on this disk, as far as it was asked for: a part that was fetched as such is
-    enough, and so is an older version than its source has by now (ADR 101). ``typed`` is what the user called it."""
+def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> ModelStatus:
+    """The status of a model that is here, as far as it was asked for: a part that was fetched as such is enough, and so
+    is an older version than its source has by now (ADR 101). ``status`` is that by its listing, which also says where
+    it is, unless nothing of that version is here. ``typed`` is what the user called it. Raises `NotFound`."""
+    fetched = _fetched(model, store)
+    came = status_of_files(model.name, fetched, store) if fetched.files else status
+    if not status.files_present:
+        status = came
     if not status.files_present:
         raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
-    fetched = _fetched(model, store)
-    if fetched.files:
-        status = status_of_files(model.name, fetched, store)
-    if status.status == "partial":
+    if came.status == "partial":
         count = ""
-        if status.files is not None:
-            count = f": {status.files_present} of {counted(status.files, 'file')}"
+        if came.files is not None:
+            count = f": {came.files_present} of {counted(came.files, 'file')}"
         hint = f"'mdl get {typed}' downloads the rest"
         raise NotFound(f"only partly on this disk{count}", item=typed, hint=hint)
+    return status
 
 
 def status_of_files(name: str, meant: MeantFiles, store: Store) -> ModelStatus:

@@ -98,6 +98,19 @@ def test_what_a_stopped_download_wanted_is_of_one_version(
         assert (repaired["new.txt"], (place / "new.txt").read_bytes()) == ("ok", b"n")
 
 
+@pytest.mark.parametrize("layout", ["plain", "hf-cache"])
+@pytest.mark.parametrize("look", ["get -n mine", "lock"])
+def test_a_look_takes_no_path_away(run: Run, hub: LoopbackHub, layout: str, look: str) -> None:
+    """Also if every file of the model has another version by now."""
+    at = f"--layout {layout}"
+    run(f"get mine {at} --include config.json")
+    place = run(f"path mine {at}").out
+    hub.publish(NEW)
+    run(f"{look} {at if 'get' in look else ''}")
+    assert run(f"path mine {at}").out == place
+    assert Path(run(f"path mine --file {at}").out.strip()).read_bytes() == OLD.files["config.json"]
+
+
 def test_the_lock_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     """An older version than that of the lock is not here, as for list; nothing is wrong with it, so `path` has it, and
     a repair brings what the lock says."""
