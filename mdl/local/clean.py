@@ -24,6 +24,7 @@ from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.jobs.records import Records
 from mdl.local.delete import prune, remove_unlinked
+from mdl.local.from_receipts import commits_not_listed
 from mdl.local.on_disk import entries
 from mdl.net.allowlist import host_of
 from mdl.paths import RelPath
@@ -191,12 +192,11 @@ def _superseded(
     """Untouched files that came for the entry as this very catalog has it, which has no such file any more: for no
     other catalog, and from the same repository or host. (Catalogs in two containers may have one path.)
 
-    Nothing is if the model's files are not known, or if another revision of it was fetched last.
+    Nothing is if the model's files are not known, or if another revision of it is here.
     """
     if known is None or not receipts:
         return
-    last_commit = receipts[-1].commit
-    if last_commit is not None and last_commit not in {remote.commit for remote in known}:
+    if commits_not_listed(receipts, known) - {None}:
         return
     paths = {remote.path for remote in known}
     sources = {_source(remote.hub, remote.url) for remote in known}

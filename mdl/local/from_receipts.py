@@ -90,6 +90,19 @@ def fetched_files(
     return MeantFiles(in_order, optional, is_complete)
 
 
+def commits_not_listed(receipts: Sequence[Receipt], listing: Sequence[RemoteFile]) -> set[str | None]:
+    """The commits of another revision than that of the ``listing``: what came with them is not superseded by it. They
+    are those of files that it has in another version, and that of the last receipt, for another revision may have no
+    such file. The last one alone does not tell: a receipt is also written again when its file is repaired. Pure."""
+    listed = {remote.path: remote for remote in listing}
+    commits = {receipt.commit for receipt in receipts[-1:]}
+    for receipt in receipts:
+        remote = listed.get(receipt.path)
+        if remote is not None and not receipt.matches(remote):
+            commits.add(receipt.commit)
+    return commits - {remote.commit for remote in listing}
+
+
 def as_vouched_for(receipt: Receipt) -> RemoteFile:
     """The file of a receipt at its source, with the digest if somebody else than the folder that brought it said that
     it is the right one."""

@@ -31,7 +31,14 @@ from mdl.errors import (
 from mdl.events import Failed, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import html_table, listed
-from mdl.local.from_receipts import as_vouched_for, fetched_files, meant_paths, model_of, was_imported
+from mdl.local.from_receipts import (
+    as_vouched_for,
+    commits_not_listed,
+    fetched_files,
+    meant_paths,
+    model_of,
+    was_imported,
+)
 from mdl.local.on_disk import cached_files, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.paths import RelPath
@@ -449,11 +456,10 @@ def _superseded(
     if not others:
         return set()
     others -= {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()}
-    last_commit = context.store.receipts.in_order(model.name)[-1].commit
-    is_of_download = last_commit in {remote.commit for remote in known}
-    if is_of_download or not context.resolver.pinned(model).sources:
+    if not context.resolver.pinned(model).sources:
         return others
-    return {receipt.path for receipt in receipts if receipt.path in others and receipt.commit != last_commit}
+    commits = commits_not_listed(context.store.receipts.in_order(model.name), known)
+    return {receipt.path for receipt in receipts if receipt.path in others and receipt.commit not in commits}
 
 
 def _is_named(store: Store, model: str, remote: RemoteFile) -> bool:

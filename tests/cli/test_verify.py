@@ -123,6 +123,21 @@ def test_the_lock_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     assert statuses(run("verify --repair --json")) == dict.fromkeys(NEW.files, "ok")
 
 
+def test_what_a_revision_brought_is_of_the_model_after_a_repair_too(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """Also if the receipt that was written last is that of an older file, which was lost and came again."""
+    run("get mine")
+    new = replace(NEW, branch="dev", commit="")
+    hub.publish(new)
+    run("get mine --revision dev")
+    run("show mine --remote")
+    (shell.models / "mine" / "old.txt").unlink()
+    run("verify mine --repair")
+    run("clean --yes")
+    assert statuses(run("verify mine --json"))["new.txt"] == "ok"
+    (shell.models / "mine" / "new.txt").unlink()
+    assert statuses(run("verify mine --json", 3))["new.txt"] == "missing"
+
+
 def test_a_commit_in_the_catalog_decides(run: Run, shell: Shell, hub: LoopbackHub) -> None:
     """What an entry names by its commit is not here in another version, nor is a file that came with that commit."""
     run("get mine")
