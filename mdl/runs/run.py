@@ -92,10 +92,13 @@ class Run:
             near = {checkpoint.name for checkpoint in self.model_checkpoints}
             others = [checkpoint for checkpoint in others if checkpoint.is_known or checkpoint.name not in near]
         names = {checkpoint.name for checkpoint in others}
-        paths = paths_of(others)
-        for checkpoint in self.checkpoints:
-            if checkpoint.name not in names:
-                paths -= {*checkpoint.paths, *folders_above(checkpoint.base)}
+        packed = [checkpoint for checkpoint in self.checkpoints if checkpoint.name not in names]
+        above = {folder for checkpoint in packed for folder in folders_above(checkpoint.base)}
+        paths = paths_of(others) - above - paths_of(packed)
+        for checkpoint in others:
+            if checkpoint.base in above:
+                # The settings beside this file may be those of the model in a folder below (ADR 160).
+                paths -= {entry.path for entry in checkpoint.files if not checkpoint.is_weights(entry)}
         paths.update(path for path, _ in self.runs_below)
         return BesideModel(tuple(others), self.runs_below, frozenset(paths))
 

@@ -331,6 +331,18 @@ RUNS_IN_FOLDERS = {
         "checkpoints/model.safetensors checkpoints/config.json notes.md",
     ),
     "NeMo's own archive": ("checkpoints/{{a--step=5,a--step=5-last}.ckpt,asr.nemo}", "checkpoints/asr.nemo"),
+    "a checkpoint with settings beside the folder of the finished model": (
+        "checkpoints/{final,step_1}/model.safetensors best.pt config.json tokenizer.json",
+        "checkpoints/final/model.safetensors config.json tokenizer.json",
+    ),
+    "the same, the finished model a file": (
+        "checkpoints/model_{0001999,final}.pth model_0000999.pth config.yaml",
+        "checkpoints/model_final.pth config.yaml",
+    ),
+    "settings that are no model's": (
+        f"{MODEL} checkpoints/{{epoch_1.pt,vocab.txt,step_5/model.safetensors}}",
+        MODEL_FILES,
+    ),
     "the only checkpoint of the model's folder": ("model/best.pth checkpoints/{epoch_1,final}.pt", "best.pth"),
     "source code called model, and a finished model": (
         f"model/{{__init__,net}}.py checkpoint-5/{MODEL} {MODEL}",
