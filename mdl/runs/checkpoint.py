@@ -22,6 +22,8 @@ _CALLED_FINAL = re.compile(r"(^|[-_.=+])final($|[-_.=+])", re.IGNORECASE)
 """What many trainers call the model that they write at the end: ``model_final.pth``, ``final-model.pt``."""
 _FINISHED_FORMAT = ".nemo"
 """The suffix of NeMo's finished model; what it goes on from is a ``.ckpt``."""
+NO_WEIGHTS = "it holds no weights"
+"""The note of what is called like a checkpoint, and is none."""
 Axis = Literal["step", "epoch"]
 
 
@@ -130,11 +132,18 @@ class Checkpoint:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
-        if self.name == FINAL or self.name.endswith(_FINISHED_FORMAT):
+        """Whether it says that it is the finished model, which some trainers write as the last of their checkpoints."""
+        if self.note == NO_WEIGHTS:
+            return False
+        if self.name == FINAL or self.is_export:
             return True
         is_end = self.ends_with_model or _CALLED_FINAL.search(stem_of(self.name)) is not None
         return self.latest and self.last is not None and is_end
+
+    @property
+    def is_export(self) -> bool:
+        """Whether it is in a format that only finished models have. It may be the one that the training began with."""
+        return self.name.endswith(_FINISHED_FORMAT)
 
     def is_weights(self, entry: Entry) -> bool:
         """Tell whether one of its files holds weights, by its name."""
@@ -155,7 +164,7 @@ def checked(tree: Tree, checkpoint: Checkpoint, wrong: str = "") -> Checkpoint:
     incomplete, if the trainer's own marks show that."""
     wrong = wrong or why_incomplete(tree, checkpoint.entries)
     if not wrong and not _holds_weights(tree, checkpoint):
-        wrong = "it holds no weights"
+        wrong = NO_WEIGHTS
     return replace(checkpoint, complete=not wrong, note=wrong)
 
 

@@ -7,7 +7,7 @@ from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, checked, paths_of
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, NO_WEIGHTS, Checkpoint, checked, paths_of
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, folders_above, is_in, join
 from mdl.values import value_class
@@ -53,11 +53,12 @@ class Run:
 
     @property
     def model_base(self) -> str:
-        """Where the run's model is, below its folder: ``model`` if a checkpoint lies there; else the run itself. A
-        folder of that name may hold source code."""
+        """Where the run's model is, below its folder: ``model`` if a checkpoint with weights lies there; else the run
+        itself. A folder of that name may hold source code."""
         model_folder = join(self.base, MODEL_FOLDER)
-        if self.is_recognised and any(is_in(checkpoint.base, {model_folder}) for checkpoint in self.checkpoints):
-            return model_folder
+        for checkpoint in self.checkpoints:
+            if self.is_recognised and is_in(checkpoint.base, {model_folder}) and checkpoint.note != NO_WEIGHTS:
+                return model_folder
         return ""
 
     @property
@@ -77,8 +78,16 @@ class Run:
         if len(checkpoints) == 1:
             return checkpoints[0]
         finished = [checkpoint for checkpoint in checkpoints if checkpoint.is_finished]
-        latest = [checkpoint for checkpoint in finished if checkpoint.latest]
-        return next(reversed(latest or finished), None)
+        named_final = [checkpoint for checkpoint in finished if not checkpoint.is_export]
+        if named_final:
+            return next((checkpoint for checkpoint in named_final if checkpoint.latest), named_final[-1])
+        # An export is the model only where the training goes on: one elsewhere may be of an earlier run, or what this
+        # training began with. Of several nobody can say which (ADR 160).
+        others = [checkpoint for checkpoint in checkpoints if not checkpoint.is_finished]
+        latest = [checkpoint for checkpoint in others if checkpoint.latest]
+        folders = {checkpoint.base for checkpoint in latest or others}
+        exports = [checkpoint for checkpoint in finished if folders <= {checkpoint.base}]
+        return exports[0] if len(exports) == 1 else None
 
     @property
     def beside_model(self) -> BesideModel:

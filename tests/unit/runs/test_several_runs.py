@@ -218,6 +218,8 @@ def test_the_settings_beside_the_folder_of_the_model(tmp_path: Path) -> None:
         "{model.safetensors,config.json}",
         "epoch_{1,2}.pt model/weights.unknown",
         "checkpoints/epoch_{1,2}.pt model/{model.safetensors.index.json,config.json}",
+        "checkpoints/epoch_1.pt model/checkpoint-500/net.py",
+        "checkpoints/epoch_{1,2}.pt model/optimizer.pt",
     ],
 )
 def test_a_folder_called_model_without_a_model(tmp_path: Path, files: str) -> None:
@@ -288,6 +290,34 @@ def test_the_last_checkpoint_of_nemo_is_no_finished_model(tmp_path: Path) -> Non
         planned(run, inference_only=True)
     write(run, "checkpoints/asr.nemo")
     assert names(planned(run, inference_only=True)) == {"asr.nemo"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "version_0/checkpoints/{asr.nemo,asr-last.ckpt} version_1/checkpoints/{asr-last,asr--v=1-epoch=1}.ckpt",
+        "pretrained.nemo checkpoints/{x--v=1-epoch=1,x-last}.ckpt",
+        "pretrained.nemo checkpoints/{epoch=1,step=900}.ckpt",
+        "{a,b}.nemo",
+        "checkpoints/{a--step=5.ckpt,a.nemo,a-averaged.nemo}",
+    ],
+)
+def test_an_archive_of_nemo_that_is_perhaps_not_the_model(tmp_path: Path, files: str) -> None:
+    """It may be of an earlier run, or the base of a training that goes on, or one of several: all is packed, and
+    inference ends with 3."""
+    run = write(tmp_path / "run", files)
+    everything = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names(planned(run)) == everything
+    with pytest.raises(NotFound, match="no finished model") as caught:
+        planned(run, inference_only=True)
+    assert all(row.name in (caught.value.hint or "") for row in find_run(run).checkpoints)
+
+
+def test_a_base_of_nemo_is_not_the_model_while_the_first_checkpoint_is_written(tmp_path: Path) -> None:
+    """The only whole file of weights is what the training began with."""
+    run = write(tmp_path / "run", "pretrained.nemo checkpoints/x-last.ckpt", {"checkpoints/x-last.ckpt": b"PK\3\4cut"})
+    with pytest.raises(NotFound, match="no finished model"):
+        planned(run, inference_only=True)
 
 
 MODEL = "{model.safetensors,config.json}"
