@@ -141,7 +141,8 @@ def select(
         selecting.check_complete(checkpoint)
     if is_of_model:
         for packed in [run.finished_or_only] if run.finished_or_only else run.model_checkpoints:
-            selecting.check_parts(packed)
+            if selecting.asks_for(packed, packed.base if rules.inference_only else run.model_base):
+                selecting.check_parts(packed)
     selecting.add_all(_scope_of(run, checkpoint, rules))
     selecting.check_all()
     if rules.whole_run and not (run.is_recognised and run.checkpoints):
@@ -338,6 +339,12 @@ class _Selecting:
         if not checkpoint.complete:
             why = why_incomplete(self._tree, checkpoint.entries) or self._why_cut(checkpoint)
             self._refuse_incomplete(checkpoint, "this checkpoint", why)
+
+    def asks_for(self, packed: Checkpoint, base: str) -> bool:
+        """Tell whether the globs leave any of a checkpoint's weights in, or any of its files if it has no weights. The
+        names in the archive are relative to ``base``."""
+        scope = _Scope(base, [entry for entry in packed.files if packed.is_of_model(entry)] or packed.files)
+        return any(self._is_asked_for(scope.name_of(entry), entry) for entry in scope.entries)
 
     def check_parts(self, packed: Checkpoint) -> None:
         """Refuse a model, or one of the checkpoints that are packed together, that lacks one of its shards, or is cut

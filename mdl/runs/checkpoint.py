@@ -149,6 +149,11 @@ class Checkpoint:
         """Tell whether one of its files holds weights, by its name."""
         return entry.is_file and (entry.is_weights or re.fullmatch(self.weights, entry.name) is not None)
 
+    def is_of_model(self, entry: Entry) -> bool:
+        """Tell whether one of its files holds the model, and not the training's state alone, by its name."""
+        is_of_model = is_model(entry, self.relative(entry)) or re.fullmatch(self.weights, entry.name) is not None
+        return entry.is_file and is_of_model
+
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
         return entry.path.removeprefix(f"{self.base}/")
@@ -172,11 +177,10 @@ def _holds_weights(tree: Tree, checkpoint: Checkpoint) -> bool:
     """Tell whether a file is a model's by its name, or a folder is one by its format's marker."""
     folders = set()
     for entry in checkpoint.entries:
-        if not entry.is_file:
-            continue
-        if is_model(entry, checkpoint.relative(entry)) or re.fullmatch(checkpoint.weights, entry.name):
+        if checkpoint.is_of_model(entry):
             return True
-        folders.add(entry.folder)
+        if entry.is_file:
+            folders.add(entry.folder)
     return any(folder_kind_of(tree.names(folder)) for folder in folders)
 
 

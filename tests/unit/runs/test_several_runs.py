@@ -449,6 +449,23 @@ def test_checkpoints_that_are_packed_together_are_whole(tmp_path: Path) -> None:
     )
 
 
+def test_a_checkpoint_that_is_excluded_need_not_be_whole(tmp_path: Path) -> None:
+    """One that is still being written is left out by its name; what is packed of one says that it is not whole."""
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = {"checkpoint-10/model.safetensors.index.json": index_of(*shards)}
+    run = write(tmp_path / "run", f"checkpoint-5/{MODEL} checkpoint-10/{{{shards[0]},optimizer.pt}}", index)
+    assert names(planned(run, exclude=["checkpoint-10/*"])) == {
+        "checkpoint-5/model.safetensors",
+        "checkpoint-5/config.json",
+    }
+    for exclude in ("checkpoint-10/optimizer.pt", "checkpoint-5/*"):
+        with pytest.raises(ProtocolError, match="is missing"):
+            planned(run, exclude=[exclude])
+    (run / "checkpoint-10" / shards[0]).unlink()
+    with pytest.raises(ProtocolError, match="is missing"):
+        planned(run, exclude=["*optimizer.pt"])
+
+
 def test_many_candidates_are_counted(tmp_path: Path) -> None:
     """Ten are named, and how many more there are."""
     write(tmp_path, " ".join(f"part{letter}/net.pt" for letter in "abcdefghijklm"))
