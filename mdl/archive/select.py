@@ -17,7 +17,7 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
-from mdl.runs.checkpoint import FINAL, Checkpoint
+from mdl.runs.checkpoint import FINAL, MODEL_FOLDER, Checkpoint
 from mdl.runs.completeness import RESUME_GLOBS, is_model, why_cut_without_suffix, why_incomplete, why_parts_are_missing
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
@@ -29,8 +29,10 @@ from mdl.weights.junk import is_log
 
 _NAMED = 5
 """How many of several names a message gives."""
-A_CHECKPOINT = "a checkpoint beside the finished model"
-"""Why it is left out; a note counts these."""
+_BESIDE_FINISHED = "a checkpoint beside the finished model"
+_BESIDE_FOLDER = f"a checkpoint beside {MODEL_FOLDER}/"
+COUNTED = (_BESIDE_FINISHED, _BESIDE_FOLDER)
+"""Why a checkpoint is left out; a note counts these."""
 _DATA = {
     **dict.fromkeys(("wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "aiff", "wma"), "recording"),
     **dict.fromkeys(("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"), "picture"),
@@ -250,7 +252,8 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
             hint = f"--checkpoint {run.latest.name} packs the latest alone"
         notes.append(f"no finished model: all {count} are packed; {hint}")
     names = [*(checkpoint.name for checkpoint in beside.checkpoints), *(path for path, _ in beside.runs)]
-    skipped = [(name, A_CHECKPOINT) for name in names]
+    why = _BESIDE_FINISHED if run.finished_or_only else _BESIDE_FOLDER
+    skipped = [(name, why) for name in names]
     if run.model_base:
         told = {run.model_base, *beside.paths}
         for entry in run.tree.entries:

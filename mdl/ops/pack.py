@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack, get_args
 
 from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
-from mdl.archive.select import A_CHECKPOINT, Member, PackRules, Selection, select
+from mdl.archive.select import COUNTED, Member, PackRules, Selection, select
 from mdl.archive.streaming import Progress
 from mdl.archive.unpack import open_archive
 from mdl.archive.zip_records import Compression
@@ -108,7 +108,7 @@ class PackPlan:
     @property
     def left_out(self) -> list[Skipped]:
         """What is skipped, without the checkpoints that a note counts."""
-        return [skipped for skipped in self.selection.skipped if skipped.why != A_CHECKPOINT]
+        return [skipped for skipped in self.selection.skipped if skipped.why not in COUNTED]
 
 
 @value_class

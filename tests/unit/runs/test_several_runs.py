@@ -257,6 +257,7 @@ def test_what_is_packed_from_the_folder_of_the_model_is_not_listed_as_left_out(t
     """Of the checkpoints in it none is finished, and the latest lies elsewhere; another form of its one model stays."""
     plan = planned(write(tmp_path / "run", "model/best.{pth,onnx} checkpoints/epoch_1.pt"))
     assert names(plan) == {"best.pth", "best.onnx"}
+    assert skipped(plan) == {"epoch_1.pt": "a checkpoint beside model/"}
     assert plan.selection.notes[-1] == "no finished model: all 2 checkpoints are packed; --checkpoint NAME packs one"
     plan = planned(write(tmp_path / "lora", "model/{a-000001,a}.safetensors model/a_openvino_model/x.bin"))
     assert names(plan) == {"a.safetensors", "a_openvino_model/x.bin"}
