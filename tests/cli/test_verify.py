@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,22 @@ def test_what_is_right_again_is_here_again(run: Run, shell: Shell) -> None:
     run("path o/m")
     [row] = run("list --local --json").document["models"]
     assert (row["status"], row["files_present"]) == ("present", 3)
+
+
+def test_what_is_right_again_by_another_digest_is_here_again(run: Run, shell: Shell, hub: LoopbackHub) -> None:
+    """The catalog may know another digest of a file than the one with which it came."""
+    run("get mine --include config.json")
+    data = OLD.files["config.json"]
+    pinned = f'[[models.mine.files]]\nid = "c"\npath = "config.json"\nurl = "hf:o/m@{OLD.commit}/config.json"\n'
+    text = f'schema = 1\n[models.mine]\n{pinned}sha256 = "{sha256(data).hexdigest()}"\n'
+    (shell.home / "catalog.toml").write_text(text)
+    place = shell.models / "mine" / "config.json"
+    spoil(place, b'{"v":9}')
+    run("verify mine", 6)
+    run("path mine", 3)
+    spoil(place, data)
+    run("verify mine")
+    run("path mine")
 
 
 def test_what_the_hubs_cache_has_is_told(run: Run, shell: Shell) -> None:
