@@ -297,7 +297,10 @@ def run_program(
             while True:
                 _check(cancel)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    return process.wait(_TICK_SECONDS)
+                    code = process.wait(_TICK_SECONDS)
+                    if code:
+                        _check(cancel)  # Ctrl-C in a terminal ends the program as well
+                    return code
         except BaseException:
             end_program(process, grace)
             raise

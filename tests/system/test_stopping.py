@@ -276,9 +276,12 @@ def test_while_it_packs(tmp_path: Path, how: signal.Signals, code: int) -> None:
 
 
 @pytest.mark.fault(275)
+@pytest.mark.parametrize("is_of_terminal", [False, True])
 @stop_by(signal.SIGTERM, signal.SIGINT)
-def test_while_a_release_is_checked(tmp_path: Path, exit_code: ExitCode, how: signal.Signals, code: int) -> None:
-    """The check is ended with it, and nothing is switched."""
+def test_while_a_release_is_checked(
+    tmp_path: Path, exit_code: ExitCode, how: signal.Signals, code: int, is_of_terminal: bool
+) -> None:
+    """The check is ended with it, and nothing is switched; also where Ctrl-C in a terminal ends the check first."""
     shell, run = machine(tmp_path), tmp_path / "run"
     run.mkdir()
     (run / "model.bin").write_bytes(b"weights")
@@ -287,6 +290,11 @@ def test_while_a_release_is_checked(tmp_path: Path, exit_code: ExitCode, how: si
     words = ("unpack", "a.zip", "--to", str(tmp_path / "srv"), "--release", "--check", check)
     with started(shell, *words) as process:
         until((tmp_path / "checking").exists)
+        if is_of_terminal:
+            process.send_signal(signal.SIGSTOP)
+            os.kill(int((tmp_path / "checking").read_text()), how)
+            process.send_signal(how)
+            how = signal.SIGCONT
         stopped(process, how, code)
     assert not (tmp_path / "srv" / "current").exists()
     assert not Path(f"/proc/{int((tmp_path / 'checking').read_text())}").exists()
