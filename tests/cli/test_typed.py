@@ -206,6 +206,7 @@ def test_a_plan_and_a_job_in_the_background_are_asked_too(run: Run, shell: Shell
     assert {path.name for path in shell.home.rglob("*.gguf")} == {"tiny-Q8_0.gguf"}
     text, code = typed_into(shell, [b"1\n"], "get", "--detach", "mine")
     assert "Which one" not in text
+    run("jobs watch", 2)  # it ends here, and not after an hour without its hub
 
 
 @pytest.mark.parametrize("words", ["get", "get -n", "prefetch", "verify", "update"])
