@@ -111,7 +111,7 @@ def new_context(file: str, folder: str) -> ssl.SSLContext:
         _load_authorities(context, Path(file), "fix SSL_CERT_FILE, or unset it")
     parts = filter(None, folder.split(os.pathsep))
     if folder and not file and not any(Path(part).is_dir() for part in parts):
-        raise TlsError(f"no CA certificates from {folder}: it is no folder", hint="fix SSL_CERT_DIR, or unset it")
+        raise TlsError(f"no CA certificates from {folder}: it is not a folder", hint="fix SSL_CERT_DIR, or unset it")
     if folder:
         context.load_verify_locations(capath=folder)  # OpenSSL says nothing of a folder that is not there
     return context
