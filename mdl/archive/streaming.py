@@ -32,11 +32,15 @@ class BackgroundHash:
 
     def update(self, block: bytes | memoryview) -> None:
         """Hash ``block``, whose bytes must not change before the next call."""
-        self._running.result()
+        self.wait()
         self._running = self._pool.submit(self._hasher.update, block)
 
-    def hexdigest(self) -> str:
+    def wait(self) -> None:
+        """Wait until the last block is hashed. Its bytes may change from then on."""
         self._running.result()
+
+    def hexdigest(self) -> str:
+        self.wait()
         return self._hasher.hexdigest()
 
 

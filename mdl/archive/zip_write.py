@@ -56,6 +56,8 @@ class ArchiveSink(ExitStack):
 
     def write(self, data: bytes | memoryview) -> None:
         """Write ``data``, whose bytes must not change before the next call. Raises `OSError`."""
+        if self._hash:
+            self._hash.wait()  # this call frees the bytes of the one before, also if its own bytes are kept for later
         self.at += len(data)
         if len(data) >= _SMALL:
             self._flush()
