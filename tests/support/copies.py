@@ -44,10 +44,13 @@ def also(shell: Shell, *lines: str, folders: tuple[Path | str, ...] = ()) -> Pat
 @contextmanager
 def second_file_system(shell: Shell) -> Iterator[Path]:
     """A folder on another file system than the home's."""
-    if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == os.stat(shell.home).st_dev:
-        pytest.skip("THERE IS NO SECOND FILE SYSTEM HERE")
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
+    home = os.stat(shell.home).st_dev
+    for other in ("/dev/shm", "/var/tmp"):
+        if os.access(other, os.W_OK) and os.stat(other).st_dev != home:
+            with tempfile.TemporaryDirectory(dir=other) as folder:
+                yield Path(folder)
+            return
+    pytest.skip("THERE IS NO SECOND FILE SYSTEM HERE")
 
 
 def linked(ran: Ran) -> bool:
