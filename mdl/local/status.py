@@ -255,6 +255,9 @@ def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> Model
     it is, unless nothing of that version is here. ``typed`` is what the user called it. Raises `NotFound`."""
     fetched = _fetched(model, store)
     came = status_of_files(model.name, fetched, store) if fetched.files else status
+    wanted = store.receipts.wanted(model.name)  # by a download that was stopped; of an update the older files are here
+    if any(row.remote.path.text in wanted and not row.is_here for row in status.rows):
+        came = status
     if not status.files_present:
         status = came
     if not status.files_present:

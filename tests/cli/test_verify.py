@@ -91,6 +91,7 @@ def test_what_a_stopped_download_wanted_is_of_one_version(
         run(f"show --remote {target} {at}")
     for words in ("verify", f"verify {target}"):
         assert statuses(run(f"{words} {at} --json", 3))["model.safetensors"] == "missing"
+    assert run(f"path {target} {at}", 3).out == ""
     repaired = statuses(run(f"{repair.format(target)} {at} --repair --json"))
     place = Path(run(f"path {target} {at}").out.strip())
     for path in ("config.json", "model.safetensors"):
