@@ -202,9 +202,10 @@ class Partial:
 
     def note_validator(self, origin: str, validator: str) -> None:
         """Remember the first validator (ETag or date) that an origin sends for this file. Raises `OSError`."""
-        if origin not in self.validators:
-            self.validators[origin] = validator
-            self._journal.note_validator(origin, validator)
+        with self._claiming:  # one thread at a time appends to the journal
+            if origin not in self.validators:
+                self.validators[origin] = validator
+                self._journal.note_validator(origin, validator)
 
     def claim(self) -> None:
         """Claim in the journal what was written. Raises `OSError`."""

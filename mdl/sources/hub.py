@@ -229,9 +229,11 @@ class HubSource(Source):
 
     def _all_files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
         """Every file. Those of the last repository are remembered: many models may each take a few files of one."""
-        if self._last_whole is None or self._last_whole[:2] != (origin.whole, listing):
-            self._last_whole = (origin.whole, listing, self._remote_files(origin, listing, listing.entries))
-        return self._last_whole[2].copy()
+        last = self._last_whole  # looked at once: another thread may put those of its repository there
+        if last is None or last[:2] != (origin.whole, listing):
+            last = (origin.whole, listing, self._remote_files(origin, listing, listing.entries))
+            self._last_whole = last
+        return last[2].copy()
 
     def _files_below(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
         """The file at the path of ``origin``, or those in the folder of that name."""

@@ -22,7 +22,16 @@ from typing import TypeVar
 
 from mdl.disk.pool import Pool, in_parallel, in_thread
 from mdl.disk.safe_open import open_for_reading
-from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
+from mdl.errors import (
+    Cancelled,
+    DigestMismatch,
+    MdlError,
+    NetworkError,
+    NotFound,
+    StorageError,
+    internal_error,
+    storage_error,
+)
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.hashing import Digest, new_hasher, read_blocks
 from mdl.net.policy import Again
@@ -109,6 +118,14 @@ class Sending(MovingFile):
         return DigestMismatch(why, item=self.item, hint=self.remedy)
 
 
+def _explained(error: Exception, file: Sending) -> MdlError:
+    if isinstance(error, MdlError):
+        return error
+    if isinstance(error, OSError):
+        return storage_error(error, str(file.path))
+    return internal_error(error)
+
+
 class Sender:
     """Sends files into a bucket, at most ``most`` parts at once. ``post`` is told what happens, by any thread. With
     ``reads_back`` every object is read and hashed once it is there."""
@@ -137,11 +154,11 @@ class Sender:
                     self._guarded(file, self._send_large, place, workers)
 
     def _guarded(self, file: Sending, send: Callable[..., None], *args: object) -> None:
-        """Do a step of a file; if it fails, the file does."""
+        """Do a step of a file; if it fails, the file does: nobody else looks at what a worker raised."""
         try:
             send(file, *args)
-        except (MdlError, OSError) as error:
-            why = storage_error(error, str(file.path)) if isinstance(error, OSError) else error
+        except Exception as error:
+            why = _explained(error, file)
             file.error = why
             file.is_running = False
             self._post(Failed(file.model, file.name, why.code, why.message, why.advice, why.item))

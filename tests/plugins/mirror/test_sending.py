@@ -140,6 +140,17 @@ def test_a_part_that_fails_ends_its_file(path: Path) -> None:
     assert (bucket.objects, tried) == ({}, [1])
 
 
+def test_whatever_fails_fails_its_file(path: Path) -> None:
+    """Also what nobody expects, such as too little memory: else the marker would name a file that is not there."""
+
+    def fail(_number: int) -> None:
+        raise MemoryError
+
+    file = sent(path, _Bucket(fail))
+    assert file.error is not None
+    assert (file.action, file.error.message) == ("failed", "there is not enough memory")
+
+
 def test_which_part_of_the_bucket_is_the_same() -> None:
     """By its checksum if the store keeps one, else by its size and its MD5; an ETag that is no MD5 is not believed."""
     md5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()

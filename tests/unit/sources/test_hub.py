@@ -44,6 +44,31 @@ def test_branch_becomes_a_commit_once(here: World) -> None:
     assert (config.role, model.role) == ("config", "weights")
 
 
+def test_two_repositories_at_once(here: World) -> None:
+    """Another thread may list another repository between any two steps of this one: each has its own files."""
+    other = HubOrigin("org/other", revision=LATER)
+    steps: list[int] = []
+
+    class Interrupted(HubOrigin):
+        @property
+        def whole(self) -> HubOrigin:
+            steps.append(len(steps))
+            if steps[-1] == interrupted:
+                here.hub.resolve(other)
+            return super().whole
+
+    here.tree(entry("mine.json"))
+    here.mock.add_response(url=tree_url(LATER, repo="models/org/other"), json=[entry("its.json")])
+    origin = Interrupted("org/repo", revision=COMMIT)
+    interrupted = -1
+    while interrupted < len(steps):
+        interrupted += 1
+        steps.clear()
+        assert [file.path.text for file in here.hub.resolve(origin)] == ["mine.json"]
+        assert [file.path.text for file in here.hub.resolve(origin)] == ["mine.json"]
+    assert interrupted > 2
+
+
 def test_commit_is_listed_once(here: World) -> None:
     """Of a commit only the listing is asked for, and only once: then it is known without any client."""
     here.tree(large())
