@@ -298,8 +298,9 @@ class Download:
             return
         for segment in self.running:
             if segment.left > 2 * length:
-                stop = segment.at + length
-                self.pending.add(stop, segment.cut(stop))
+                rest = segment.cut(segment.at + length)
+                if rest:
+                    self.pending.add(rest.start, rest.stop)
 
     def _width(self, record: OriginRecord) -> int:
         """Return how many connections it may use now. Nobody opens a third one before a second has been served."""
@@ -341,7 +342,7 @@ class Download:
         if first.left < 2 * self._tuning.least_tail:
             return None
         middle = first.at + min(self._tuning.most_segment, first.left // 2)
-        return Segment(first.cut(middle), middle)
+        return _cut_off(first, middle)
 
     def _segment_length(self, record: OriginRecord) -> int:
         """Return the length of the next segment in bytes: shorter towards the end, so that all connections end
@@ -374,8 +375,7 @@ class Download:
         left = sum(segment.left for segment in self.running)
         if speed and seconds < 2 * left / speed:
             return None
-        middle = slowest.at + slowest.left // 2
-        return Segment(slowest.cut(middle), middle)
+        return _cut_off(slowest, slowest.at + slowest.left // 2)
 
     def _seconds_left(self, segment: Segment, now: float) -> float:
         """Return how long a segment will take at its own speed, or, if it has just begun, at that of the others."""
@@ -604,3 +604,9 @@ class Download:
             self.fetched,
             self.discarded,
         )
+
+
+def _cut_off(segment: Segment, start: int) -> Segment | None:
+    """Return what lies behind ``start`` as a segment of its own, if anything does."""
+    rest = segment.cut(start)
+    return Segment(rest.stop, rest.start) if rest else None

@@ -271,20 +271,19 @@ class Fetcher:
             if not download.is_wanted(segment):
                 return
             start = segment.at
-            stop = segment.stop
-            end = start + len(block)
-            if stop is None:
-                self._check_unknown_length(start, end)
-            elif start >= stop:
+            if segment.stop is None:
+                self._check_unknown_length(start, start + len(block))
+            taken = self._shared.begin_block(segment, len(block))
+            if taken == 0:
                 return  # the segment was cut while the last block was written
-            elif end > stop:
-                if not accept.ranged and stop == download.remote.size:
-                    raise ProtocolError(f"the server sent more than the file's {stop} bytes")
-                block = block[: stop - start]
+            if taken < len(block):
+                if not accept.ranged and start + taken == download.remote.size:
+                    raise ProtocolError(f"the server sent more than the file's {download.remote.size} bytes")
+                block = block[:taken]
             partial.write(start, block)
             segment.wrote(len(block))
             file.wake_hasher()
-            if segment.at == stop and came != length:
+            if segment.at == segment.stop and came != length:
                 return  # a body that was read to its end gives its connection back
         self._check_end(download, segment, accept)
 

@@ -35,6 +35,7 @@ class Segment:
     offset_seconds: float = 0.0
     is_unwanted: bool = False
     abort: Callable[[], None] | None = None
+    _block_end: int = 0
 
     def __post_init__(self) -> None:
         self.first = self.at
@@ -93,6 +94,14 @@ class Segment:
         """Record that ``received`` more bytes arrived."""
         self.received += received
 
+    def begin_block(self, length: int) -> int:
+        """Return how many of the next ``length`` bytes belong to the segment, and are written now: no cut takes them.
+        None if others fetch them."""
+        if self.stop is not None:
+            length = min(length, max(0, self.stop - self.at))
+        self._block_end = self.at + length
+        return length
+
     def wrote(self, count: int) -> None:
         """Record that ``count`` more bytes arrived and were written."""
         self.at += count
@@ -124,9 +133,13 @@ class Segment:
         self.is_unwanted = True
         self.end_request()
 
-    def cut(self, stop: int) -> int:
-        """End the segment at ``stop``; returns where it ended before."""
+    def cut(self, stop: int) -> ByteRange | None:
+        """End the segment at ``stop``, or behind the block that is being written; returns what others can fetch, if
+        that leaves anything. A byte that two connections write could be hashed before the second one writes it."""
         assert self.stop is not None
-        before = self.stop
-        self.stop = stop
-        return before
+        start = max(stop, self._block_end)
+        if start >= self.stop:
+            return None
+        rest = ByteRange(start, self.stop)
+        self.stop = start
+        return rest

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from mdl.downloader.download import Download
 from mdl.downloader.schedule import Schedule, Work
+from mdl.downloader.segment import Segment
 from mdl.net.ranges import ByteRange
 
 
@@ -38,6 +39,11 @@ class SharedSchedule:
             self._changed.notify()
             if self._schedule.is_over:
                 self._wake_all()
+
+    def begin_block(self, segment: Segment, length: int) -> int:
+        """Return how many of the next ``length`` bytes the segment writes now; no other thread cuts it meanwhile."""
+        with self._changed:
+            return segment.begin_block(length)
 
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Report that bytes of a file were discarded, unless there were none."""
