@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from support.bench import Bench, pinned
 from support.data import MIB, noise
-from support.faults import alternate, answers, cut, ending, honest, moved, norange, short_206, wrong_start
+from support.faults import alternate, answers, choose, cut, ending, honest, moved, norange, short_206, wrong_start
 from support.faults.base import Counter, Data
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 
@@ -49,12 +49,19 @@ def _through(body: Handler) -> Handler:
     return lambda request, number: (body if request.path == "/signed" else away)(request, number)
 
 
+def _refuses_ranges(data: Data) -> Handler:
+    """Who asks for a range gets one byte of it or 403, by turns; who asks for none gets the whole file, so that it does
+    not matter in which order eight connections ask."""
+    by_turns = alternate(_one_byte(data), answers(403))
+    return choose(lambda request: request.header("range") is not None, by_turns, honest(data))
+
+
 STINGY: dict[str, Callable[[Data], Handler]] = {
     "206 without length, empty": lambda data: empty_206(data),
     "206 chunked, empty": lambda data: empty_206(data, framing="chunked"),
     "one byte an answer": _one_byte,
     "one byte an answer, then closed": lambda data: ending(_one_byte(data), "close"),
-    "one byte, then 403 of the signed URL": lambda data: _through(alternate(_one_byte(data), answers(403))),
+    "one byte, then 403 of the signed URL": lambda data: _through(_refuses_ranges(data)),
     "one byte, then cut": lambda data: cut(honest(data), 1),
     "one byte, then a lie": lambda data: alternate(_one_byte(data), wrong_start(data)),
     "one byte, then 429": lambda data: alternate(_one_byte(data), answers(429)),
@@ -75,12 +82,16 @@ MOST = 40
 @pytest.mark.parametrize("connections", [1, 8])
 @pytest.mark.parametrize("name", STINGY)
 def test_it_is_given_up(bench: Bench, name: str, connections: int) -> None:
-    """A few requests, then the server's fault (4, 5 or 6), whatever it brings a byte at a time."""
+    """A few requests, then the server's fault (4, 5 or 6), whatever it brings a byte at a time. Of eight connections
+    some may use up the tries of a failing network (5) before others have learnt that ranges are refused."""
     bench.segments(256 * 1024)
     with FaultyServer(STINGY[name](DATA)) as server:
         run = bench.run(pinned(server.url + "/f", DATA), connections=connections, retries=5)
         requests = len(server.requests)
-    assert run.code == (0 if name in SERVES_IT_WHOLE else pytest.approx(5, abs=1))
+    expected = {4, 5, 6}
+    if name in SERVES_IT_WHOLE:
+        expected = {0} if connections == 1 else {0, 5}
+    assert run.code in expected
     assert requests <= MOST
     assert bench.final.exists() == (run.code == 0)
 
