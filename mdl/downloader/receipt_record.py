@@ -50,9 +50,9 @@ _ITEM_KINDS: dict[str, type] = {"stamp": int, "replaced": int, "prefixes": str, 
 _OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
-_REWRITING = 10.0
-"""Seconds that another process may take to write the record anew, which includes a sync: what is appended to the old
-one meanwhile would be lost."""
+_REWRITE_SECONDS = 10.0
+"""How long another process that writes the record anew is waited for. What this one appended to the old file meanwhile
+would be lost."""
 
 
 class Record:
@@ -232,7 +232,7 @@ class Record:
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
-                try_lock(fd, _REWRITING)
+                try_lock(fd, _REWRITE_SECONDS)
                 if self._is_named(fd):
                     yield fd
                     return

@@ -17,7 +17,7 @@ class Segment:
     ``is_whole``: the whole file is asked for, without a range. ``answer_end`` is where the answer will end, whose first
     byte came at the moment ``answered``. ``is_probe``: it tells whether the origin serves a second connection for a
     file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
-    nobody's fault."""
+    nobody's fault. ``_block_end`` is where the block ends that is being written (ADR 161)."""
 
     stop: int | None
     at: int
@@ -95,8 +95,8 @@ class Segment:
         self.received += received
 
     def begin_block(self, length: int) -> int:
-        """Return how many of the next ``length`` bytes belong to the segment, and are written now: no cut takes them.
-        None if others fetch them."""
+        """Return how many of the next ``length`` bytes belong to the segment; the caller writes them now, and no cut
+        takes them. 0 if another connection fetches all of them."""
         if self.stop is not None:
             length = min(length, max(0, self.stop - self.at))
         self._block_end = self.at + length

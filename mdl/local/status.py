@@ -251,11 +251,12 @@ def _fetched(model: Model, store: Store) -> MeantFiles:
 
 def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> ModelStatus:
     """The status of a model that is here, as far as it was asked for: a part that was fetched as such is enough, and so
-    is an older version than its source has by now (ADR 101). ``status`` is that by its listing, which also says where
-    it is, unless nothing of that version is here. ``typed`` is what the user called it. Raises `NotFound`."""
+    is an older version than its source has by now, unless the download of a newer one was stopped (ADR 101).
+    ``status`` is that by its listing, which also says where it is, unless nothing of that version is here. ``typed`` is
+    what the user called it. Raises `NotFound`."""
     fetched = _fetched(model, store)
     came = status_of_files(model.name, fetched, store) if fetched.files else status
-    wanted = store.receipts.wanted(model.name)  # by a download that was stopped; of an update the older files are here
+    wanted = store.receipts.wanted(model.name)  # by a download that was stopped: it may have been an update
     if any(row.remote.path.text in wanted and not row.is_here for row in status.rows):
         came = status
     if not status.files_present:

@@ -30,7 +30,7 @@ from mdl.errors import (
     NotFound,
     StorageError,
     internal_error,
-    storage_error,
+    storage_trouble,
 )
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.hashing import Digest, new_hasher, read_blocks
@@ -118,14 +118,6 @@ class Sending(MovingFile):
         return DigestMismatch(why, item=self.item, hint=self.remedy)
 
 
-def _explained(error: Exception, file: Sending) -> MdlError:
-    if isinstance(error, MdlError):
-        return error
-    if isinstance(error, OSError):
-        return storage_error(error, str(file.path))
-    return internal_error(error)
-
-
 class Sender:
     """Sends files into a bucket, at most ``most`` parts at once. ``post`` is told what happens, by any thread. With
     ``reads_back`` every object is read and hashed once it is there."""
@@ -156,9 +148,10 @@ class Sender:
     def _guarded(self, file: Sending, send: Callable[..., None], *args: object) -> None:
         """Do a step of a file; if it fails, the file does: nobody else looks at what a worker raised."""
         try:
-            send(file, *args)
+            with storage_trouble(file.path, ""):
+                send(file, *args)
         except Exception as error:
-            why = _explained(error, file)
+            why = error if isinstance(error, MdlError) else internal_error(error)
             file.error = why
             file.is_running = False
             self._post(Failed(file.model, file.name, why.code, why.message, why.advice, why.item))
