@@ -91,8 +91,6 @@ class Download:
     range_was_refused = False
     """For good: if the whole file is served instead, its server does not serve ranges."""
     exclusive = False
-    is_publishing = False
-    """Its bytes have all come, and it waits to be published together with others."""
     ended = False
     identified: Item | None = None
     """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
@@ -222,7 +220,7 @@ class Download:
     @property
     def is_busy(self) -> bool:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
-        if self.exclusive or self.is_publishing:
+        if self.exclusive:
             return True
         return len(self.running) > 0 and (self.needs_one_answer or self.is_settled)
 
@@ -492,11 +490,6 @@ class Download:
     def release(self) -> None:
         """Let any worker go on with it."""
         self.exclusive = False
-        self.is_publishing = False
-
-    def await_publishing(self) -> None:
-        """Note that all bytes came, and that it waits for its name."""
-        self.is_publishing = True
 
     def lose(self, count: int) -> None:
         """Count bytes of it that were discarded."""

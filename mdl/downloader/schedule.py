@@ -87,6 +87,8 @@ class Schedule:
     ) -> None:
         self._waiting = deque(downloads)
         self._active: list[Download] = []
+        self._publishing: list[Download] = []
+        """Files whose bytes have all come, and that wait to be published together. No worker takes time for them."""
         self._connections = connections
         self._policy = policy
         self._pacer = pacer
@@ -106,12 +108,12 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """Whether every file has ended."""
-        return not (self._waiting or self._active)
+        return not (self._waiting or self._active or self._publishing)
 
     @property
     def active(self) -> list[Download]:
         """The files that were begun, and whose bytes are still to come or to be verified."""
-        return [download for download in self._active if not download.is_publishing]
+        return list(self._active)
 
     def next(self, now: float) -> Work | None:
         """Return the next piece of work; None if there is none at this moment.
@@ -149,7 +151,7 @@ class Schedule:
     def progress(self) -> Progress:
         """Return how far all files have come. It takes no longer if many have ended or wait."""
         progress = replace(self._ended, size=self._ended.size + self._bytes_waiting)
-        for download in self._active:
+        for download in (*self._active, *self._publishing):
             progress.add(download)
         return progress
 
@@ -166,7 +168,7 @@ class Schedule:
 
     def results(self, lost: MdlError) -> tuple[FileResult, ...]:
         """Return how every file ended; ``lost`` is the error of those that did not."""
-        unfinished = [download.result(lost) for download in (*self._active, *self._waiting)]
+        unfinished = [download.result(lost) for download in (*self._active, *self._publishing, *self._waiting)]
         return (*self._results, *unfinished)
 
     def _is_in_doubt(self, download: Download) -> bool:
@@ -193,7 +195,7 @@ class Schedule:
 
     def _begin_next(self, now: float) -> Work | None:
         """Begin the first waiting file whose origin may be asked, unless enough files have been begun."""
-        if len(self._active) >= self._most_begun:
+        if len(self._active) + len(self._publishing) >= self._most_begun:
             return None
         working = sum(not self._is_idle(download, now) for download in self._active)
         if working >= self._connections:
@@ -208,9 +210,7 @@ class Schedule:
         return None
 
     def _is_idle(self, download: Download, now: float) -> bool:
-        """Return whether a file that was begun takes no worker's time now: it waits, or is about to be published."""
-        if download.is_publishing:
-            return True
+        """Return whether a file that was begun takes no worker's time now: it waits."""
         if download.exclusive or download.running:
             return False
         return download.attempts.retry_at > now or self._is_in_doubt(download)
@@ -338,7 +338,8 @@ class Schedule:
         published."""
         self._forget_request(download, segment)
         self._pacer.served(segment.origin, segment.began, now)
-        download.await_publishing()
+        self._active.remove(download)
+        self._publishing.append(download)
 
     def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
         """Note that the request for a segment ended, in order or by ``error``; what it did not bring is queued
@@ -350,7 +351,7 @@ class Schedule:
         record = self._pacer.record(segment.origin)
         ended = download.ended_request(segment, len(others), is_serving, record, error)
         download.requeue(segment)
-        download.release()
+        self._release(download)
         self._note_of_origin(download, segment, ended, record)
         if not download.is_wanted(segment) or not download.is_current(segment):
             return
@@ -390,17 +391,25 @@ class Schedule:
         """Have a file fail of which a worker could not do its work, for a reason that another attempt would not fix."""
         if work.segment:
             self._forget_request(work.download, work.segment)
-        work.download.release()
+        self._release(work.download)
         work.download.fail(error)
 
     def end(self, download: Download) -> None:
         """Note that the file was published, or closed after it failed."""
         if download.ended:
             return
-        download.end()
+        self._release(download)
         self._active.remove(download)
+        download.end()
         self._ended.add(download)
         self._results.append(download.result())
+
+    def _release(self, download: Download) -> None:
+        """Let any worker go on with the file, also if it was about to be published."""
+        if download in self._publishing:
+            self._publishing.remove(download)
+            self._active.append(download)
+        download.release()
 
     def _forget_request(self, download: Download, segment: Segment) -> None:
         """Note that nothing is fetched of the segment any more."""

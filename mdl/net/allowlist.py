@@ -36,24 +36,33 @@ _NEVER_PUBLIC = tuple(
 
 def host_of(url: str) -> str:
     """Return the host of a URL in lower case; "" if it has none."""
-    return (_before_path(url).hostname or "").rstrip(".").lower()
+    return _host_of_server(_before_path(url))
 
 
 def port_of(url: str) -> int:
     """Return the port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
-    parts = _before_path(url)
+    parts = urlsplit(_before_path(url))
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a URL. The port is always written out."""
-    return f"{_before_path(url).scheme}://{host_of(url)}:{port_of(url)}"
+    return _origin_of_server(_before_path(url))
 
 
-def _before_path(url: str) -> SplitResult:
-    """Return the parts of a URL before its path. All URLs of one server share them, so `urlsplit` has them in its
-    cache."""
-    return urlsplit("/".join(url.split("/", 3)[:3]))
+def _before_path(url: str) -> str:
+    """Return what stands before the path of a URL. All URLs of one server share it, so what it says is kept."""
+    return "/".join(url.split("/", 3)[:3])
+
+
+@functools.lru_cache
+def _host_of_server(url: str) -> str:
+    return (urlsplit(url).hostname or "").rstrip(".").lower()
+
+
+@functools.lru_cache
+def _origin_of_server(url: str) -> str:
+    return f"{urlsplit(url).scheme}://{_host_of_server(url)}:{port_of(url)}"
 
 
 def has_sign_in_path(url: str) -> bool:

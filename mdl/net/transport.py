@@ -102,8 +102,9 @@ class PooledTransport(httpx.BaseTransport):
             sender.close()
             network.close()  # httpcore leaves open what a SOCKS proxy refused
             raise
-        body = _Body(request, sender, answer, lambda unused: self._give_back(place, unused))
-        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
+        headers = httpx.Headers(answer.headers)
+        body = _Body(request, sender, answer, headers, lambda unused: self._give_back(place, unused))
+        return httpx.Response(answer.status, headers=headers, stream=body, extensions=answer.extensions)
 
     def close(self) -> None:
         with self._lock:
@@ -233,6 +234,7 @@ class _Body(httpx.SyncByteStream):
         request: httpx.Request,
         sender: httpcore.ConnectionInterface,
         answer: httpcore.Response,
+        headers: httpx.Headers,
         give_back: Callable[[Connection], None],
     ) -> None:
         self._request = request
@@ -240,7 +242,6 @@ class _Body(httpx.SyncByteStream):
         self._answer = answer
         self._give_back = give_back
         self._is_closed = False
-        headers = httpx.Headers(answer.headers)
         is_last = "close" in headers.get("connection", "").lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]
