@@ -199,12 +199,12 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=int, nargs="*", default=_SIZES, help="[1 10 100]")
     parser.add_argument("--models", type=int, nargs="*", default=_MODELS, help="[1000 4000]")
     args = parser.parse_args()
-    with bench.folder(args.dir) as place:
+    with bench.folder(args.dir) as place, bench.folder(bench.memory(2**30) or args.dir) as memory:
         found: list[Step] = []
         for count in args.files:
             work = place / f"{count}-files"
             work.mkdir()
-            found += many(work, bench.remade(place / "served"), count, args.size)
+            found += many(work, bench.remade(memory / "served"), count, args.size)
         if found:
             tell(found, f"More and more files of {bench.shown(args.size)}; one run each")
         found = []
@@ -214,7 +214,7 @@ def main() -> int:
             tell(found, "Larger and larger files, sparse; one run each")
         found = []
         for count in args.models:
-            found += catalogs(bench.remade(place / "models"), bench.remade(place / "served"), count, args.size)
+            found += catalogs(bench.remade(place / "models"), bench.remade(memory / "served"), count, args.size)
         if found:
             tell(
                 found,
