@@ -11,6 +11,11 @@ from support.shell import Shell, done, machine
 
 SIZE = 60_000_000
 REPO = Repo("org/model", {"config.json": b"{}", "model.safetensors": Generated(SIZE, "fleet")})
+SLOWLY = SIZE / 1000
+"""Bytes a second for each connection. Over 24 of them a node needs 40 seconds: no node of a busy machine is done before
+the last one has begun."""
+IN_FEW_PARTS = "--connections=4"
+"""For a download that is stopped early: what is left is in few pieces, so that hardly a byte comes twice later."""
 NODE_MDL = f"--mdl={sys.executable} -m mdl"
 """How a node calls its mdl."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import ray_cluster as support
-from support.fleets import REPO, SIZE, arrived, head_of, sent
+from support.fleets import REPO, SIZE, SLOWLY, arrived, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
@@ -52,9 +52,9 @@ def test_stopped_and_killed(hub: LoopbackHub, four: RayCluster, head: Shell) -> 
     """Ctrl-C and kill -9 end what runs on the nodes. If one of three nodes dies in the middle of a get, the spare one
     does it, and all is well; of a verify it is a row without an answer. Ray says nothing on stdout."""
     for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        hub.bytes_per_second = SIZE / 40
+        hub.bytes_per_second = SLOWLY
         with started(head, "fleet", "get", "model", *ON) as process:
-            until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in NAMES))
+            until(lambda: all(arrived(four.disk(name)) > SIZE / 50 for name in NAMES))
             process.send_signal(how)
             ended(process, code)
         until(lambda: not running(PYTHON, "--locked", "--progress=none"))
@@ -82,7 +82,7 @@ def test_stopped_and_killed(hub: LoopbackHub, four: RayCluster, head: Shell) -> 
 @pytest.mark.fault(522)
 def test_the_head_is_killed(hub: LoopbackHub, four: RayCluster, head: Shell) -> None:
     """If the cluster itself is gone, its head and every other node that has not answered is a row; exit code 5."""
-    hub.bytes_per_second = SIZE / 40
+    hub.bytes_per_second = SLOWLY
     with started(head, "fleet", "get", "model", *ON, "--json") as process:
         until(lambda: all(arrived(four.disk(name)) for name in NAMES))
         four.kill_node(NAMES[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import slurm as support
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
+from support.fleets import IN_FEW_PARTS, NODE_MDL, REPO, SIZE, SLOWLY, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
@@ -68,14 +68,15 @@ def test_one_download_reaches_all_disks(hub: LoopbackHub, four: Slurm, head: She
 def test_cancelled_then_killed(hub: LoopbackHub, four: Slurm, head: Shell, on: tuple[str, ...]) -> None:
     """Ctrl-C ends the job and all that it runs. A node that is killed later is a row, the others finish, and when it is
     back it goes on from what its disk has: hardly a byte comes twice."""
-    before, hub.bytes_per_second = sent(hub), SIZE / 40
-    with started(head, "fleet", "get", "model", *on) as process:
-        until(lambda: all(arrived(four.disk(name)) > SIZE / 20 for name in four.names))
+    before, hub.bytes_per_second = sent(hub), SLOWLY
+    with started(head, "fleet", "get", "model", *on, IN_FEW_PARTS) as process:
+        until(lambda: all(arrived(four.disk(name)) > SIZE / 50 for name in four.names))
         process.send_signal(signal.SIGINT)
         assert "cancelled on the nodes too" in ended(process, 130).err
     until(lambda: not running(str(four.local), "--locked"))
     until(lambda: "mdl-fleet" not in four.call("squeue", "--noheader", "--format=%j"))
     assert not list((head.home / ".local/state/mdl/fleet").iterdir())
+    hub.bytes_per_second = SIZE / 40
     with started(head, "fleet", "get", "model", *on, "--json") as process:
         until(lambda: arrived(four.disk("n3")) > SIZE / 3)
         four.kill_node("n3")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
+from support.fleets import IN_FEW_PARTS, NODE_MDL, REPO, SIZE, SLOWLY, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
@@ -65,12 +65,13 @@ def test_get_verify_and_status(hub: LoopbackHub, three: Hosts, head: Shell) -> N
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_nobody_waits_any_more(hub: LoopbackHub, three: Hosts, head: Shell, how: signal.Signals, code: int) -> None:
     """However the fleet's mdl ends, each host stops its own and keeps what it has; the next run goes on from there."""
-    hub.bytes_per_second = SIZE / 40
-    with started(head, "fleet", "get", "model", *ON, MARK) as process:
-        until(lambda: all(arrived(three.home(name)) > SIZE / 10 for name in "abc"))
+    hub.bytes_per_second = SLOWLY
+    with started(head, "fleet", "get", "model", *ON, IN_FEW_PARTS, MARK) as process:
+        until(lambda: all(arrived(three.home(name)) > SIZE / 50 for name in "abc"))
         process.send_signal(how)
         ended(process, code)
     until(lambda: not running(MARK))
+    assert all(arrived(three.home(name)) > SIZE / 50 for name in "abc")
     hub.bytes_per_second = None
     done(head.run("fleet", "get", "model", *ON))
     assert sent(hub) < 1.2 * ALL
@@ -79,9 +80,9 @@ def test_nobody_waits_any_more(hub: LoopbackHub, three: Hosts, head: Shell, how:
 @pytest.mark.fault(521)
 def test_a_host_is_killed(hub: LoopbackHub, three: Hosts, head: Shell) -> None:
     """The two others finish; the killed one is a row without an answer."""
-    hub.bytes_per_second = SIZE / 40
+    hub.bytes_per_second = SLOWLY
     with started(head, "fleet", "get", "model", *ON, "--json") as process:
-        until(lambda: arrived(three.home("b")) > SIZE / 10)
+        until(lambda: arrived(three.home("b")) > SIZE / 50)
         three.kill("b")
         hub.bytes_per_second = None
         rows = ended(process, 5).document["nodes"]

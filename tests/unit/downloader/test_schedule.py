@@ -562,6 +562,29 @@ def test_it_is_over_when_every_file_has_ended() -> None:
     assert schedule.is_over
 
 
+def test_every_file_is_counted_wherever_it_is() -> None:
+    """While files wait, are fetched, wait to be published and have ended, all together have the same size; a file whose
+    publishing fails is closed."""
+    files = some_files(3, Tuning(small=MIB))
+    total = sum(file.size for file in files)
+    schedule = schedule_of(files)
+    for step in range(3):
+        assert schedule.progress().size == total
+        file, segment = fetch(schedule)
+        assert schedule.progress().size == total
+        schedule.fetched(file, segment, NOW)
+        assert (schedule.progress().size, file in schedule.active, schedule.is_over) == (total, False, False)
+        if step:
+            schedule.end(file)
+        else:
+            schedule.abandon(Work("fetch", file, segment), NetworkError("the disk is gone"))
+            work = schedule.next(NOW)
+            assert work is not None
+            assert (work.kind, work.download) == ("close", file)
+            schedule.end(work.download)
+    assert (schedule.progress().size, schedule.is_over) == (total, True)
+
+
 def test_the_next_look_is_when_a_file_may_go_on() -> None:
     """Not later than the first wait ends, and a quarter of a second at most."""
     schedule = schedule_of(some_files(1))
