@@ -2,8 +2,9 @@
 
 Files: hubs of 100 to 100,000 files of 4 KiB are downloaded, downloaded again (all is there), verified, packed and
 unpacked. Sizes: one file of 1 to 100 GB is downloaded and verified, and a run of that size is packed, and unpacked.
-What is served, packed and moved is sparse; what mdl writes is not: if it does not fit on the disk, that row is left
-out, and a line says so. Catalogs: thousands of models, each one file of the same repository.
+Large files that are served, packed or moved are sparse; small files are served from memory. What mdl writes is not
+sparse: if it does not fit on the disk, that row is left out, and a line says so. Catalogs: thousands of models, each
+one file of the same repository.
 
 The claims: with ten times as many files, ten times the size, or four times as many models, mdl takes at most 1.3 times
 the CPU time for each of them; and at most 100 MiB of memory.
