@@ -11,9 +11,9 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -96,8 +96,8 @@ class LocalCopies:
             yield path, not receipt.adopted
         for repo in self.repos:
             yield repo.real_blobs / remote.digest.hex, True
-        objects = self.store.folder(model) / _GIT_LFS
-        if objects.is_dir():
+        objects = self._lfs_objects(model)
+        if objects:
             digits = remote.digest.hex
             yield objects / digits[:2] / digits[2:4] / digits, False
         if remote.size is None:  # what is told apart by its size alone cannot be looked for
@@ -106,6 +106,18 @@ class LocalCopies:
             yield path, False
         for path in self._by_size.get(remote.size, ()):
             yield path, False
+
+    @cached_property
+    def _lfs_objects(self) -> Callable[[str], Path | None]:
+        """The folder of a clone of a Git repository in which the large files of a model are, if there is one: each
+        model's is looked for once."""
+
+        @cache
+        def objects_of(model: str) -> Path | None:
+            objects = self.store.folder(model) / _GIT_LFS
+            return objects if objects.is_dir() else None
+
+        return objects_of
 
     def predict(self, item: Item) -> Item | None:
         """Return the item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads
@@ -209,8 +221,8 @@ class LocalCopies:
     def repos(self) -> list[CachedRepo]:
         """The repositories in these caches."""
         repositories: list[CachedRepo] = []
-        for cache in self.caches:
-            repositories += cached_repos(cache)
+        for folder in self.caches:
+            repositories += cached_repos(folder)
         return repositories
 
     def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:

@@ -204,18 +204,20 @@ class Download:
     @property
     def small(self) -> bool:
         """Whether it is fetched in one piece and held in memory."""
+        return self._fits_in_memory and not self.is_unasked
+
+    @property
+    def _fits_in_memory(self) -> bool:
+        """Whether it is small enough to be held in memory, and no partial of it is open."""
         size = self.remote.size
-        is_open = self.held is not NO_BYTES
-        if size is None or is_open or self.is_unasked:
-            return False
-        return size <= self._tuning.small
+        return size is not None and size <= self._tuning.small and self.held is NO_BYTES
 
     @property
     def needs_one_answer(self) -> bool:
         """Whether all of it is asked for in one request, beside which no other runs."""
-        if self.single_stream or self.via_hub or self.is_unasked:
+        if self.single_stream or self.via_hub or self.remote.size is None:
             return True
-        return self.remote.size is None or self.small
+        return self._fits_in_memory or self.is_unasked
 
     @property
     def is_busy(self) -> bool:

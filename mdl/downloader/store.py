@@ -248,7 +248,7 @@ class Store:
         """Return the keys of the files that have a partial. The folder of partials is listed when it has changed: there
         may be thousands of files to look at."""
         try:
-            status = self.partials.lstat()
+            status = os.lstat(self.partials)
             state = status.st_ino, status.st_mtime_ns
             seen = self._partials_seen
             if state != seen[0]:

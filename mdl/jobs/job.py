@@ -92,13 +92,20 @@ def is_well_typed(record: type, facts: Mapping[str, Any]) -> bool:
     return all(type(facts[name]) in types for name, types in _types_of(record) if name in facts)
 
 
+@cache
+def _defaults_of(event_class: type) -> list[tuple[str, Any]]:
+    """The names of the fields of an event, each with its default."""
+    return [(entry.name, entry.default) for entry in fields(event_class)]
+
+
 def event_facts(event: Event) -> dict[str, Any]:
     """The facts of an event. A field that has its default is left out."""
-    facts: dict[str, Any] = {"event": _NAMES[type(event)], "time": event.time}
-    for entry in fields(event):
-        value = getattr(event, entry.name)
-        if value != entry.default:
-            facts[entry.name] = value
+    event_class: type = type(event)
+    facts: dict[str, Any] = {"event": _NAMES[event_class], "time": event.time}
+    for name, default in _defaults_of(event_class):
+        value = getattr(event, name)
+        if value != default:
+            facts[name] = value
     if isinstance(event, events.Progressed):
         facts["files"] = [vars(file) for file in event.files]
     return facts

@@ -100,7 +100,7 @@ def recorded_digest(headers: Mapping[str, str]) -> Digest | None:
     like on Google's and Azure's stores). The bucket never compared it."""
     for name in _RECORDED_DIGESTS:
         text = headers.get(name, "").strip().lower()
-        if re.fullmatch(r"[0-9a-f]{64}", text):
+        if text and re.fullmatch(r"[0-9a-f]{64}", text):
             return Digest("sha256", text)
     return None
 

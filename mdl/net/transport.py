@@ -102,9 +102,8 @@ class PooledTransport(httpx.BaseTransport):
             sender.close()
             network.close()  # httpcore leaves open what a SOCKS proxy refused
             raise
-        headers = httpx.Headers(answer.headers)
-        body = _Body(request, sender, answer, headers, lambda unused: self._give_back(place, unused))
-        return httpx.Response(answer.status, headers=headers, stream=body, extensions=answer.extensions)
+        body = _Body(request, sender, answer, lambda unused: self._give_back(place, unused))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
     def close(self) -> None:
         with self._lock:
@@ -186,13 +185,19 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-def _announced_length(method: str, status: int, headers: httpx.Headers) -> int | None:
-    """Return how many bytes the response's body has; None if only its parser can tell."""
-    if method == "HEAD" or status in (204, 304):
+def _announced_length(method: str, answer: httpcore.Response) -> int | None:
+    """Return how many bytes the body of an answer has; None if only its parser can tell."""
+    if method == "HEAD" or answer.status in (204, 304):
         return 0
-    if "transfer-encoding" in headers:
+    if _header(answer, b"transfer-encoding"):
         return None
-    return parse_size(headers.get("content-length", ""))
+    return parse_size(_header(answer, b"content-length"))
+
+
+def _header(answer: httpcore.Response, name: bytes) -> str:
+    """Return the value of a header, whose name is in lower case, or all of them with commas between; '' if it has
+    none."""
+    return ", ".join(value.decode("latin-1") for key, value in answer.headers if key.lower() == name)
 
 
 @contextlib.contextmanager
@@ -234,7 +239,6 @@ class _Body(httpx.SyncByteStream):
         request: httpx.Request,
         sender: httpcore.ConnectionInterface,
         answer: httpcore.Response,
-        headers: httpx.Headers,
         give_back: Callable[[Connection], None],
     ) -> None:
         self._request = request
@@ -242,10 +246,10 @@ class _Body(httpx.SyncByteStream):
         self._answer = answer
         self._give_back = give_back
         self._is_closed = False
-        is_last = "close" in headers.get("connection", "").lower()
+        is_last = "close" in _header(answer, b"connection").lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]
-        self._connection.begin_body(_announced_length(request.method, answer.status, headers))
+        self._connection.begin_body(_announced_length(request.method, answer))
 
     def __iter__(self) -> Iterator[bytes]:
         with _httpx_errors(self._request, None):

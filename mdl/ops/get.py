@@ -221,9 +221,8 @@ def _without_lost(plan: Plan, results: Sequence[Result], context: Context) -> tu
     for result in results:
         files: list[FileResult] = []
         for file in result.files:
-            if not file.error:
-                file = replace(file, error=_lost(file.item.wanted.model, file.remote, context))
-            files.append(file)
+            lost = None if file.error else _lost(file.item.wanted.model, file.remote, context)
+            files.append(replace(file, error=lost) if lost else file)
         checked.append(replace(result, files=tuple(files)))
     return replace(plan, keep=tuple(keep), linked=tuple(linked), refuse=tuple(refuse)), checked
 

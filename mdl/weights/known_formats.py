@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Literal
 
 from mdl.values import value_class
@@ -262,6 +263,7 @@ _NO_WEIGHTS = re.compile(r"training_args\.bin|.+\.(spec|mel|bert|emo|soft|hubert
 """Names that have a suffix of weights and hold none: a pickle of settings, and features of recordings."""
 
 
+@lru_cache(maxsize=1024)
 def kind_of(name: str) -> Kind | None:
     """Return what a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk.
     A path will do."""
