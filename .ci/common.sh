@@ -29,11 +29,10 @@ command_of() { # the line after the mark "<!-- $1 -->" and its code fence in the
     awk -v mark="<!-- $1 -->" '$0 == mark { getline; getline; print; exit }' README.md
 }
 
+TIMEFORMAT="  %0R s; the processors worked for %0U + %0S s"
 run() { # says how long it took: nothing depends on that, but whoever makes the whole quicker wants to know
     echo "\$ $1"
-    local began=$SECONDS
-    bash -c "$1"
-    echo "  $((SECONDS - began)) s"
+    time bash -c "$1"
 }
 
 together() { # steps that mostly wait for what they have killed, at once; each is told when all have ended

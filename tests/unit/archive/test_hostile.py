@@ -19,7 +19,7 @@ from support import hostile_archives as hostile
 from support import zip_bytes as zips
 from support.accepted_archives import ACCEPTED, CROWDS, Harmless, whole
 from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
-from support.long import examples
+from support.long import examples, some
 from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
@@ -150,11 +150,11 @@ def refused_or_same(folder: Path, data: bytes) -> bool:
 def test_every_single_byte_flipped(shm: Path, mask: int) -> None:
     """Whichever byte of an archive is damaged: refused, or the very same files."""
     data, refused = SMALL.build(), 0
-    for at in range(len(data)):
+    for at in (tried := some(range(len(data)), 3)):
         flipped = bytearray(data)
         flipped[at] ^= mask
         refused += refused_or_same(shm / str(at), bytes(flipped))
-    assert refused > len(data) * 0.8
+    assert refused > len(tried) * 0.8
 
 
 RECORDS = {
@@ -199,8 +199,9 @@ def test_every_single_field_lies(shm: Path, record: str) -> None:
 def test_every_single_byte_lost(shm: Path, cut: int) -> None:
     """Whichever bytes are missing, at the end or within: refused, or the very same files."""
     data = SMALL.build()
-    refused = sum(refused_or_same(shm / str(at), data[:at] + data[at + cut :]) for at in range(0, len(data), cut))
-    assert refused == len(range(0, len(data), cut))
+    places = some(range(0, len(data), cut), 3)
+    refused = sum(refused_or_same(shm / str(at), data[:at] + data[at + cut :]) for at in places)
+    assert refused == len(places)
 
 
 @st.composite

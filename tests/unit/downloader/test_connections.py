@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.long import examples
 from support.partials import KnownBytes
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
@@ -30,7 +31,7 @@ MIB = 2**20
 STEP, LOOK = 0.02, 0.1
 """Seconds: of one step of the world; between two looks at the speed."""
 WARM = 4.0
-MANY = 60
+MANY = examples(60)
 USUAL = Tuning()
 
 
