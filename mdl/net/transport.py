@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,15 +189,15 @@ def _announced_length(method: str, answer: httpcore.Response) -> int | None:
     """Return how many bytes the body of an answer has; None if only its parser can tell."""
     if method == "HEAD" or answer.status in (204, 304):
         return 0
-    if _header(answer, b"transfer-encoding"):
+    if _value_of(b"transfer-encoding", answer.headers):
         return None
-    return parse_size(_header(answer, b"content-length"))
+    return parse_size(_value_of(b"content-length", answer.headers))
 
 
-def _header(answer: httpcore.Response, name: bytes) -> str:
-    """Return the value of a header, whose name is in lower case, or all of them with commas between; '' if it has
-    none."""
-    return ", ".join(value.decode("latin-1") for key, value in answer.headers if key.lower() == name)
+def _value_of(name: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the value of the header with this ``name``, which is in lower case; '' if there is none. If there are
+    several, their values are joined by commas."""
+    return ", ".join(value.decode("latin-1") for key, value in headers if key.lower() == name)
 
 
 @contextlib.contextmanager
@@ -220,9 +220,7 @@ def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]
 
     def listen(name: str, facts: Mapping[str, Any]) -> None:
         if name == "http11.receive_response_headers.complete" and facts["return_value"][1] == 407:
-            headers = facts["return_value"][3]
-            offers = [value.decode("latin-1") for key, value in headers if key.lower() == b"proxy-authenticate"]
-            request.extensions[PROXY_OFFERS] = ", ".join(offers)
+            request.extensions[PROXY_OFFERS] = _value_of(b"proxy-authenticate", facts["return_value"][3])
 
     return listen
 
@@ -246,7 +244,7 @@ class _Body(httpx.SyncByteStream):
         self._answer = answer
         self._give_back = give_back
         self._is_closed = False
-        is_last = "close" in _header(answer, b"connection").lower()
+        is_last = "close" in _value_of(b"connection", answer.headers).lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]
         self._connection.begin_body(_announced_length(request.method, answer))
