@@ -35,7 +35,7 @@ run() { # says how long it took: nothing depends on that, but whoever makes the 
     time bash -c "$1"
 }
 
-together() { # steps that mostly wait for what they have killed, at once; each is told when all have ended
+together() { # runs all these steps at once; what each said is told when all have ended
     local failed=0 number=0 folder
     local -a pids=()
     folder=$(mktemp -d)

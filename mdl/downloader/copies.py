@@ -109,8 +109,8 @@ class LocalCopies:
 
     @cached_property
     def _lfs_objects(self) -> Callable[[str], Path | None]:
-        """The folder of a clone of a Git repository in which the large files of a model are, if there is one: each
-        model's is looked for once."""
+        """Returns the folder that has the large files of a model whose own folder is a Git clone; None if it is not
+        one. It is looked for once for each model."""
 
         @cache
         def objects_of(model: str) -> Path | None:

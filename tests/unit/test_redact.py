@@ -6,6 +6,7 @@ import base64
 
 import pytest
 from support.cases import each
+from support.long import LONG
 
 from mdl.redact import Secrets, bare_url, has_secret, open_url, redact, redact_value
 
@@ -110,7 +111,9 @@ def test_values_of_a_query() -> None:
 def test_long_hostile_text(piece: str) -> None:
     """A long text of a hostile server, and the query that its redirect names, are read before the time limit of a
     test, and cost no more than a few times their size."""
-    text, query = piece * (100_000 // len(piece)), piece * (30_000 // len(piece))
+    length = 200_000 if LONG else 100_000
+    text = piece * (length // len(piece))
+    query = piece * (3 * length // 10 // len(piece))
     secrets = Secrets()
     secrets.add_query(f"https://h/f?{query}")
     redact(query, secrets)
