@@ -179,10 +179,15 @@ def test_the_drawing_thread_alone_draws(lines: int, left_out: int, monkeypatch: 
     assert set(threads) == {"mdl-drawing-0"}
 
 
-def test_a_short_download_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_download_is_not_drawn() -> None:
     """What is over before it is to be drawn has its lines, and neither a bar nor a hidden cursor."""
-    monkeypatch.setattr("mdl.console.drawing.BEFORE_DRAWING", 3600.0)
-    seen = on_terminal(lambda console, _: download(console))
+
+    def short(console: Console, _: Terminal) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mdl.console.drawing.BEFORE_DRAWING", 3600.0)  # `on_terminal` has set it to next to nothing
+            download(console)
+
+    seen = on_terminal(short)
     assert ("m  1 of 4 files failed" in seen, "\x1b[?25l" in seen, "%" in seen) == (True, False, False)
 
 
