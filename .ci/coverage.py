@@ -1,7 +1,7 @@
 """Say how much of mdl the test suite ran; fail if it took less than 90 % of the branches.
 
-It reads the data of a run with ``--cov``. Only what ran in the test processes themselves counts; mdl in child
-processes is not measured.
+It reads the data of a run with ``--cov``: of the default suite and of the plug-ins' tests. Only what ran in the test
+processes themselves counts; mdl in child processes is not measured.
 """
 
 from __future__ import annotations
