@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ SKIPPED = 77
 """Exit code of a benchmark that could not run here."""
 _SEED = 1
 _STEP = 2**20
+_STARTER = Path(__file__).with_name("starter.py")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _HELD = "import sys, time; file_lock = b'1' * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
 _HOLD_SECONDS = 3.0
@@ -276,13 +276,10 @@ class Contender:
 
 def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
     """Run one command to its end, its output thrown away."""
-    began, null = time.monotonic(), subprocess.DEVNULL
-    with subprocess.Popen(argv, env=env, cwd=cwd, stdin=null, stdout=null, stderr=null) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Run(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * unit, code)
+    words = [sys.executable, "-I", "-S", str(_STARTER), *argv]
+    told = subprocess.run(words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    wall, user, system, rss, code = told.stdout.split()
+    return Run(float(wall), float(user), float(system), int(rss), int(code))
 
 
 def settle(touch: int, reads: Sequence[Path] = ()) -> None:

@@ -14,7 +14,6 @@ The archives that take a minute a GiB are made once; their rows say so.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -128,19 +127,12 @@ def rows(runs: Mapping[str, Sequence[bench.Run]], base: str, gib: float) -> list
     ]
 
 
-def floor() -> str:
-    """The kernel counts what a parent had before its child was another program: less cannot be seen."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return f"RSS up to {least:.0f} MiB is that of this program, which started them"
-
-
 def report(field: Field, runs: Mapping[str, Sequence[bench.Run]], base: str, what: str) -> None:
     head = ("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB", "written MiB", "of the run")
     sizes = [field.sizes[name] for name in runs]
     sized = [[f"{size / 2**20:.1f}", f"{size / field.gib / 2**30:.1%}"] for size in sizes]
     found = [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)]
-    bench.table(head, found, f"{what}, of {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {floor()}")
+    bench.table(head, found, f"{what}, of {field.gib:.2f} GiB; {len(runs[base])} alternating rounds")
     bench.compare(what, runs, base, alike=(_SAME, _CP_SYNC, _HASHED, _HASHED_TWICE))
 
 
