@@ -277,8 +277,8 @@ class Contender:
 def run(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
     """Run one command to its end, its output thrown away."""
     words = [sys.executable, "-I", "-S", str(_STARTER), *argv]
-    told = subprocess.run(words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-    wall, user, system, rss, code = told.stdout.split()
+    told = subprocess.check_output(words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, text=True)
+    wall, user, system, rss, code = told.split()
     return Run(float(wall), float(user), float(system), int(rss), int(code))
 
 

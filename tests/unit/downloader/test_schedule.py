@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.long import examples
+from support.long import LONG, examples
 from support.partials import KnownBytes
 
 from mdl.downloader.connection_scaler import Tuning
@@ -335,7 +335,8 @@ def test_broken_file_fails_alone(world: Callable[..., World]) -> None:
 def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -> None:
     """A host that refuses everything for a moment in the middle costs that moment, a pause and little more."""
     here, lengths = world(), itertools.cycle([0.045, 0.05, 0.055, 0.048, 0.052])
-    busy, count = Reply(error=partial(NetworkError, "429"), seconds=0.002), 400
+    busy = Reply(error=partial(NetworkError, "429"), seconds=0.002)
+    count = 1000 if LONG else 400
     here.reply_to = lambda url: (
         busy if 1000.6 <= here.clock.now < 1000.6 + until else Reply(share=1.0, seconds=next(lengths))
     )
