@@ -35,7 +35,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hf_cache import Hf
 from support.jobs import Gate
-from support.long import LONG, examples
+from support.long import LONG, examples, sampled
 from support.loopback_hub import LoopbackHub
 from support.moto_store import moto_store
 from support.packing import make_run
@@ -282,7 +282,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # of the tests that -k and -m leave
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    of_folders = all(os.path.isdir(arg) for arg in config.args)  # a file that is named runs whole
+    if of_folders and not LONG and not config.getoption("--fault-table"):
+        items[:], left = sampled(items)
+        config.hook.pytest_deselected(items=left)
     for item in items:
         for mark in item.iter_markers("fault"):
             unknown = [number for number in mark.args if number not in MATRIX.rows]

@@ -103,6 +103,12 @@ def bytes_of(shell: Shell, name: str = "tiny") -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (shell.models / name).iterdir()}
 
 
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Every file of a models folder that is not mdl's own."""
+    files = [path for path in folder.rglob("*") if path.is_file() and ".mdl" not in path.relative_to(folder).parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def done(ran: Ran, code: int = 0) -> Ran:
     assert ran.code == code, ran.out + ran.err
     assert "Traceback" not in ran.err

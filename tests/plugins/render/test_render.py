@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -182,33 +182,39 @@ def test_an_endpoint_on_this_machine(endpoint: str, name: str, shell: Shell, mdl
     assert endpoint in ran.out
 
 
-def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+@pytest.fixture
+def for_everybody() -> Iterator[Path]:
+    """A folder that every user may enter. Those of pytest do not stay open: each new session closes them again."""
+    with TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        yield Path(made)
+
+
+def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, for_everybody: Path) -> None:
     """A program that was named, and that a service, a node or this user's cron cannot run, is one warning that says
     why; the manifest is as it was asked for, and the exit code 0."""
-    closed = tmp_path / "closed"
-    for place in (closed / "bin", tmp_path / "open"):
+    closed = for_everybody / "closed"
+    for place in (closed / "bin", for_everybody / "open"):
         place.mkdir(parents=True)
         (place / "mdl").write_text("#!/bin/sh\n")
         (place / "mdl").chmod(0o755)
-    (tmp_path / "open" / "through").symlink_to(closed / "bin" / "mdl")
-    (tmp_path / "open" / "script").write_text(f"#!{closed}/bin/mdl\n")
-    (tmp_path / "open" / "script").chmod(0o755)
-    (tmp_path / "open" / "data").write_text("")
-    for folder in (tmp_path, *tmp_path.parents[:-2]):
-        folder.chmod(folder.stat().st_mode | 0o111)
+    (for_everybody / "open" / "through").symlink_to(closed / "bin" / "mdl")
+    (for_everybody / "open" / "script").write_text(f"#!{closed}/bin/mdl\n")
+    (for_everybody / "open" / "script").chmod(0o755)
+    (for_everybody / "open" / "data").write_text("")
     closed.chmod(0o700)
     enter = f"only its owner may enter {closed}"
     told = {
         f"systemd plain --mdl {closed}/bin/mdl": enter,
-        f"systemd plain --mdl {tmp_path}/open/through": enter,
-        f"systemd plain --mdl {tmp_path}/open/script": enter,
-        f"systemd plain --mdl {tmp_path}/open/data": "others may not run",
-        f"systemd plain --mdl {tmp_path}/none/mdl": "is not there",
-        f"cron plain --mdl {tmp_path}/none/mdl": "which you cannot run",
-        f"cron plain --mdl {tmp_path}/open/data": "which you cannot run",
+        f"systemd plain --mdl {for_everybody}/open/through": enter,
+        f"systemd plain --mdl {for_everybody}/open/script": enter,
+        f"systemd plain --mdl {for_everybody}/open/data": "others may not run",
+        f"systemd plain --mdl {for_everybody}/none/mdl": "is not there",
+        f"cron plain --mdl {for_everybody}/none/mdl": "which you cannot run",
+        f"cron plain --mdl {for_everybody}/open/data": "which you cannot run",
         "slurm plain --mdl bin/mdl": "in the folder in which sbatch is called",
-        f"systemd plain --mdl {tmp_path}/open/mdl": "",
-        f"cron plain --mdl {tmp_path}/open/mdl": "",
+        f"systemd plain --mdl {for_everybody}/open/mdl": "",
+        f"cron plain --mdl {for_everybody}/open/mdl": "",
         "slurm plain --mdl /opt/mdl/bin/mdl": "",
     }
     there = with_environ(shell, HF_ENDPOINT="https://hub.example")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.call_kills import killed_at, tracing_works
 from support.catalogs import entry_of
 from support.copies import second_file_system
 from support.data import DATA, MIB, noise
-from support.descriptors import few_descriptors
 from support.faults import honest
 from support.faults.bodies import short_body
 from support.faulty_server import FaultyServer
-from support.long import LONG
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Inside, Shell, done, machine, with_environ
+from support.shell import Inside, Shell, done, files_below, machine
 
 from mdl.disk.mutex import file_lock
 from mdl.downloader.store import Store
@@ -47,12 +41,6 @@ def new(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Path]:
             yield folder / "new"
 
 
-def below(folder: Path) -> dict[str, bytes]:
-    """Every file of a models folder that is not mdl's own."""
-    files = [path for path in folder.rglob("*") if path.is_file() and ".mdl" not in path.relative_to(folder).parts]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 TINY = {f"tiny/{path}": content for path, content in FILES.items()}
 
 
@@ -62,8 +50,8 @@ def test_everything_moves(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path
     done(mdl(shell, "get", "tiny", "org/same"))
     ran = done(mdl(shell, "mv", "tiny", "org/same", "--to", str(new)))
     assert ran.out == f"{new / 'tiny'}\n{new / 'org--same'}\n"
-    assert below(new) == TINY | {"org--same/again.bin": BIG}
-    assert below(shell.models) == {}
+    assert files_below(new) == TINY | {"org--same/again.bin": BIG}
+    assert files_below(shell.models) == {}
     assert Store(shell.models).receipts.models() == []
     at = ["--to", str(new)]
     sent = hub.sent
@@ -78,17 +66,6 @@ def test_everything_moves(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path
     assert done(mdl(shell, "mv", "org--same", "--to", str(new))).out == f"{new / 'org--same'}\n"
 
 
-def test_a_model_with_many_folders(mdl: Inside, shell: Shell, hub: LoopbackHub, new: Path) -> None:
-    """A dataset may have more folders than a process may open at once."""
-    files = {f"{number}/part.txt": b"%d" % number for number in range(130)}
-    hub.publish(Repo("org/wide", files))
-    done(mdl(shell, "get", "org/wide"))
-    with few_descriptors(100):
-        done(mdl(shell, "mv", "org/wide", "--to", str(new)))
-    assert below(new) == {f"org--wide/{path}": content for path, content in files.items()}
-    assert below(shell.models) == {}
-
-
 def test_edited_and_foreign_files(mdl: Inside, shell: Shell, new: Path) -> None:
     """An edited file moves as it is, and is still known as edited; what mdl did not write stays and is named."""
     done(mdl(shell, "get", "tiny"))
@@ -96,8 +73,8 @@ def test_edited_and_foreign_files(mdl: Inside, shell: Shell, new: Path) -> None:
     (shell.models / "tiny/notes.txt").write_bytes(b"mine")
     ran = done(mdl(shell, "mv", "tiny", "--to", str(new)))
     assert "notes.txt stays: not mdl's" in ran.err
-    assert below(new) == TINY | {"tiny/config.json": b"edited"}
-    assert below(shell.models) == {"tiny/notes.txt": b"mine"}
+    assert files_below(new) == TINY | {"tiny/config.json": b"edited"}
+    assert files_below(shell.models) == {"tiny/notes.txt": b"mine"}
     files = done(mdl(shell, "verify", "tiny", "--to", str(new), "--json")).document["models"][0]["files"]
     assert {file["path"]: file["status"] for file in files} == {
         "config.json": "changed",
@@ -117,7 +94,7 @@ def test_a_damaged_file_stays(mdl: Inside, shell: Shell) -> None:
         ran = done(mdl(shell, "mv", "tiny", "--to", str(other / "new")), 6)
         assert "tiny/model.bin: it is damaged" in ran.err
         assert ran.out == ""
-        assert len(below(shell.models)) == 3
+        assert len(files_below(shell.models)) == 3
 
 
 def test_what_cannot_be_moved(mdl: Inside, shell: Shell) -> None:
@@ -133,7 +110,7 @@ def test_what_cannot_be_moved(mdl: Inside, shell: Shell) -> None:
     (new / "tiny/model.bin").write_bytes(b"other")
     ran = done(mdl(shell, "mv", "tiny", "--to", str(new), "--json"), 7)
     assert ran.document["error"]["code"] == "OCCUPIED"
-    assert below(shell.models) == TINY
+    assert files_below(shell.models) == TINY
     done(mdl(shell, "mv", "tiny", "--to", str(new), "--layout", "hf-cache"), 2)
     done(mdl(shell, "mv", "tiny", "--to", str(shell.models)), 2)
     done(mdl(shell, "mv", "tiny", "--to", str(shell.models / "tiny/inside")), 2)
@@ -146,8 +123,8 @@ def test_the_room_is_checked_first(mdl: Inside, shell: Shell, monkeypatch: pytes
     with second_file_system(shell) as other:
         ran = done(mdl(shell, "mv", "tiny", "--to", str(other / "new"), "--json"), 7)
         assert ran.document["error"]["code"] == "SPACE"
-        assert below(other) == {}
-    assert below(shell.models) == TINY
+        assert files_below(other) == {}
+    assert files_below(shell.models) == TINY
     done(mdl(shell, "mv", "tiny", "--to", str(shell.home / "new")))
 
 
@@ -172,7 +149,7 @@ def test_it_waits_for_another_mdl(mdl: Inside, shell: Shell) -> None:
     with file_lock(shell.models / ".mdl" / "locks", "tiny", 0.0, lambda _holder: None):
         ran = done(mdl(shell, "mv", "tiny", "--to", str(shell.home / "new"), "--lock-wait", "0"), 9)
     assert ran.out == ""
-    assert below(shell.models) == TINY
+    assert files_below(shell.models) == TINY
 
 
 def test_an_unfinished_download_goes_on_there(mdl: Inside, tmp_path: Path, server: FaultyServer) -> None:
@@ -189,40 +166,3 @@ def test_an_unfinished_download_goes_on_there(mdl: Inside, tmp_path: Path, serve
             [model] = done(mdl(shell, "get", "one", "--to", str(new), "--json")).document["models"]
             assert 0 < model["files"][0]["resumed_at"] <= len(DATA) // 2
             assert (new / "one/f.bin").read_bytes() == DATA
-
-
-@pytest.mark.parametrize("crosses", [False, True], ids=["one file system", "two file systems"])
-def test_killed_at_any_call(mdl: Inside, shell: Shell, tmp_path: Path, crosses: bool) -> None:
-    """SIGKILL before calls that change the disk: each file is whole in the old folder or the new one, the same command
-    finishes the move, and nothing is left over."""
-    if not tracing_works(tmp_path):
-        pytest.skip("nothing can be traced and killed at a call here")
-    with contextlib.ExitStack() as stack:
-        places = itertools.cycle([shell.home])
-        if crosses:
-            places = itertools.cycle([stack.enter_context(second_file_system(shell)), shell.home])
-        done(mdl(shell, "get", "tiny"))
-        (shell.models / "tiny/config.json").write_bytes(b"edited")
-        whole = TINY | {"tiny/config.json": b"edited"}
-        command = shell.command("mv", "tiny", "--to")
-        at = next(places) / "0"
-        ended = killed_at(0, [*command, str(at)], shell.environ, shell.home, tmp_path / "log")
-        assert ended.code == 0, (tmp_path / "log").read_text()
-        step = 1 if LONG else max(1, ended.calls // 9)
-        for number in range(1, ended.calls + 1, step):
-            new = next(places) / str(number)
-            environ = shell.environ | {"MDL_HOME": str(at)}
-            ended = killed_at(number, [*command, str(new)], environ, shell.home, tmp_path / "log")
-            assert ended.code == -signal.SIGKILL, ended
-            old_files = below(at)
-            new_files = below(new)
-            for path, content in whole.items():
-                assert content in (old_files.get(path), new_files.get(path)), ended.point
-            done(mdl(with_environ(shell, MDL_HOME=str(at)), "mv", "tiny", "--to", str(new)))
-            assert (below(at), below(new)) == ({}, whole), ended.point
-            leftovers = [path for path in (*at.rglob("*"), *new.rglob("*")) if path.name.endswith(".mdl-tmp")]
-            assert leftovers == [], ended.point
-            verified = done(mdl(with_environ(shell, MDL_HOME=str(new)), "verify", "tiny", "--json")).document
-            statuses = {file["path"]: file["status"] for file in verified["models"][0]["files"]}
-            assert statuses == {"config.json": "changed", "model.bin": "ok", "sub/vocab.txt": "ok"}, ended.point
-            at = new
