@@ -98,6 +98,34 @@ def test_the_hint_comes_from_the_reason(code: int, unread: tuple[str, ...], word
     assert (error.exit_code, words in str(error.hint)) == (13, True)
 
 
+@each("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"<html>"])
+def test_a_server_without_tls(answer: bytes) -> None:
+    """The hint is to ask it without TLS, and the exit code 13."""
+    context, incoming = ssl.create_default_context(), ssl.MemoryBIO()
+    incoming.write(answer)
+    with pytest.raises(ssl.SSLError) as caught:
+        context.wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="h.example").do_handshake()
+    error = tls_error(caught.value, "https://h.example:8080/f")
+    assert error.exit_code == 13
+    assert error.hint == "the server speaks plain http: try http://h.example:8080, or check the port"
+
+
+@each(("reason", "is_open", "code"), [("TLSV1_ALERT_PROTOCOL_VERSION", False, 13), ("BAD_RECORD_MAC", True, 5)])
+def test_a_connection_that_tls_ends(reason: str, is_open: bool, code: int) -> None:
+    """A server that refuses it for good is 13; what went wrong on the way, once it is open, is tried again."""
+    cause = ssl.SSLError(1, f"[SSL: {reason}]")
+    cause.reason = reason
+    error = tls_error(cause, "https://h.example/f", is_open=is_open)
+    assert (error.exit_code, "h.example" in str(error)) == (code, True)
+
+
+@each("is_open", [True, False])
+def test_a_server_that_hangs_up(is_open: bool) -> None:
+    """Without a word of TLS it may have been a restart: it is tried again."""
+    error = tls_error(ssl.SSLEOFError(8, "EOF occurred"), "https://h.example/f", is_open=is_open)
+    assert (error.exit_code, "hung up" in str(error)) == (5, True)
+
+
 @each("cut", range(0, 40, 3))
 def test_a_handshake_that_asks_for_a_certificate(cut: int) -> None:
     """It is found over the borders of records; anything else is none."""
