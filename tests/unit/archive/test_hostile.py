@@ -19,15 +19,13 @@ from support import hostile_archives as hostile
 from support import zip_bytes as zips
 from support.accepted_archives import ACCEPTED, CROWDS, Harmless, whole
 from support.hostile_archives import ALONE, BASE, CORPUS, CUTS, PAIRS, USUAL, Case, control, try_out, with_manifest
-from support.long import examples, some
+from support.long import LONG, examples, some
 from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
 from mdl.errors import MdlError
 from mdl.ops.unpack import unpack, verify_archive
 from mdl.paths import is_hidden_character
-
-LONG = bool(os.environ.get("MDL_LONG"))
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def mistakes_about(case: Case, folder: Path) -> Iterator[str]:
         yield f"a test of it says something else: {tested.value!r}"
 
 
-@pytest.mark.parametrize("cases", by_kind(CORPUS if LONG else [*ALONE, *CUTS]))
+@pytest.mark.parametrize("cases", by_kind(CORPUS if LONG else [*ALONE, *some(CUTS, 4)]))
 def test_hostile_archives_are_refused(shm: Path, cases: list[Case]) -> None:
     """Each with the right exit code, nothing written anywhere, and an error that names the archive and is safe to show.
 
@@ -95,12 +93,12 @@ def test_corpus_is_large() -> None:
 
 def test_corpus_bites(shm: Path) -> None:
     """Control: Python's own zipfile accepts many of the same archives, and writes other names than they hold."""
-    light = [case for case in ALONE if not case.heavy]
+    light = some((case for case in ALONE if not case.heavy), 4)
     results = [control(shm / str(n), case.build()) for n, case in enumerate(light)]
     accepted = [one for one in results if one.accepted]
     renamed = [one for one in accepted if one.renamed]
     print(f"zipfile accepts {len(accepted)} of {len(light)}, {len(renamed)} of them under other names")
-    assert (len(accepted) > 100, len(renamed) > 10) == (True, True)
+    assert (len(accepted) > len(light) / 4, len(renamed) > len(light) / 40) == (True, True)
 
 
 @pytest.mark.parametrize("kind", by_kind([*ACCEPTED, *(CROWDS if LONG else [])]))
@@ -146,14 +144,13 @@ def refused_or_same(folder: Path, data: bytes) -> bool:
     return False
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF] if LONG else [0x20, 0xFF], ids=hex)
-def test_every_single_byte_flipped(shm: Path, mask: int) -> None:
+def test_every_single_byte_flipped(shm: Path) -> None:
     """Whichever byte of an archive is damaged: refused, or the very same files."""
     data, refused = SMALL.build(), 0
-    for at in (tried := some(range(len(data)), 3)):
+    for at, mask in (tried := some(product(range(len(data)), [0x01, 0x20, 0x80, 0xFF]), 11)):
         flipped = bytearray(data)
         flipped[at] ^= mask
-        refused += refused_or_same(shm / str(at), bytes(flipped))
+        refused += refused_or_same(shm / f"{at} {mask}", bytes(flipped))
     assert refused > len(tried) * 0.8
 
 
@@ -184,7 +181,7 @@ def test_every_single_field_lies(shm: Path, record: str) -> None:
     """Whichever field of whichever record says something else: refused, or the very same files."""
     layout, values = RECORDS[record]
     refused = tried = 0
-    for field, value in product(layout.names, values):
+    for field, value in some(product(layout.names, values), 9):
         for archive in lying(record, field, value):
             try:
                 data = archive.build()
@@ -199,7 +196,7 @@ def test_every_single_field_lies(shm: Path, record: str) -> None:
 def test_every_single_byte_lost(shm: Path, cut: int) -> None:
     """Whichever bytes are missing, at the end or within: refused, or the very same files."""
     data = SMALL.build()
-    places = some(range(0, len(data), cut), 3)
+    places = some(range(0, len(data), cut), 5)
     refused = sum(refused_or_same(shm / str(at), data[:at] + data[at + cut :]) for at in places)
     assert refused == len(places)
 
@@ -257,8 +254,8 @@ HEADERS = {
     "end has 4300 digits": hostile.tensor("9" * 4300),
     "end has 9999 digits": hostile.tensor("9" * 9999),
     "end is below zero": hostile.tensor("-5"),
-    "end is a list": hostile.tensor("[1]"),
     "end is null": hostile.tensor("null"),
+    "end is a list": hostile.tensor("[1]"),
     "metadata is null": b'{"__metadata__": null}',
     "metadata nested": b'{"__metadata__": ' + b"[" * 9000,
     "a list": b"[]",
