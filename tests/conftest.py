@@ -289,6 +289,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:], left = sampled(items)
         config.hook.pytest_deselected(items=left)
     for item in items:
+        if item.get_closest_marker("hypothesis"):
+            item.add_marker("no_cover")  # many examples run the same lines, and coverage doubles their time
         for mark in item.iter_markers("fault"):
             unknown = [number for number in mark.args if number not in MATRIX.rows]
             assert not unknown, f"{item.nodeid}: no such fault: {unknown}"

@@ -65,6 +65,7 @@ def letters(text: str) -> str:
     return re.sub(r"[\s│╭╮╰╯─]", "", text)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_nothing_is_cut_or_taken_for_markup(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option stands there whole, and every text as it was written, with its brackets; no line is too long."""

@@ -153,6 +153,7 @@ def test_words_above_the_bars() -> None:
     assert screen.text[3:] == ["/models/m"]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("lines", "left_out"), [(1000, 0), (10_050, 50)])
 def test_the_drawing_thread_alone_draws(lines: int, left_out: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reports an event does not wait for what draws it, though that takes for ever. Of the lines that are told

@@ -303,6 +303,7 @@ def test_every_object_has_every_field() -> None:
     assert seen[-1]["error"] == {"code": "NET", "message": "503", "hint": None, "item": None}
 
 
+@pytest.mark.no_cover
 def test_at_most_ten_objects_a_second() -> None:
     """However fast files start, move and finish, no second holds more than ten objects, and bytes go on being told."""
     console, _, err, clock = made("json")
@@ -336,6 +337,7 @@ def test_trouble_is_never_dropped() -> None:
     assert [statuses.count(status) for status in wanted] == [5] * 4
 
 
+@pytest.mark.no_cover
 @pytest.mark.fault(278)
 @pytest.mark.parametrize("count", [1, 8, 1000])
 def test_every_finish_is_told(count: int) -> None:

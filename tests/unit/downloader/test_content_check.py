@@ -141,6 +141,7 @@ def test_what_is_no_such_file(name: str, body: bytes, more: dict[str, str], exit
     assert (error.exit_code, bool(error.hint)) == (exit_code, True)
 
 
+@pytest.mark.no_cover
 @pytest.mark.fault(259)
 @each("suffix", NO_TEXT.split())
 @each(("body", "words"), MESSAGES.values(), ids=MESSAGES)

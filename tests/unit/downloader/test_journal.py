@@ -316,6 +316,7 @@ def test_only_a_plain_file_is_a_journal(tmp_path: Path) -> None:
     assert real.read_bytes() == SMALL
 
 
+@pytest.mark.no_cover
 @pytest.mark.fault(251)
 @pytest.mark.parametrize("order", ["forward", "backward", "by turns"])
 def test_many_separate_claims_take_time_in_proportion(tmp_path: Path, order: str) -> None:

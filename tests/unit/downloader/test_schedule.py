@@ -331,6 +331,7 @@ def test_broken_file_fails_alone(world: Callable[..., World]) -> None:
     assert [one.error is None for one in files] == [False] + [True] * 19
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("until", [0.05, 1.0])
 def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -> None:
     """A host that refuses everything for a moment in the middle costs that moment, a pause and little more."""
@@ -345,6 +346,7 @@ def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -
     assert here.clock.now - 1000.0 < count * 0.05 / 16 + until + 2
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("bad", [1, 24])
 @pytest.mark.parametrize("status", ["503", "429"])
 def test_broken_files_take_no_connections(world: Callable[..., World], bad: int, status: str) -> None:
@@ -369,6 +371,7 @@ def test_broken_files_take_no_connections(world: Callable[..., World], bad: int,
     assert here.clock.now - 1000.0 < 30
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("cap", [1, 4, 12])
 @pytest.mark.parametrize("asked", [None, 1.0])
 def test_a_host_of_few_connections_fails_no_file(world: Callable[..., World], cap: int, asked: float | None) -> None:

@@ -262,6 +262,7 @@ def test_figures_are_written_twice_a_second() -> None:
     assert (written[-1].status, written[-1].exit_code) == ("done", 0)
 
 
+@pytest.mark.no_cover
 def test_a_long_job_writes_less_often() -> None:
     """A day of figures is a few megabytes at most, and a reader still has figures that are a few seconds old."""
     now = 0.0
