@@ -35,7 +35,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hf_cache import Hf
 from support.jobs import Gate
-from support.long import LONG, examples, sampled
+from support.long import CASES, LONG, examples, sampled
 from support.loopback_hub import LoopbackHub
 from support.moto_store import moto_store
 from support.packing import make_run
@@ -282,10 +282,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def is_sampled(config: pytest.Config) -> bool:
+    """Whether this run leaves cases out: a file that is named runs whole."""
+    return all(map(os.path.isdir, config.args)) and not LONG and not config.getoption("--fault-table")
+
+
 @pytest.hookimpl(trylast=True)  # of the tests that -k and -m leave
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    of_folders = all(os.path.isdir(arg) for arg in config.args)  # a file that is named runs whole
-    if of_folders and not LONG and not config.getoption("--fault-table"):
+    if is_sampled(config):
         items[:], left = sampled(items)
         config.hook.pytest_deselected(items=left)
     for item in items:
@@ -306,6 +310,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if is_sampled(config):
+        terminalreporter.write_line(f"Of longer tables {CASES} cases and the faults were tried; MDL_LONG=1 tries all.")
     place = config.getoption("--fault-table")
     if place:
         for line in MATRIX.summary():
