@@ -96,7 +96,7 @@ def several(quantisations: Sequence[Quantisation], origin: HubOrigin, *, is_of_c
     names = listed([f"{quantisation.name} {human_bytes(quantisation.size)}" for quantisation in quantisations])
     example = replace(origin.whole, quant=quantisations[0].name)
     if is_of_catalog:
-        hint = f'name one in its entry, as in source = "{example}"; --all downloads all'
+        hint = f'name one in its entry, as in source = "{example}"; include = ["*"] there means all of them'
     else:
         hint = f"name one: mdl get {example}; --all downloads all"
     reason = f"{len(quantisations)} quantisations of one model: {names}"

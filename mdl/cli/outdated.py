@@ -43,7 +43,7 @@ def outdated(
         error = report.error
         count = sum(model.has_moved for model in report.models)
         if exit_code and count and not error:
-            hint = "'mdl update' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
+            hint = "'mdl update NAME' downloads it; 'mdl lock --upgrade NAME' puts it into the lock"
             error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
         on_event.end_with(error)
     outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]

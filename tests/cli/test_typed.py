@@ -83,8 +83,10 @@ def test_one_of_several_quantisations_must_be_named(
     ran = run(f"{command} {asked.format(host=hub.url.removeprefix('http://'), url=hub.url)}", 2)
     assert SEVERAL in ran.err
     is_of_catalog = asked in ("mine", "ours", "mine other")
-    named = 'name one in its entry, as in source = "hf:org/tiny:Q8_0"' if is_of_catalog else "mdl get hf:org/tiny:Q8_0"
-    assert f"{named}; --all downloads all" in ran.err.replace("hf:org/tiny@main:", "hf:org/tiny:")
+    named = "name one: mdl get hf:org/tiny:Q8_0; --all downloads all"
+    if is_of_catalog:
+        named = 'name one in its entry, as in source = "hf:org/tiny:Q8_0"; include = ["*"] there means all of them'
+    assert named in ran.err.replace("hf:org/tiny@main:", "hf:org/tiny:")
     fetched = {path.name for path in shell.home.rglob("*.gguf")}
     comes = command in ("get", "prefetch") and asked in ("ours", "mine other")
     assert fetched == ({"tiny-Q8_0.gguf"} if comes else set())
