@@ -269,14 +269,14 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
 
 def _left_out_by_name(run: Run, checkpoint: Checkpoint | None, rules: PackRules) -> dict[str, Entry]:
     """Return the patterns of ``include`` that are the very name of a file that would be left out without them, each
-    with that file."""
+    with that file. A name is looked for below what is packed first, then below the run's folder."""
     left_out: dict[str, Entry] = {}
     if not rules.include:
         return left_out
     scope = _scope_of(run, checkpoint, replace(rules, include=()))
-    usual = {entry.path for entry in scope.entries}
+    usual = {entry.path for entry in (*scope.entries, *scope.companions.along)}
     for name in rules.include:
-        entry = run.tree.find(join(scope.base, name))
+        entry = run.tree.find(join(scope.base, name)) or run.tree.find(name)
         if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
             continue
         is_packed = entry.path in usual and entry.kind == "file" and not scope.why_left_out(name, entry)

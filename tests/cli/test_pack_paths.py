@@ -273,20 +273,24 @@ def test_weights_with_a_secret_are_packed_and_named(run: Path) -> None:
     assert f"last.ckpt {HOLDS}, and is packed, for it is weights" in plan.selection.notes
 
 
-LEFT_OUT = {
-    ".env": {},
-    "optimizer.pt": {"checkpoint": "checkpoint-1000", "inference_only": True},
-    "train.log": {},
-    "checkpoint-500/model.safetensors": {},
-    "config.json": {"logs": True},
-}
+STEP = "checkpoint-1000"
+LEFT_OUT: list[tuple[str, dict[str, Any]]] = [
+    (".env", {}),
+    (".env", {"checkpoint": STEP}),
+    (".env", {"checkpoint": STEP, "inference_only": True}),
+    ("optimizer.pt", {"checkpoint": STEP, "inference_only": True}),
+    ("train.log", {}),
+    ("train.log", {"checkpoint": STEP}),
+    ("checkpoint-500/model.safetensors", {}),
+    ("checkpoint-500/model.safetensors", {"checkpoint": STEP}),
+    ("config.json", {"logs": True}),
+]
 
 
-@pytest.mark.parametrize("name", LEFT_OUT)
-def test_each_reason_for_leaving_out(run: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "options"), LEFT_OUT)
+def test_each_reason_for_leaving_out(run: Path, name: str, options: dict[str, Any]) -> None:
     """Whyever a file is left out, its own name adds it, and nothing else changes; what is packed anyway narrows."""
     (run / ".env").write_text("hush")
-    options = LEFT_OUT[name]
     usual = names(planned(run, **options))
     assert name not in usual
     assert names(planned(run, include=[name], **options)) == {*usual, name}
