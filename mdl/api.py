@@ -164,13 +164,15 @@ def fetch(
 def lock(
     names: Texts | None = None, *, check: bool = False, upgrade: Texts = (), **settings: Unpack[ClientOptions]
 ) -> LockReport:
-    """Pin models of the catalog in ``mdl.lock``: commits, sizes and digests; see `Client.lock`. ``check`` compares
-    catalog and lock and writes nothing; ``upgrade`` names the models to resolve again."""
+    """Pin models of the catalog in ``mdl.lock``: commits, sizes and digests; see `Client.lock`. ``names`` are models or
+    groups; None means all. ``check`` compares catalog and lock and writes nothing; ``upgrade`` names the models to
+    resolve again."""
     return Client(**settings).lock(names, check=check, upgrade=upgrade)
 
 
 def checkpoints(run: str | os.PathLike[str]) -> Run:
-    """Look at a training's folder: its checkpoints, which is the latest and the best, and whether they are complete.
+    """Look at ``run``, a training's folder: its checkpoints, which is the latest and the best, and whether they are
+    complete.
 
     Nothing in it is executed or unpickled. Raises `NotFound` if there is no such folder, `Unsafe`, `OSError`.
     """

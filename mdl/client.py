@@ -757,7 +757,8 @@ class Client:
 
             request = VerifyRequest(tuple(models), force, strict)
             others = [] if options.get("into") else self.stores.all()[1:]
-            return verify(context, request, connect=connect if repair else None, ask=ask, others=others)
+            report = verify(context, request, connect=connect if repair else None, ask=ask, others=others)
+            return replace(report, labels=self.labels(models, into=options.get("into")))
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:
@@ -879,7 +880,8 @@ class Client:
             model = self._finder.one(source, is_asked=True)
             with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
                 find_known = partial(repository_files, model, context.resolver)
-                return import_folder(place, context, find_known, how=how, dry_run=dry_run, catalogs=catalogs)
+                report = import_folder(place, context, find_known, how=how, dry_run=dry_run, catalogs=catalogs)
+                return replace(report, labels={model.name: model.label})
         models = list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, online=False) as context:
             known = CatalogFiles(models, context.resolver, name)

@@ -156,17 +156,6 @@ def near_hint(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
-def html_table(headers: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """A table for a notebook, with a ``note`` below it. No text is taken for HTML."""
-    from html import escape
-
-    lines = ["<tr>" + "".join(f"<th>{escape(header)}</th>" for header in headers) + "</tr>"]
-    for row in rows:
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    below = f"<p>{escape(note)}</p>" if note else ""
-    return f"<table>{''.join(lines)}</table>{below}"
-
-
 def if_known(fact: Fact | None, words: Callable[[Fact], str]) -> str:
     """A fact in ``words``; '' if it is not known."""
     return "" if fact is None else words(fact)

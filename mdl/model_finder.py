@@ -83,7 +83,7 @@ class ModelFinder:
         except NotFound as error:
             if receipts.may_have(str(target)):
                 return [model_of(str(target), receipts.in_order(str(target)))]
-            raise self._with_near(error, str(target), receipts.models()) from error
+            raise self._with_near(error, str(target), receipts.models(), is_asked=is_asked) from error
         if is_asked:
             return models
         return [model if model.is_of_catalog else at_its_hub(model, receipts.in_order(model.name)) for model in models]
@@ -98,13 +98,17 @@ class ModelFinder:
                 raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
         return self.models(target)
 
-    def _with_near(self, error: NotFound, target: str, names_here: Collection[str]) -> MdlError:
-        """The error with what is near, if it is near to anything on this disk."""
-        if not get_close_matches(target, names_here, 1, 0.5):
+    def _with_near(
+        self, error: NotFound, target: str, names_here: Collection[str], *, is_asked: bool = False
+    ) -> MdlError:
+        """The error with what is near, here or in the catalog. What a name could mean at a hub helps only if a source
+        ``is_asked``."""
+        near = get_close_matches(target, names_here, 3, 0.5)
+        if not near and (is_asked or "/" in target):
             return error
-        catalog = self._catalogs.catalog
-        near = get_close_matches(target, {*names_here, *catalog.models, *catalog.groups}, 3, 0.5)
-        return error.but(hint=f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk")
+        near += [name for name in self._catalogs.catalog.near(target) if name not in near]
+        meant = f"did you mean {', '.join(near)}? " if near else ""
+        return error.but(hint=f"{meant}'mdl list --local' shows what is on this disk")
 
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
@@ -135,8 +139,11 @@ class ModelFinder:
             if isinstance(target, str) and target in here and not revision:
                 chosen[target] = here[target]
                 continue
-            for model in self.models(target, revision=revision):
-                chosen[model.name] = model
+            try:
+                models = self.models(target, revision=revision)
+            except NotFound as error:
+                raise self._with_near(error, str(target), here) from error
+            chosen |= {model.name: model for model in models}
         return list(chosen.values())
 
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:

@@ -6,16 +6,20 @@ Sizes are in bytes, times in seconds. A report keeps the errors themselves; only
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, joint_error, whole_error
-from mdl.formatting import counted, html_table, human_bytes, listed
+from mdl.formatting import counted, elsewhere, human_bytes, listed
+from mdl.notebook import html_table
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
 """How many of many files, or of many reasons, a message names."""
+_ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
+"""What a plan does with a file whose bytes are not elsewhere on this disk."""
 
 
 @small_value_class
@@ -135,13 +139,15 @@ class TargetsReport(BaseReport):
 
 @value_class
 class Report(ModelsReport):
-    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
+    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds. ``labels``
+    are the names of models as people write them."""
 
     models: tuple[ModelReport, ...] = ()
     bytes_fetched: int = 0
     bytes_kept: int = 0
     bytes_discarded: int = 0
     seconds: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def error(self) -> MdlError | None:
@@ -156,7 +162,8 @@ class Report(ModelsReport):
         rows = []
         for model in self.models:
             size = human_bytes(sum(file.size or 0 for file in model.files))
-            rows.append((model.name, model.status, f"{len(model.files):,}", size, str(model.path)))
+            name = self.labels.get(model.name, model.name)
+            rows.append((name, model.status, f"{len(model.files):,}", size, str(model.path)))
         note = str(self.error) if self.error else ""
         return html_table(("Model", "Status", "Files", "Size", "Folder"), rows, note)
 
@@ -172,6 +179,32 @@ class PlanReport(Report):
     bytes_total: int = 0
     bytes_elsewhere: int = 0
     bytes_to_copy: int = 0
+
+    @property
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """A row for each file: what is done, its size, how much of it is here, and its path below its model's name."""
+        rows = []
+        for model in self.models:
+            name = self.labels.get(model.name, model.name)
+            for file in model.files:
+                action = file.way or _ACTIONS.get(file.action, "-")
+                here = file.size if file.action == "kept" else file.resumed_at
+                cells = (action, human_bytes(file.size), human_bytes(here) if here else "")
+                rows.append((*cells, f"{name}/{file.path}"))
+        return rows
+
+    @property
+    def summary(self) -> str:
+        """What is fetched, what comes from this disk, and how much is free."""
+        near = f"{elsewhere(self.bytes_elsewhere, self.bytes_to_copy)}; " if self.bytes_elsewhere else ""
+        free = "free space not known"
+        if self.bytes_free is not None:
+            free = f"{human_bytes(self.bytes_free)} free on the disk"
+        return f"{human_bytes(self.bytes_to_fetch)} to fetch; {near}{free}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each file, and the error or the sum."""
+        return html_table(("Action", "Size", "Here", "File"), self.rows, str(self.error or self.summary))
 
     @property
     def error(self) -> MdlError | None:

@@ -67,6 +67,8 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
         made.__eq__ = _eq(key)
     if own.get("__hash__") is None:
         made.__hash__ = _hash(key)
+    if not hasattr(made, "_repr_html_"):
+        made._repr_html_ = _repr_html
     made.__setattr__ = _refuse
     made.__delattr__ = _refuse
     return cast("_Class", made)
@@ -136,10 +138,17 @@ _PLAIN = (str, int, float, PurePath, type(None))
 
 
 def _repr(self: Any) -> str:
-    """As of a dataclass, but of a field with many items, or with values, only how many they are: a report is one short
-    line in a notebook or a debugger, however many files it has."""
+    """As of a dataclass, but of a field with many items, or with values, only how many they are, and of a value only
+    its class: a report is one short line in a notebook or a debugger, however many files it has."""
     shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self) if field.repr)
     return f"{type(self).__qualname__}({shown})"
+
+
+def _repr_html(self: Any) -> str:
+    """What a notebook shows of a value at the end of a cell."""
+    from mdl.notebook import html_of
+
+    return html_of(self)
 
 
 def _shown(value: object) -> str:
@@ -147,6 +156,8 @@ def _shown(value: object) -> str:
         items = value.values() if isinstance(value, dict) else value
         if len(value) > _MOST_SHOWN or not all(isinstance(item, _PLAIN) for item in items):
             return "<1 item>" if len(value) == 1 else f"<{len(value)} items>"
+    if type(value).__repr__ is _repr:
+        return f"<{type(value).__qualname__}>"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 

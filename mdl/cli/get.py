@@ -14,7 +14,7 @@ from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, argument, bare_flag
 from mdl.cli.session import Session
-from mdl.formatting import elsewhere, human_bytes
+from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -199,7 +199,8 @@ def show(session: Session, report: Report, *, folders: bool = True, **more: Any)
 
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
-    facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
+    left_out = ("labels", "release", "release_error")
+    facts = {name: value for name, value in vars(report).items() if name not in left_out}
     return facts | {"seconds": round(report.seconds, 3)}
 
 
@@ -214,26 +215,13 @@ def show_failures(session: Session, report: Any) -> None:
     session.each_error(MdlError(said.message, item=said.item, hint=said.hint) for said in report.summaries)
 
 
-_ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
-
-
 def _show_plan(session: Session, report: PlanReport) -> None:
     """Show a row for each file, under the name of its model."""
-    rows = []
-    for model in report.models:
-        name = session.spelled(model.name)
-        for file in model.files:
-            action = file.way or _ACTIONS.get(file.action, "-")
-            here = file.size if file.action == "kept" else file.resumed_at
-            cells = (action, human_bytes(file.size), human_bytes(here) if here else None)
-            rows.append((*cells, shown(f"{name}/{file.path}")))
-    if not rows and report.error:
+    if not report.rows and report.error:
         return
+    rows = [(action, size, here, shown(file)) for action, size, here, file in report.rows]
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows, drop=("HERE",))
-    near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
-    fetch = human_bytes(report.bytes_to_fetch)
-    free = "free space not known" if report.bytes_free is None else f"{human_bytes(report.bytes_free)} free on the disk"
-    session.console.note(f"{fetch} to fetch; {near}{free}")
+    session.console.note(report.summary)
 
 
 _MEMORY_OF_CONTAINER = Path("/sys/fs/cgroup/memory.max")

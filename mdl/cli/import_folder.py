@@ -63,8 +63,10 @@ def import_folder(
     client = session.client(settings)
     work = partial(client.import_folder, folder, name=name, source=source, how=how, dry_run=dry_run)
     report = session.watched(work)
+    session.labels = report.labels
     session.errors(report.all_errors)
     facts = dict(vars(report))
+    del facts["labels"]
     left_out = facts.pop("left_out")
     facts["skipped"] = [{"path": path, "why": why} for path, why in left_out.items()]
     return session.show(facts, lambda: _show(session, report), error=report.error)
@@ -76,7 +78,7 @@ def _show(session: Session, report: ImportReport) -> None:
     models: dict[str, list[ImportedFile]] = {}
     for file in report.files:
         models.setdefault(file.model, []).append(file)
-    rows = [_row(name, models[name]) for name in models]
+    rows = [_row(session.spelled(name), models[name]) for name in models]
     console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), rows, cut=(), drop=("FILES", "HOW", "VERIFIED"))
     left_out = [f"left out: {shown(path)}: {why}" for path, why in report.left_out.items()]
     for line in first_of(left_out, most=_NAMED):

@@ -48,7 +48,7 @@ def outdated(
         on_event.end_with(error)
     outdated_models = [model for model in report.models if model.state == "outdated" and not model.is_only_edited]
     to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
-    session.labels = client.labels(client.updatable(names or None))
+    session.labels = report.labels
     if error:
         session.error(error)
 

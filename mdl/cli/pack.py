@@ -116,23 +116,14 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
     if not rows:
         session.console.note(found.latest_note or f"there is no model in {found.tree.root}")
         return
+    table = []
+    for row, checkpoint in zip(rows, found.checkpoints, strict=True):
+        counts = (if_known(row["step"], str), if_known(row["epoch"], str), human_bytes(row["bytes"]), str(row["files"]))
+        words = (local_time(row["modified_at"] or ""), checkpoint.state, shown(checkpoint.note))
+        table.append((shown(checkpoint.name), *counts, *words))
     session.console.table(
         ("NAME", "STEP", "EPOCH", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
-        [
-            (
-                shown(row["name"]),
-                if_known(row["step"], str),
-                if_known(row["epoch"], str),
-                human_bytes(row["bytes"]),
-                str(row["files"]),
-                local_time(row["modified_at"] or ""),
-                ", ".join(
-                    ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
-                ),
-                shown(row["note"]),
-            )
-            for row in rows
-        ],
+        table,
         drop=("FILES", "TIME", "EPOCH", "SIZE", "STEP"),
         below="NOTE",
     )

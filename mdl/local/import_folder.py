@@ -12,7 +12,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -80,7 +80,8 @@ class ImportedFile:
 
 @value_class
 class ImportReport(BaseReport):
-    """The result of an import: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
+    """The result of an import: the ``format`` that was recognized, each file, and what was ``left_out`` and why.
+    ``labels`` are the names of models as people write them."""
 
     folder: Path
     format: str
@@ -88,6 +89,7 @@ class ImportReport(BaseReport):
     left_out: Mapping[str, str]
     bytes_to_copy: int = 0
     bytes_free: int | None = 0
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def all_errors(self) -> list[MdlError]:

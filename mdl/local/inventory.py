@@ -14,10 +14,11 @@ from mdl.downloader.partial_folders import key_of, size_of_partial
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import Receipt
-from mdl.formatting import html_table, human_bytes
+from mdl.formatting import human_bytes
 from mdl.local.from_receipts import fetched_files, model_of
 from mdl.local.on_disk import Known, RepoOnDisk, entries, foreign_entries, repos_on_disk
 from mdl.local.status import BroughtBy, FileStatus, ModelStatus, Status, status_of, status_of_files
+from mdl.notebook import html_table
 from mdl.sources import Origin
 from mdl.values import value_class
 

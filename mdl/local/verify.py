@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -30,7 +30,7 @@ from mdl.errors import (
 )
 from mdl.events import Failed, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import html_table, listed
+from mdl.formatting import listed
 from mdl.local.from_receipts import (
     as_vouched_for,
     commits_not_listed,
@@ -41,6 +41,7 @@ from mdl.local.from_receipts import (
 )
 from mdl.local.on_disk import cached_files, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
+from mdl.notebook import html_table
 from mdl.paths import RelPath
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
@@ -112,7 +113,8 @@ class Remedy:
 class VerifyReport(BaseReport):
     """The result of `verify`, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what
     else is corrupt or missing, and ``remedy`` is what to do about that. ``bytes_fetched`` is None if no repair was
-    begun. ``bytes_read`` are of the other files; it took ``seconds``."""
+    begun. ``bytes_read`` are of the other files; it took ``seconds``. ``labels`` are the names of models as people
+    write them."""
 
     models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
     failures: tuple[MdlError, ...] = ()
@@ -121,6 +123,7 @@ class VerifyReport(BaseReport):
     bytes_fetched: int | None = None
     bytes_read: int = 0
     seconds: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def errors(self) -> tuple[MdlError, ...]:
@@ -141,7 +144,7 @@ class VerifyReport(BaseReport):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each file, and the error if there is one."""
-        rows = [(file.status, f"{name}/{file.path}") for name, file in self.files]
+        rows = [(file.status, f"{self.labels.get(name, name)}/{file.path}") for name, file in self.files]
         return html_table(("Status", "File"), rows, str(self.error) if self.error else "")
 
     @property

@@ -350,6 +350,7 @@ def report_of(
         bytes_fetched=sum(result.bytes_fetched for result in results),
         bytes_kept=plan.bytes_kept,
         bytes_discarded=sum(result.bytes_discarded for result in results),
+        labels={model.name: model.label for model in models},
     )
 
 

@@ -7,7 +7,7 @@ killed in between, the next `get` finishes, because it fetches what the lock say
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from operator import attrgetter
 from typing import Literal
 
@@ -90,9 +90,11 @@ class ModelVersion:
 
 @value_class
 class OutdatedReport(BaseReport):
-    """The versions of each model, and the one ``error`` that stands for all that could not be asked."""
+    """The versions of each model, and the one ``error`` that stands for all that could not be asked. ``labels`` are the
+    names of models as people write them."""
 
     models: tuple[ModelVersion, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def error(self) -> MdlError | None:
@@ -123,7 +125,7 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedR
         if model.name in answers:
             version = _asked_version(version, model, answers[model.name], context)
         versions.append(version)
-    return OutdatedReport(tuple(versions))
+    return OutdatedReport(tuple(versions), {model.name: model.label for model in models})
 
 
 def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:

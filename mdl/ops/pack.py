@@ -21,6 +21,8 @@ from mdl.config.places import place_of
 from mdl.disk.publish import staged_file
 from mdl.errors import MdlError, NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
+from mdl.formatting import counted, human_bytes
+from mdl.notebook import html_table
 from mdl.paths import RelPath
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
@@ -75,6 +77,17 @@ class PackOptions(TypedDict, total=False):
     digest: bool
 
 
+_shows_options = shows_keywords(
+    PackOptions,
+    """``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the finished model.
+``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out what only a resumed
+training reads; ``logs`` packs the logs alone; ``whole_run`` packs everything. ``force`` replaces a file that is no
+archive of this run. ``allow_incomplete`` also packs a checkpoint that lacks bytes, ``allow_secrets`` a file that holds
+a secret if ``include`` has its name, ``allow_changing`` a file that changes while it is read. ``compress`` is ``auto``,
+``store`` or ``deflate``; ``digest`` also makes the archive's own SHA-256.""",
+)
+
+
 def _request_of(run: PackRequest | StrPath, output: Output, options: PackOptions) -> PackRequest:
     """The request, or the one that these words make. Raises `UsageError` for what excludes each other."""
     request = run if isinstance(run, PackRequest) else PackRequest(run, output, **options)
@@ -105,6 +118,12 @@ class PackPlan:
         """The file to be written, or None if the archive goes to a descriptor."""
         return None if isinstance(self.output, int) else self.output
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each member, and how much it is."""
+        rows = [("" if one.is_folder else human_bytes(one.size), one.path.text) for one in self.selection.members]
+        amount = f"{counted(self.selection.file_count, 'file')}, {human_bytes(self.selection.bytes)}"
+        return html_table(("Size", "Path"), rows, f"{amount}, to {self.path or 'an open descriptor'}")
+
     @property
     def left_out(self) -> list[Skipped]:
         """What is skipped, without the checkpoints that a note counts."""
@@ -131,7 +150,7 @@ class PackResult:
     manifest: Manifest = field(repr=False)
 
 
-@shows_keywords(PackOptions)
+@_shows_options
 def pack(
     run: PackRequest | StrPath,
     output: Output = None,
@@ -142,16 +161,9 @@ def pack(
 ) -> PackResult:
     """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.
 
-    ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
-    number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
-    finished model. ``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out
-    what only a resumed training reads; ``logs`` packs the logs alone; ``whole_run`` packs everything. ``force``
-    replaces a file that is no archive of this run.
-
-    ``allow_incomplete`` also packs a checkpoint that lacks bytes, ``allow_secrets`` a file that holds a secret if
-    ``include`` has its name, ``allow_changing`` a file that changes while it is read. ``compress`` is ``auto``,
-    ``store`` or ``deflate``; ``digest`` also makes the archive's own SHA-256. ``cancel`` stops the work from another
-    thread; ``on_event`` is called with every event.
+    ``run`` is a `PackRequest`, or the folder of a training. ``output`` is a file, an existing folder, None for the
+    current folder, or the number of an open descriptor. ``cancel`` stops the work from another thread; ``on_event`` is
+    called with every event.
 
     Returns where the archive is, its size in bytes, its SHA-256 and what was left out. Raises as `plan_pack` and
     `write_pack`.
@@ -167,11 +179,12 @@ def pack(
     )
 
 
-@shows_keywords(PackOptions)
+@_shows_options
 def plan_pack(run: PackRequest | StrPath, output: Output = None, **options: Unpack[PackOptions]) -> PackPlan:
     """Decide what of a run is packed, and where to, before the first byte is written.
 
-    ``run`` is a `PackRequest`, or the folder of a training; then the other arguments are as for `pack`.
+    ``run`` is a `PackRequest`, or the folder of a training. ``output`` is a file, an existing folder, None for the
+    current folder, or the number of an open descriptor.
 
     Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`

@@ -105,8 +105,12 @@ def release(
 ) -> ReleaseResult:
     """Put an archive into service: unpack it beside the other releases of ``folder``, check it, switch ``current``.
 
-    ``archive`` is a `ReleaseRequest`, or its archive; then the others are the fields of the request. ``cancel`` stops
-    the work, and the check, from another thread. ``on_event`` is called with every event.
+    ``archive`` is the path of an archive, or a `ReleaseRequest`, which has all of the following. ``folder`` is that of
+    the releases. ``keep`` complete releases stay, with the new one; the previous one always does. ``check`` is a
+    command, a line or its words, that is run in the new folder and must end with 0 before the switch. ``limits`` says
+    how much the archive may hold. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl that works
+    on the same folder. ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every
+    event.
 
     Returns the version that is served, its folder, and what changed.
     Raises what `unpack` raises, `ProtocolError` also if the check fails or changes the release, `Occupied` if

@@ -93,8 +93,8 @@ def contents(
     cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> list[ArchiveMember]:
-    """The files of an archive, by their paths. What the archive says of itself is checked as for `unpack`; the bytes of
-    its files are not looked at, and nothing is written. ``cancel`` stops the work from another thread. ``on_event`` is
+    """The files of ``archive``, by their paths. What it says of itself is checked as for `unpack`; the bytes of its
+    files are not looked at, and nothing is written. ``cancel`` stops the work from another thread. ``on_event`` is
     told of a file that programs load as it is, such as a torch file.
 
     Raises `ProtocolError` if it is damaged, `Unsafe` if it holds what must not be unpacked or exceeds ``limits``.

@@ -68,6 +68,16 @@ class Checkpoint:
     weights: str = r"(?!)"
 
     @property
+    def state(self) -> str:
+        """``complete`` or ``incomplete``, and whether it is the ``latest`` and the ``best`` one."""
+        words = ["complete" if self.complete else "incomplete"]
+        if self.latest:
+            words.append("latest")
+        if self.best:
+            words.append("best")
+        return ", ".join(words)
+
+    @property
     def paths(self) -> set[str]:
         """The paths of all that belongs to it, and of its base."""
         return {self.base, *(entry.path for entry in self.entries)}

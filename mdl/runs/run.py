@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
+from mdl.formatting import human_bytes, if_known
+from mdl.notebook import html_table
 from mdl.paths import RelPath, shown
 from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, NO_WEIGHTS, Checkpoint, checked, paths_of
 from mdl.runs.choice import UNRECORDED, called, candidates_text, newer_incomplete
@@ -50,6 +52,14 @@ class Run:
     latest_note: str = ""
     is_recognised: bool = True
     base: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each checkpoint."""
+        rows = []
+        for one in self.checkpoints:
+            step = if_known(one.step, str)
+            rows.append((one.name, step, human_bytes(one.bytes), f"{len(one.files):,}", one.state, one.note))
+        return html_table(("Name", "Step", "Size", "Files", "State", "Note"), rows, self.latest_note)
 
     @property
     def model_base(self) -> str:

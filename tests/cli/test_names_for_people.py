@@ -56,6 +56,30 @@ def test_failures_and_leftovers_too(tmp_path: Path, mdl: Inside) -> None:
         assert busy.err.splitlines()[-2].startswith("mdl: org/m: another ")
 
 
+def test_an_import_too(tmp_path: Path, mdl: Inside) -> None:
+    """Also the one line of a model that was imported as a repository of the hub."""
+    with LoopbackHub([Repo("org/m", FILES)]) as hub:
+        shell = Shell(tmp_path, hub.url)
+        folder = tmp_path / "came"
+        folder.mkdir()
+        for name, content in FILES.items():
+            (folder / name).write_bytes(content)
+        planned = done(mdl(shell, "import", str(folder), "--from", "hf:org/m", "-n"))
+        imported = done(mdl(shell, "import", str(folder), "--from", "hf:org/m"))
+        document = done(mdl(shell, "import", str(folder), "--from", "hf:org/m", "--json")).document
+    assert [ran.out.splitlines()[1].split()[0] for ran in (planned, imported)] == ["org/m", "org/m"]
+    assert {file["model"] for file in document["files"]} == {"org--m"}
+
+
+@pytest.mark.parametrize("command", ["rm", "mv --to there", "verify", "verify --repair", "update", "outdated", "path"])
+def test_a_name_that_is_not_here(tmp_path: Path, mdl: Inside, command: str) -> None:
+    """What works on this disk alone says how to see what is there, and not how to download it."""
+    shell = machine(tmp_path)
+    refused = done(mdl(shell, *command.split(), "nosuch"), 3)
+    assert refused.err == "mdl: nosuch: not in the catalog\n  hint: 'mdl list --local' shows what is on this disk\n"
+    assert "OWNER/nosuch" in done(mdl(shell, "get", "nosuch"), 3).err
+
+
 @pytest.mark.parametrize("has_own", [False, True])
 def test_a_list_says_whose_catalog_it_is(tmp_path: Path, mdl: Inside, has_own: bool) -> None:
     """Without a catalog of one's own, one line says that this one comes with mdl. A size that nobody knows is an empty

@@ -84,20 +84,36 @@ def test_every_public_name() -> None:
         mdl.gett  # type: ignore[attr-defined] # noqa: B018
 
 
-def test_a_notebook_sees_public_names_and_short_lines(hub: LoopbackHub) -> None:
-    """Tab offers public names alone; what a cell ends with is one short line, and a table of what it holds; ``help``
-    names and explains every argument."""
+def test_a_notebook_sees_public_names_and_short_lines(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Tab offers public names alone; what a cell ends with is one short line, and a table of what it holds, with
+    the names that people write."""
     assert {name for name in dir(mdl) if not name.startswith("__")} <= {*mdl.__all__, "errors", "events", "reports"}
     client = mdl.Client(home="m")
     plan = client.plan(["hf:org/tiny", "hf:org/other"])
     values = [plan, client.download("hf:org/tiny"), client.verify(), client.inventory(), client.outdated()]
     assert max(len(repr(value)) for value in [client, *values]) < 250
-    for value in values[:-1]:
-        assert value._repr_html_().startswith("<table><tr><th>")
-    for function in (mdl.get, mdl.download, mdl.plan, mdl.verify, mdl.fetch, mdl.lock, mdl.pack):
+    run = make_run(tmp_path)
+    packed = mdl.pack(run, tmp_path / "m.zip")
+    folder = tmp_path / "imported"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(b"{}")
+    values += [mdl.checkpoints(run), mdl.plan_pack(run), packed, mdl.unpack(tmp_path / "m.zip", tmp_path / "x")]
+    values += [mdl.release(tmp_path / "m.zip", tmp_path / "live"), mdl.releases(tmp_path / "live")]
+    values += [client.import_folder(folder, source="hf:org/tiny", dry_run=True)]
+    values += [client.delete("hf:org/tiny", dry_run=True)]
+    assert max(len(repr(value)) for value in [client, *values]) < 300
+    for value in values:
+        html = value._repr_html_()
+        assert (html.startswith("<table><tr><th>"), "</td>" in html, ">org--tiny" in html) == (True, True, False), html
+
+
+def test_help_explains_every_argument() -> None:
+    """``help`` of a function names and explains each of its arguments."""
+    functions = [one for one in (getattr(mdl, name) for name in mdl.__all__) if inspect.isfunction(one)]
+    assert len(functions) > 10
+    for function in functions:
         for name in inspect.signature(function).parameters:
-            if name not in ("target", "targets", "names"):
-                assert f"{name}:" in str(function.__doc__) or f"``{name}``" in str(function.__doc__), (function, name)
+            assert f"{name}:" in str(function.__doc__) or f"``{name}``" in str(function.__doc__), (function, name)
 
 
 def test_type_checkers_know_every_public_name() -> None:
