@@ -24,6 +24,15 @@ def html_table(headers: Iterable[str], rows: Iterable[Iterable[str]], note: str 
     return f"<table>{''.join(lines)}</table>{below}"
 
 
+class Tabular:
+    """A value class of which a notebook shows a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+
 def html_of(value: Any) -> str:
     """A table of a value class: a row for each model, version, file or check that it holds, and a column for each field
     of these; else a row for each field of its own. Its error stands below.

@@ -13,7 +13,7 @@ from typing import Any
 
 from mdl.errors import MdlError, NoSpace, joint_error, whole_error
 from mdl.formatting import counted, elsewhere, human_bytes, listed
-from mdl.notebook import html_table
+from mdl.notebook import Tabular, html_table
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
@@ -23,7 +23,7 @@ _ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
 
 
 @small_value_class
-class FileReport:
+class FileReport(Tabular):
     """How one file went.
 
     ``action`` is ``fetched``, ``kept``, ``linked``, ``failed`` or ``planned``; ``verified`` says what its bytes were
@@ -57,7 +57,7 @@ class LeftOutFile:
 
 
 @value_class
-class ModelReport:
+class ModelReport(Tabular):
     """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
     ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did. ``file`` is
     the path of the one file that was asked for, if it was exactly one. ``left_out`` are files that are not fetched,
@@ -77,7 +77,7 @@ class ModelReport:
         return not self.error and not any(file.error for file in self.files)
 
 
-class BaseReport:
+class BaseReport(Tabular):
     """How an operation went, which may have failed in part."""
 
     @property

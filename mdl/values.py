@@ -67,8 +67,6 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
         made.__eq__ = _eq(key)
     if own.get("__hash__") is None:
         made.__hash__ = _hash(key)
-    if not hasattr(made, "_repr_html_"):
-        made._repr_html_ = _repr_html
     made.__setattr__ = _refuse
     made.__delattr__ = _refuse
     return cast("_Class", made)
@@ -142,13 +140,6 @@ def _repr(self: Any) -> str:
     its class: a report is one short line in a notebook or a debugger, however many files it has."""
     shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self) if field.repr)
     return f"{type(self).__qualname__}({shown})"
-
-
-def _repr_html(self: Any) -> str:
-    """What a notebook shows of a value at the end of a cell."""
-    from mdl.notebook import html_of
-
-    return html_of(self)
 
 
 def _shown(value: object) -> str:

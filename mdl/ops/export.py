@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from mdl.files import RemoteFile
 from mdl.formatting import sum_line
+from mdl.notebook import Tabular
 from mdl.redact import has_secret
 from mdl.values import value_class
 
@@ -29,7 +30,7 @@ class ExportedFile:
 
 
 @value_class
-class Export:
+class Export(Tabular):
     """A list in the format that was asked for: its ``text``, the ``files`` in it, and those that are ``left_out``, by
     their paths, each with the reason."""
 

@@ -21,6 +21,7 @@ from mdl.errors import MdlError, whole_error
 from mdl.files import Receipt
 from mdl.formatting import utc_time
 from mdl.local.on_disk import look_at
+from mdl.notebook import Tabular
 from mdl.ops.get import GetRequest
 from mdl.reports import BaseReport, ModelReport, Report
 from mdl.values import value_class
@@ -42,7 +43,7 @@ class FileChange:
 
 
 @value_class
-class ModelVersion:
+class ModelVersion(Tabular):
     """The versions of one model. ``here``, ``locked`` and ``newest`` are commits; none for a source without commits.
 
     ``state`` is ``current``; ``outdated`` if its source has moved, or not all of it is here; ``pinned`` if its entry

@@ -22,7 +22,7 @@ from mdl.disk.publish import staged_file
 from mdl.errors import MdlError, NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.formatting import counted, human_bytes
-from mdl.notebook import html_table
+from mdl.notebook import Tabular, html_table
 from mdl.paths import RelPath
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
@@ -131,7 +131,7 @@ class PackPlan:
 
 
 @value_class
-class PackResult:
+class PackResult(Tabular):
     """An archive that was written.
 
     ``path`` is its file, or None if it went to a descriptor; ``name`` what it is called. ``bytes`` is its size and

@@ -20,6 +20,7 @@ from mdl.disk.pool import in_thread
 from mdl.downloader.hub_client import HubClient, one_line
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Listener, Planned
+from mdl.notebook import Tabular
 from mdl.ops.pack import plan_pack
 from mdl.ops.unpack import unpack
 from mdl.sources.hub_endpoint import Endpoint
@@ -56,7 +57,7 @@ class PushedFile:
 
 
 @value_class
-class PushResult:
+class PushResult(Tabular):
     """How a push went, or with ``dry_run`` would go.
 
     ``repo`` is the repository (``hf:org/name``) and ``branch`` its branch. ``commit`` is the id of the commit that has

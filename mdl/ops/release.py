@@ -26,6 +26,7 @@ from mdl.errors import ProtocolError, UsageError, storage_trouble
 from mdl.events import Listener, Noticed, silence
 from mdl.formatting import counted
 from mdl.net.server_messages import safe_excerpt
+from mdl.notebook import Tabular
 from mdl.ops.unpack import StrPath, cancelled_by, notice_model
 from mdl.paths import shown
 from mdl.units import as_text, parse_duration
@@ -74,7 +75,7 @@ class ReleaseRequest:
 
 
 @value_class
-class ReleaseResult:
+class ReleaseResult(Tabular):
     """What is served now.
 
     ``version`` is its name and ``path`` its folder. ``changed`` is False if it was served already. ``previous`` is the
@@ -320,7 +321,7 @@ def _waiting(on_event: Listener) -> Callable[[str], None]:
 
 
 @value_class
-class ReleaseVersion:
+class ReleaseVersion(Tabular):
     """One release of a folder.
 
     ``state`` is ``current`` (served now), ``previous`` (what a rollback returns to), ``withdrawn`` (rolled back from)
@@ -340,7 +341,7 @@ class ReleaseVersion:
 
 
 @value_class
-class ReleaseList:
+class ReleaseList(Tabular):
     """The releases of a folder in the order they came; ``current`` is served now. ``switches`` are the changes of what
     was served, the last thousand."""
 

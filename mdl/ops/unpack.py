@@ -25,6 +25,7 @@ from mdl.cancel import CancelToken
 from mdl.config.places import place_of
 from mdl.errors import storage_trouble
 from mdl.events import Listener, Noticed, silence
+from mdl.notebook import Tabular
 from mdl.values import value_class
 
 StrPath = str | os.PathLike[str]
@@ -34,7 +35,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 
 @value_class
-class ArchiveMember:
+class ArchiveMember(Tabular):
     """One file of an archive: its path, its size in bytes as it is and ``packed`` (None if it is packed together with
     the others), and its SHA-256: as the manifest says, or as `verify_archive` read it; None if neither is known."""
 
@@ -70,7 +71,7 @@ class UnpackRequest:
 
 
 @value_class
-class UnpackResult:
+class UnpackResult(Tabular):
     """An archive that was unpacked.
 
     ``path`` is the folder; ``files`` and ``bytes`` count what was unpacked into it, without mdl's manifest.

@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from typing import Literal
 
 from mdl.bounds import OutOfBounds, parse_whole_number, whole_number
+from mdl.notebook import Tabular
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
 from mdl.values import value_class
@@ -28,7 +29,7 @@ Axis = Literal["step", "epoch"]
 
 
 @value_class
-class Checkpoint:
+class Checkpoint(Tabular):
     """One saved state of a training.
 
     ``name`` is the name of its folder or file. ``base`` is the folder, below the run, that its members' names are

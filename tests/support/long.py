@@ -11,7 +11,7 @@ import pytest
 _Item = TypeVar("_Item")
 
 LONG = os.environ.get("MDL_LONG") == "1"
-CASES = 4
+CASES = 3
 """So many of a table are tried in every change."""
 
 

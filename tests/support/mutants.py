@@ -186,7 +186,7 @@ def main() -> int:
     words = parser.parse_args()
     os.chdir(ROOT)
     sys.dont_write_bytecode = False
-    for name in ("botocore.session", "httpx", "hypothesis", "jsonschema", "trustme"):
+    for name in ("botocore.session", "httpx", "hypothesis", "jsonschema_rs", "trustme"):
         importlib.import_module(name)  # here once, and not in every child
     for room in words.rooms:
         killed, survivors = try_room(room, words.most)

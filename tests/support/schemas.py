@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from mdl import schemas
 
@@ -33,12 +33,13 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 def mistakes(name: str, value: Any) -> list[str]:
     """What of ``value`` is not as the schema says."""
-    return [f"{error.json_path}: {error.message}"[:300] for error in _validator(name).iter_errors(value)]
+    errors = _validator(name).iter_errors(value)
+    return [f"{'.'.join(map(str, error.instance_path))}: {error.message}"[:300] for error in errors]
 
 
 def is_right(name: str, value: Any) -> bool:
     """The same, without looking for more than one mistake."""
-    return bool(_validator(name).is_valid(value))
+    return _validator(name).is_valid(value)
 
 
 @cache

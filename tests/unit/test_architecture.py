@@ -47,7 +47,7 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "downloader/hub_client", "ops/push"},
 }
 _PURE = """
-    bounds net/pagination describe formatting paths urls weights/safetensors redact crc_json files
+    bounds net/pagination describe formatting notebook paths urls weights/safetensors redact crc_json files
     events listener errors reports json_stream weights/end_records weights/junk weights/known_formats units values
     net/allowlist net/credentials net/headers net/pacer net/policy net/proxies
     net/ranges net/server_messages net/http_errors net/responses
