@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mdl.errors import NOT_WORTH_RETRYING
 from mdl.plugins.render.work import (
     HOMES,
     INSTALL_FOR_ALL,
+    TEMPORARY,
     RenderedFile,
     Work,
     meaning,
@@ -67,7 +69,7 @@ IOSchedulingClass=idle
 ReadWritePaths={writable}
 ProtectSystem=strict
 ProtectHome={homes}
-PrivateTmp=yes
+PrivateTmp={private_tmp}
 PrivateDevices=yes
 PrivateUsers=yes
 ProtectClock=yes
@@ -116,6 +118,11 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     if work.catalog:
         variables["MDL_CATALOG"] = "/etc/mdl/catalog.toml"
         copied = _COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml")
+
+    def is_any_in(folders: Sequence[str]) -> bool:
+        """Whether the program or the models are in one of these folders."""
+        return any(PurePosixPath(path).is_relative_to(folder) for path in (home, words[0]) for folder in folders)
+
     lines = [_environment(name, value) for name, value in variables.items()]
     lines += work.shell_comments(_environment, but=(*variables, *_OWN))
     service = _SERVICE.format(
@@ -124,7 +131,8 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         writable=_quoted(home),
         variables="\n".join(lines),
         copied=copied,
-        homes="read-only" if any(_is_in_home(path) for path in (home, words[0])) else "yes",
+        homes="read-only" if is_any_in(HOMES) else "yes",
+        private_tmp="no" if is_any_in(TEMPORARY) else "yes",
         command=" ".join(map(_argument, words)),
         stopped=" ".join(map(str, _STOPPED)),
         stopped_meaning=meaning(_STOPPED),
@@ -135,10 +143,6 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     usual = f"*-*-* {'*' if len(hours) == 24 else ranges(hours, '..', 2)}:{minute:02}:00"
     timer = _TIMER.format(schedule=work.schedule or usual, spread=work.spread())
     return (RenderedFile("mdl-prefetch.service", service), RenderedFile("mdl-prefetch.timer", timer))
-
-
-def _is_in_home(path: str) -> bool:
-    return any(PurePosixPath(path).is_relative_to(home) for home in HOMES)
 
 
 def _environment(name: str, value: str) -> str:

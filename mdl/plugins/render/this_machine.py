@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mdl.config.settings import settings_table
-from mdl.plugins.render.work import HOMES
+from mdl.plugins.render.work import HOMES, TEMPORARY
 from mdl.redact import Secrets, has_secret, redact
 from mdl.units import as_meant
 
@@ -19,8 +19,9 @@ _LONGEST_FIRST_LINE = 4096
 
 def is_reachable(program: str) -> bool:
     """Whether any user can run the ``program``, and neither it nor its interpreter is in a folder that systemd hides
-    from a service (``ProtectHome=yes``)."""
-    hidden = [path for path in _files_of(program) if any(path.is_relative_to(home) for home in HOMES)]
+    from a service (``ProtectHome=yes``, ``PrivateTmp=yes``)."""
+    folders = (*HOMES, *TEMPORARY)
+    hidden = [path for path in _files_of(program) if any(path.is_relative_to(folder) for folder in folders)]
     return not hidden and not why_closed(program)
 
 

@@ -25,6 +25,8 @@ INSTALL_FOR_ALL = "python3 -m venv /opt/mdl && /opt/mdl/bin/pip install . && ln 
 """The line that installs mdl for all users, in a checkout of it."""
 HOMES = ("/home", "/root", "/run/user")
 """What systemd hides from a service whose ProtectHome= says so."""
+TEMPORARY = ("/tmp", "/var/tmp")
+"""What is another folder for a service whose PrivateTmp= says so."""
 
 
 @value_class

@@ -165,6 +165,8 @@ def test_how_mdl_is_called(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
     )
     at_home = ("systemd", "plain", "--to", "/home/me/models")
     assert "\nProtectHome=read-only\n" in done(mdl(shell, "render", *at_home)).out
+    in_tmp = done(mdl(shell, "render", "systemd", "plain", "--to", "/var/tmp/models")).out
+    assert ("\nPrivateTmp=no\n" in in_tmp, "\nProtectHome=yes\n" in in_tmp) == (True, True)
     (shell.home / "catalog.toml").unlink()
     shipped = done(mdl(shell, "render", "systemd", "bert-fa")).out
     assert "catalog.toml" not in shipped
@@ -503,12 +505,14 @@ def test_a_program_that_no_service_can_run(shell: Shell, mdl: Inside, tmp_path: 
         assert ran.err.count("/usr/local/bin/mdl") == 1
     assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
     assert "ln -sf /opt/mdl/bin/mdl /usr/local/bin/mdl  # in a checkout of mdl\n" in ran.out
-    with TemporaryDirectory(dir="/var/tmp") as folder:
-        Path(folder).chmod(0o755)
-        (Path(folder) / "mdl").write_text("#!/bin/sh\n")
-        (Path(folder) / "mdl").chmod(0o755)
-        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
-        assert (f"\nExecStart={folder}/mdl prefetch" in ran.out, "no service" in ran.err) == (True, False)
-        (Path(folder) / "mdl").write_text(f"#!{own}/python\n")
-        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
-        assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
+    for place, is_seen in (("/dev/shm", True), ("/var/tmp", False)):  # a service has a /var/tmp of its own
+        with TemporaryDirectory(dir=place) as folder:
+            Path(folder).chmod(0o755)
+            (Path(folder) / "mdl").write_text("#!/bin/sh\n")
+            (Path(folder) / "mdl").chmod(0o755)
+            ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+            assert (f"\nExecStart={folder}/mdl prefetch" in ran.out) == is_seen
+            assert is_seen or "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
+            (Path(folder) / "mdl").write_text(f"#!{own}/python\n")
+            ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+            assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
