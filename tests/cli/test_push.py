@@ -15,11 +15,12 @@ SECRET = "hf_" + "aB9x" * 9
 
 
 @pytest.fixture
-def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
+def shell(tmp_path: Path, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """A machine with a run, whose user may write to the hub. Xet needs a server of its own, so it is off."""
     hub.uploads.token = TOKEN
     make_run(tmp_path)
-    return machine(tmp_path, endpoint=hub.url, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its variable is read once in a process
+    return machine(tmp_path, endpoint=hub.url, HF_TOKEN=TOKEN)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own upload
@@ -121,7 +122,7 @@ def test_a_wrong_model_card(shell: Shell, mdl: Inside, hub: LoopbackHub) -> None
 
 def test_a_hub_that_is_not_there(shell: Shell, mdl: Inside) -> None:
     """5, as with every server."""
-    away = machine(shell.home, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+    away = machine(shell.home, HF_TOKEN=TOKEN)
     done(mdl(away, "push", "run", "hf:org/new"), 5)
 
 
