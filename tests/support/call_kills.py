@@ -47,7 +47,7 @@ _FOLLOW = 0x2 | 0x4 | 0x8 | 0x10 | 0x80 | 0x100000
 _EVENT_SECCOMP, _SECCOMP, _NO_NEW_PRIVS = 7, 22, 38
 _ALL, _OWN_CHILDREN = 0x40000000, 0x20000000
 """For waitpid: __WALL, also threads; __WNOTHREAD, only those of the thread that traces."""
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
