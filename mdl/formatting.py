@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, TypeGuard, TypeVar
@@ -319,3 +319,9 @@ def spelled(model: str, repo: str) -> str:
     path = repo.removeprefix("hf:")
     is_named_after_it = repo.startswith("hf:") and model == path.replace("/", "--")
     return path if is_named_after_it else model
+
+
+def as_written(item: str, labels: Mapping[str, str]) -> str:
+    """An item, such as a model or a file of one, with the model's name as people write it, which is in ``labels``."""
+    name, slash, path = item.partition("/")
+    return f"{labels.get(name, name)}{slash}{path}"

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from mdl.formatting import human_bytes
+from mdl.errors import MdlError
+from mdl.formatting import as_written, human_bytes
 from mdl.redact import redact_value
 
 _HELD = ("models", "versions", "files", "checks")
@@ -39,8 +40,7 @@ def html_of(value: Any) -> str:
 
     Columns of which every cell is empty are left out, and so are fields that hold values themselves.
     """
-    error = getattr(value, "error", None)
-    note = str(error) if error else ""
+    note = error_note(value)
     labels: Mapping[str, str] = getattr(value, "labels", {})
     for name in _HELD:
         held = getattr(value, name, ())
@@ -51,6 +51,14 @@ def html_of(value: Any) -> str:
     return html_table(("Field", "Value"), [(name, text) for name, text in _cells(value, labels).items() if text], note)
 
 
+def error_note(value: Any) -> str:
+    """The error of a value, about the item that people write; '' if it has none."""
+    error: MdlError | None = getattr(value, "error", None)
+    if error is None:
+        return ""
+    return str(error.but(item=error.item and as_written(error.item, getattr(value, "labels", {}))))
+
+
 def _cells(value: Any, labels: Mapping[str, str]) -> dict[str, str]:
     """The fields of a value as people read them. A model is called as people write it: that is its ``label``, or is in
     ``labels``."""
@@ -59,7 +67,7 @@ def _cells(value: Any, labels: Mapping[str, str]) -> dict[str, str]:
         if field.repr and field.name != "label":
             fact = getattr(value, field.name)
             if field.name in ("name", "model"):
-                fact = getattr(value, "label", labels.get(fact, fact))
+                fact = getattr(value, "label", as_written(fact, labels))
             cells[field.name.replace("_", " ").capitalize()] = redact_value(_text(field.name, fact), ())
     return cells
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, joint_error, whole_error
-from mdl.formatting import counted, elsewhere, human_bytes, listed
-from mdl.notebook import Tabular, html_table
+from mdl.formatting import as_written, counted, elsewhere, human_bytes, listed
+from mdl.notebook import Tabular, error_note, html_table
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
@@ -162,10 +162,9 @@ class Report(ModelsReport):
         rows = []
         for model in self.models:
             size = human_bytes(sum(file.size or 0 for file in model.files))
-            name = self.labels.get(model.name, model.name)
+            name = as_written(model.name, self.labels)
             rows.append((name, model.status, f"{len(model.files):,}", size, str(model.path)))
-        note = str(self.error) if self.error else ""
-        return html_table(("Model", "Status", "Files", "Size", "Folder"), rows, note)
+        return html_table(("Model", "Status", "Files", "Size", "Folder"), rows, error_note(self))
 
 
 @value_class
@@ -185,7 +184,7 @@ class PlanReport(Report):
         """A row for each file: what is done, its size, how much of it is here, and its path below its model's name."""
         rows = []
         for model in self.models:
-            name = self.labels.get(model.name, model.name)
+            name = as_written(model.name, self.labels)
             for file in model.files:
                 action = file.way or _ACTIONS.get(file.action, "-")
                 here = file.size if file.action == "kept" else file.resumed_at
@@ -204,7 +203,7 @@ class PlanReport(Report):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each file, and the error or the sum."""
-        return html_table(("Action", "Size", "Here", "File"), self.rows, str(self.error or self.summary))
+        return html_table(("Action", "Size", "Here", "File"), self.rows, error_note(self) or self.summary)
 
     @property
     def error(self) -> MdlError | None:

@@ -90,7 +90,7 @@ def fetch(
     method = "s3" if client.network.remotes[remote].kind == "bucket" else "http"
     if dry_run:
         plan = partial(client.plan_fetch, models, allow_running=what.allow_running, into=what.into, force=force)
-        return show_plan(session, models, plan, method)
+        return show_plan(session, plan, method)
     work = partial(
         client.fetch,
         models,

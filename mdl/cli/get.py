@@ -98,7 +98,7 @@ def plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
     work = partial(client.plan, models, **request.choice.files, force=request.force)
-    return show_plan(session, models, work, method_of(client, models))
+    return show_plan(session, work, method_of(client, models))
 
 
 def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
@@ -171,10 +171,10 @@ def method_of(client: Client, models: Sequence[Model]) -> str:
     return "s3" if is_of_buckets else str(client.config["via"])
 
 
-def show_plan(session: Session, models: Sequence[Model], work: Callable[..., PlanReport], method: str) -> int:
-    """Make a plan of ``models`` by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
+def show_plan(session: Session, work: Callable[..., PlanReport], method: str) -> int:
+    """Make a plan by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
     report = session.watched(work, method)
-    session.labels = {model.name: model.label for model in models}
+    session.labels = report.labels
     show_failures(session, report)
     return session.show(payload(report), lambda: _show_plan(session, report), error=report.error)
 

@@ -147,7 +147,7 @@ def update(
     folders = begin(session, client, models, where.into)
     method = method_of(client, models)
     if dry_run:
-        return show_plan(session, models, partial(client.plan_update, models, **where.files, force=force), method)
+        return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
     work = partial(client.update, models, **where.files, force=force)
     report = run_job(session, models, folders, job, method, work)
     if report is None:

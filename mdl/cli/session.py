@@ -16,7 +16,7 @@ from mdl.config import places
 from mdl.config.settings import Config
 from mdl.console import Console, ConsoleOptions
 from mdl.errors import Cancelled, MdlError, Problem, UsageError, joint_error
-from mdl.formatting import MOST_LISTED, listed
+from mdl.formatting import MOST_LISTED, as_written, listed
 from mdl.paths import shown
 from mdl.redact import redact
 
@@ -121,8 +121,7 @@ class Session:
 
     def spelled(self, item: str) -> str:
         """An item, such as a model or a file of one, with the model's name of `labels`."""
-        name, slash, path = item.partition("/")
-        return f"{self.labels.get(name, name)}{slash}{path}"
+        return as_written(item, self.labels)
 
     def error(self, error: Problem) -> None:
         """Say on stderr what failed, its item `spelled`."""

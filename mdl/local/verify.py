@@ -30,7 +30,7 @@ from mdl.errors import (
 )
 from mdl.events import Failed, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.formatting import listed
+from mdl.formatting import as_written, listed
 from mdl.local.from_receipts import (
     as_vouched_for,
     commits_not_listed,
@@ -41,7 +41,7 @@ from mdl.local.from_receipts import (
 )
 from mdl.local.on_disk import cached_files, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
-from mdl.notebook import html_table
+from mdl.notebook import error_note, html_table
 from mdl.paths import RelPath
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
@@ -144,8 +144,8 @@ class VerifyReport(BaseReport):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each file, and the error if there is one."""
-        rows = [(file.status, f"{self.labels.get(name, name)}/{file.path}") for name, file in self.files]
-        return html_table(("Status", "File"), rows, str(self.error) if self.error else "")
+        rows = [(file.status, as_written(f"{name}/{file.path}", self.labels)) for name, file in self.files]
+        return html_table(("Status", "File"), rows, error_note(self))
 
     @property
     def changed(self) -> list[tuple[str, VerifiedFile]]:

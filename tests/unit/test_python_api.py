@@ -92,6 +92,7 @@ def test_a_notebook_sees_public_names_and_short_lines(hub: LoopbackHub, tmp_path
     plan = client.plan(["hf:org/tiny", "hf:org/other"])
     values = [plan, client.download("hf:org/tiny"), client.verify(), client.inventory(), client.outdated()]
     assert max(len(repr(value)) for value in [client, *values]) < 250
+    assert "<p>org/tiny: nothing matches" in client.download("hf:org/tiny", include="*.none")._repr_html_()
     run = make_run(tmp_path)
     packed = mdl.pack(run, tmp_path / "m.zip")
     folder = tmp_path / "imported"
