@@ -24,6 +24,7 @@ from mdl.downloader.store import Store
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
 from mdl.local.from_receipts import hub_origins, of_hubs
 from mdl.paths import RelPath
+from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
@@ -276,10 +277,23 @@ def cached_models(store: Store) -> Iterator[Model]:
             yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 
+def as_cached(model: Model, store: Store) -> Model:
+    """Return the model with each repository at the commit that the hub's cache has of it, in all formats: whatever is
+    listed there can be compared with it."""
+    sources: list[Origin] = []
+    for origin in model.sources:
+        if isinstance(origin, HubOrigin):
+            commit = repo_in(store.root, origin).commit_of(origin.revision or "main")
+            sources.append(origin.at(commit) if commit else origin)
+        else:
+            sources.append(origin)
+    return replace(model, sources=tuple(sources), include=model.include or ("*",))
+
+
 def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
     """Return the files of a model in the hub's cache that mdl has no receipt of. Their digests are those by which
-    their blobs are named, or those that the hub's client has noted. Raises `NotFound` if the model's patterns fit none
-    of them."""
+    their blobs are named, or those that the hub's client has noted: the cache alone vouches for them. Raises `NotFound`
+    if the model's patterns fit none of them."""
     files: list[RemoteFile] = []
     for origin in hub_origins(model):
         cached = repo_on_disk(store, origin)
@@ -295,7 +309,7 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
             noted = cached.repo.listed(entry.commit).get(entry.path)
             if remote.digest is None and noted is not None:
                 remote = replace(remote, digest=noted[1])
-            of_origin.append(remote)
+            of_origin.append(replace(remote, vouched_by="folder"))
         if of_origin:
             files += narrow(of_origin, model.include, model.exclude, origin.label)
     return files

@@ -39,7 +39,7 @@ from mdl.local.from_receipts import (
     model_of,
     was_imported,
 )
-from mdl.local.on_disk import cached_files, repos_of
+from mdl.local.on_disk import as_cached, cached_files, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.notebook import error_note, html_table
 from mdl.paths import RelPath
@@ -474,22 +474,23 @@ def _is_named(store: Store, model: str, remote: RemoteFile) -> bool:
 
 
 def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
-    """Return what another program put into the hub's cache of a model. The digests are the names of the blobs; where
-    there are none, as in a cache without links, those of the kept listing, or of the hub's."""
+    """Return what another program put into the hub's cache of a model. What nobody but the cache vouches for is
+    compared with the kept listing, or with the hub's. (ADR 167)"""
     files = cached_files(context.store, model, context.endpoint)
-    files = _with_digests(files, context.resolver.known(model) or ())
-    if ask is not None and any(file.digest is None for file in files):
+    listed = as_cached(model, context.store)
+    files = _as_listed(files, context.resolver.known(listed) or ())
+    if ask is not None and not all(file.is_vouched_for for file in files):
         with contextlib.suppress(MdlError):
-            files = _with_digests(files, ask(model))
+            files = _as_listed(files, ask(listed))
     return files
 
 
-def _with_digests(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files; of those without a digest what a listing says of them."""
+def _as_listed(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files; those that nobody vouches for as a listing has them."""
     listed = {(file.commit, file.path): file for file in listing}
     described: list[RemoteFile] = []
     for file in files:
-        if file.digest is None:
+        if not file.is_vouched_for:
             file = listed.get((file.commit, file.path), file)
         described.append(file)
     return described

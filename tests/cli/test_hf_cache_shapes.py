@@ -275,19 +275,48 @@ def test_verify_reads_what_hf_brought(shell: Shell, mdl: Inside, hf: Hf) -> None
     assert offline(hf, shell) == FILES
 
 
-def test_what_cannot_be_verified_is_told(shell: Shell, mdl: Inside, hf: Hf) -> None:
-    """A copy without links of which no listing is here or to be had: unverified, in words, and 6 with --strict."""
+@pytest.mark.parametrize("named", [(), ("hf:org/tiny",)], ids=["all", "named"])
+@pytest.mark.parametrize("shape", ["as hf left it", "without its list", "copied without links"])
+def test_a_cache_does_not_vouch_for_itself(
+    shell: Shell, mdl: Inside, hf: Hf, shape: str, named: tuple[str, ...]
+) -> None:
+    """Offline, and without a listing of the hub that mdl kept, all is unverified: in words, and 6 with --strict. What
+    is wrong shows itself all the same, if the cache tells its digest. The hub's listing is kept for the next time."""
     fill(hf, shell)
-    flatten(shell)
-    shutil.rmtree(repo_of(shell) / "trees", ignore_errors=True)
-    ran = done(mdl(shell, "verify", "--offline", *LAYOUT))
+    if shape == "copied without links":
+        flatten(shell)
+    if shape != "as hf left it":
+        shutil.rmtree(repo_of(shell) / "trees", ignore_errors=True)
+    ran = done(mdl(shell, "verify", *named, "--offline", *LAYOUT))
     assert statuses(ran) == dict.fromkeys(FILES, "unverified")
-    assert "2 unverified" in done(mdl(shell, "verify", "--offline", "--layout", "hf-cache")).err
-    assert mdl(shell, "verify", "--offline", "--strict", *LAYOUT).code == 6
-    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == dict.fromkeys(FILES, "ok")
-    (snapshot(shell) / "config.json").write_bytes(CONFIG[::-1])
-    ran = mdl(shell, "verify", *LAYOUT)
+    assert "2 unverified" in done(mdl(shell, "verify", *named, "--offline", "--layout", "hf-cache")).err
+    assert mdl(shell, "verify", *named, "--offline", "--strict", *LAYOUT).code == 6
+    for words in ((), ("--offline",)):
+        ran = done(mdl(shell, "verify", *named, "--strict", *words, *LAYOUT))
+        assert statuses(ran) == dict.fromkeys(FILES, "ok")
+    spoil(snapshot(shell) / "config.json", CONFIG[::-1])
+    ran = mdl(shell, "verify", *named, *LAYOUT)
     assert (ran.code, statuses(ran)["config.json"]) == (6, "corrupt")
+
+
+@pytest.mark.parametrize("named", [(), ("hf:org/tiny",)], ids=["all", "named"])
+def test_the_listing_of_the_commit_that_is_here_counts(
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, named: tuple[str, ...]
+) -> None:
+    """The hub has moved on since another program filled the cache: what is here is right all the same."""
+    fill(hf, shell)
+    hub.publish(NEXT)
+    ran = done(mdl(shell, "verify", *named, "--strict", *LAYOUT))
+    assert statuses(ran) == dict.fromkeys(FILES, "ok")
+
+
+def test_all_formats_that_are_here_are_verified(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
+    """The hub's client brings every format, of which mdl would leave some out: each is compared with its digest."""
+    files = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "pytorch_model.bin": WEIGHTS[::-1]}
+    hub.publish(Repo("org/tiny", files))
+    fill(hf, shell)
+    for named in ((), ("hf:org/tiny",)):
+        assert statuses(done(mdl(shell, "verify", *named, "--strict", *LAYOUT))) == dict.fromkeys(files, "ok")
 
 
 @pytest.mark.parametrize("shape", ["as hf left it", "copied without links"])
