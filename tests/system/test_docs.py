@@ -360,12 +360,15 @@ def docs(tmp_path: Path) -> Path:
 
 def test_the_strict_build_can_fail(docs: Path) -> None:
     """CI builds the site so that a link to a page that does not exist fails it: shown by a page that has one. Without
-    a plug-in the site is whole."""
+    a plug-in the site is whole, and code blocks have the class by which the style sheet wraps commands."""
     [line] = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if "mkdocs build" in line]
     assert "--strict" in line
     assert "--quiet" not in line
     ran = built(docs)
     assert ran.returncode == 0, ran.stderr
+    css = (docs / "docs" / "extra.css").read_text("utf-8")
+    [language] = set(re.findall(r"\.(language-\w+)", css))
+    assert f'<div class="{language} highlight">' in (docs / "site" / "guide.html").read_text("utf-8")
     with (docs / "docs" / "guide.md").open("a") as page:
         page.write("[gone](no-such-page.md)\n")
     ran = built(docs)
