@@ -743,21 +743,28 @@ class Client:
                 network = self.resolver(context.store, lambda locate: open_network(locate=locate)).network
                 return network.http if network is not None else None
 
-            def ask(model: Model) -> Sequence[RemoteFile]:
-                """What the hub has of a model; nothing offline."""
-                if self.config.is_offline:
-                    return ()
-                open_network = partial(
-                    self.network.open, [model], lock=self.catalogs.locked, cancel=context.store.cancel
-                )
+            @cache
+            def resolver_to_ask() -> Resolver:
+                cancel = context.store.cancel
+                open_network = partial(self.network.open, models, lock=self.catalogs.locked, cancel=cancel)
                 resolver = self.resolver(context.store, lambda locate: open_network(locate=locate), context.on_event)
                 if resolver.network is not None:
                     stack.enter_context(resolver.network)
-                return resolver.resolve_each(model).files
+                return resolver
+
+            def ask(model: Model) -> Sequence[RemoteFile]:
+                """What the hub has of a model."""
+                return resolver_to_ask().resolve_each(model).files
 
             request = VerifyRequest(tuple(models), force, strict)
             others = [] if options.get("into") else self.stores.all()[1:]
-            report = verify(context, request, connect=connect if repair else None, ask=ask, others=others)
+            report = verify(
+                context,
+                request,
+                connect=connect if repair else None,
+                ask=None if self.config.is_offline else ask,
+                others=others,
+            )
             return replace(report, labels=self.labels(models, into=options.get("into")))
 
     @staticmethod

@@ -21,6 +21,7 @@ from mdl.errors import (
     DigestMismatch,
     LockError,
     MdlError,
+    NetworkError,
     NotFound,
     ProtocolError,
     StateError,
@@ -28,9 +29,10 @@ from mdl.errors import (
     joint_error,
     online_hint,
 )
-from mdl.events import Failed, Verifying
+from mdl.events import Failed, Noticed, Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import as_written, listed
+from mdl.listener import Listener
 from mdl.local.from_receipts import (
     as_vouched_for,
     commits_not_listed,
@@ -232,6 +234,8 @@ def verify(
     began = time.monotonic()
     models = request.models
     errors: dict[str, MdlError] = {}
+    if ask is not None:
+        ask = _while_it_answers(ask, context.on_event)
     checked_files = check(models, context, errors, ask, others)
     bytes_fetched = None
     names = {checked.model for checked in checked_files if checked.is_to_repair(request.force)}
@@ -283,6 +287,27 @@ def _mark_complete(checked_files: Sequence[Checked], store: Store) -> None:
         del files[name]
     for right in files.values():
         store.layout.mark_complete(right, is_news=False)
+
+
+def _while_it_answers(ask: Ask, on_event: Listener) -> Ask:
+    """The same question, whose answer is empty if it fails: the user is told why, and what does not answer is not asked
+    again, since each time costs a quarter of a minute."""
+    is_reached = True
+
+    def ask_or_tell(model: Model) -> Sequence[RemoteFile]:
+        nonlocal is_reached
+        if not is_reached:
+            return ()
+        try:
+            return ask(model)
+        except MdlError as error:
+            is_reached = not isinstance(error, NetworkError)
+            item = f"{model.label}: " if is_reached else ""
+            words = f"{item}files that only Hugging Face's cache vouches for are unverified: {error.message}"
+            on_event(Noticed(message=words))
+            return ()
+
+    return ask_or_tell
 
 
 # Reading.
@@ -480,8 +505,7 @@ def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteF
     listed = as_cached(model, context.store)
     files = _as_listed(files, context.resolver.known(listed) or ())
     if ask is not None and not all(file.is_vouched_for for file in files):
-        with contextlib.suppress(MdlError):
-            files = _as_listed(files, ask(listed))
+        files = _as_listed(files, ask(listed))
     return files
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support import faults
 from support.data import MIB, sha256, spoil
 from support.hf_cache import Hf, actions, cache_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, LoopbackHub, Repo
@@ -308,6 +309,22 @@ def test_the_listing_of_the_commit_that_is_here_counts(
     hub.publish(NEXT)
     ran = done(mdl(shell, "verify", *named, "--strict", *LAYOUT))
     assert statuses(ran) == dict.fromkeys(FILES, "ok")
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 1), (404, 2)])
+def test_a_hub_that_does_not_answer_is_asked_once(
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, status: int, asked: int
+) -> None:
+    """Why files are unverified is told. The next repository is asked about only if the server answered."""
+    for repo in ("org/tiny", "org/twin"):
+        fill(hf, shell, repo)
+    before = len(hub.requests)
+    hub.script = faults.answers(status)
+    ran = done(mdl(shell, "verify", "--retries", "1", *LAYOUT))
+    assert set(statuses(ran).values()) == {"unverified"}
+    assert ran.err.count("files that only Hugging Face's cache vouches for are unverified") == asked
+    targets = [recorded.request.target for recorded in hub.requests[before:]]
+    assert [any(name in target for target in targets) for name in ("org/tiny", "org/twin")] == [True, asked == 2]
 
 
 def test_all_formats_that_are_here_are_verified(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
