@@ -319,6 +319,11 @@ class CachedRepo:
                 commits[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
         return commits
 
+    def branch_of(self, commit: str) -> str | None:
+        """Return the branch or tag that leads to a commit, ``main`` before others; None if none does."""
+        names = [path.relative_to(self._refs).as_posix() for path, ref in self.refs.items() if ref == commit]
+        return "main" if "main" in names else next(iter(names), None)
+
     @cached_property
     def files(self) -> tuple[CachedFile, ...]:
         """Every name of every snapshot, in order."""

@@ -266,14 +266,15 @@ def _key(repository: HubOrigin | HubFile) -> tuple[str, str]:
 
 def cached_models(store: Store) -> Iterator[Model]:
     """Yield a model for each commit of which other programs have brought files to the hub's cache, without a
-    receipt."""
+    receipt. It follows the branch that leads to the commit there, if one does."""
     for cached in repos_on_disk(store):
         commits = {file.commit for file in cached.strangers}
         folder = cached.repo.origin.folder
         is_taken = len(commits) > 1 or store.receipts.may_have(folder)
         for commit in sorted(commits):
             name = f"{folder}@{commit[:SHORT_COMMIT]}" if is_taken else folder
-            origin = replace(cached.repo.origin, revision=commit)
+            branch = cached.repo.branch_of(commit)
+            origin = replace(cached.repo.origin, revision=None if branch == "main" else branch or commit)
             yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 
@@ -282,12 +283,22 @@ def as_cached(model: Model, store: Store) -> Model:
     listed there can be compared with it."""
     sources: list[Origin] = []
     for origin in model.sources:
-        if isinstance(origin, HubOrigin):
-            commit = repo_in(store.root, origin).commit_of(origin.revision or "main")
-            sources.append(origin.at(commit) if commit else origin)
-        else:
-            sources.append(origin)
+        commit = _cached_commit(origin, store)
+        sources.append(origin.at(commit) if commit else origin)
     return replace(model, sources=tuple(sources), include=model.include or ("*",))
+
+
+def cached_commits(model: Model, store: Store) -> list[str]:
+    """Return the commits of the model's repositories that the hub's cache has, no matter which program brought them;
+    none in another layout."""
+    commits = [_cached_commit(origin, store) for origin in model.sources]
+    return [commit for commit in commits if commit]
+
+
+def _cached_commit(origin: Origin, store: Store) -> str | None:
+    if not store.layout.is_by_digest or not isinstance(origin, HubOrigin):
+        return None
+    return repo_in(store.root, origin).commit_of(origin.revision or "main")
 
 
 def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:

@@ -20,7 +20,7 @@ from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
 from mdl.files import Receipt
 from mdl.formatting import utc_time
-from mdl.local.on_disk import look_at
+from mdl.local.on_disk import cached_commits, look_at
 from mdl.notebook import Tabular
 from mdl.ops.get import GetRequest
 from mdl.reports import BaseReport, ModelReport, Report
@@ -138,7 +138,8 @@ def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
     locked: tuple[str, ...] = ()
     if model.is_of_catalog and model.name in lock.models:
         locked = tuple(lock.models[model.name].commits)
-    return ModelVersion(model.name, "unknown", here=versions_here(receipts), here_at=here_at, locked=locked)
+    here = versions_here(receipts) or commits_of(cached_commits(model, context.store))
+    return ModelVersion(model.name, "unknown", here=here, here_at=here_at, locked=locked)
 
 
 def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlError, context: Context) -> ModelVersion:
@@ -157,10 +158,14 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
     except MdlError as error:
         return replace(version, state="failed", error=error.on(model.name))
     plan = Plan.of(wanted)
-    changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
+    changes: list[FileChange] = []
+    for item in (*plan.fetch, *plan.refuse):
+        if not _is_named_by_version(item, store):
+            changes.append(_change(item, context))
     changes.sort(key=attrgetter("path"))
     newest = commits_of(remote.commit for remote in answer.files)
-    is_any_here = version.here_at is not None or any(file.local.kind != "absent" for file in wanted)
+    is_any_here = version.here != () or version.here_at is not None
+    is_any_here = is_any_here or any(file.local.kind != "absent" for file in wanted)
     state: State = "current"
     if not is_any_here:
         state = "missing"
@@ -177,6 +182,14 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
         files=len(answer.files),
         changes=tuple(changes),
     )
+
+
+def _is_named_by_version(item: Item, store: Store) -> bool:
+    """Whether another program put this version of a file into the hub's cache, where a name says which version it has:
+    that of the blob, or that of the commit's folder. `verify` reads it."""
+    local = item.local
+    is_there = local.kind == "file" and local.receipt is None and item.remote.size in (None, local.size)
+    return store.layout.is_by_digest and is_there
 
 
 def _change(item: Item, context: Context) -> FileChange:

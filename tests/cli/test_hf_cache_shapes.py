@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import faults
@@ -325,6 +326,37 @@ def test_a_hub_that_does_not_answer_is_asked_once(
     assert ran.err.count("files that only Hugging Face's cache vouches for are unverified") == asked
     targets = [recorded.request.target for recorded in hub.requests[before:]]
     assert [any(name in target for target in targets) for name in ("org/tiny", "org/twin")] == [True, asked == 2]
+
+
+@pytest.mark.parametrize("shape", ["as hf left it", "copied without links"])
+@pytest.mark.parametrize("named", [(), ("hf:org/tiny",)], ids=["all", "named"])
+def test_outdated_knows_what_another_program_brought(
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, named: tuple[str, ...], shape: str
+) -> None:
+    """The name of a blob, or of a commit's folder, says which version is here, whether the hub has another one by now
+    or does not answer. A commit to which no branch leads any more is followed by nobody."""
+    fill(hf, shell)
+    if shape == "copied without links":
+        flatten(shell)
+
+    def outdated(code: int = 0) -> dict[str, Any]:
+        [row] = done(mdl(shell, "outdated", *named, *LAYOUT), code).document["models"]
+        return row
+
+    row = outdated()
+    assert (row["state"], row["here"], row["changes"]) == ("current", [COMMIT], [])
+    hub.publish(NEXT)
+    row = outdated()
+    assert (row["state"], row["here"], row["newest"]) == ("outdated", [COMMIT], [NEXT.commit])
+    assert {change["path"] for change in row["changes"] if change["bytes_to_fetch"]} == {"config.json"}
+    hub.script = faults.answers(404)
+    row = outdated(3)
+    assert (row["state"], row["here"]) == ("failed", [COMMIT])
+    hub.script = None
+    (repo_of(shell) / "refs" / "main").unlink()
+    if not named:
+        row = outdated()
+        assert (row["state"], row["here"], row["changes"]) == ("pinned", [COMMIT], [])
 
 
 def test_all_formats_that_are_here_are_verified(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
