@@ -112,7 +112,7 @@ def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
         if here.members:
             kept.append(report_of([job.model], context.store, here.plan, {}, is_planned=True))
         if needed.archives:
-            still_needed.append(picking(job.model, (*needed.archives, *job.others)))
+            still_needed.append(picking(job.model, (*needed.archives, *job.others, *job.refused)))
         elif job.without_archives:
             still_needed.append(job.without_archives)
     report = plan(context, GetRequest(tuple(still_needed), request.force))

@@ -24,7 +24,7 @@ from mdl.catalog.resolver import narrow
 from mdl.context import Context
 from mdl.errors import NotFound
 from mdl.events import Noticed
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted, human_bytes, listed
 from mdl.net.client import HttpClient
 from mdl.paths import matches, matching, names_for_a_hint, shown
@@ -78,12 +78,14 @@ class FetchRequest:
 @value_class
 class JobFiles:
     """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
-    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_archived``: its remote sends
-    all of it as one archive, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
+    the files; ``include`` and ``exclude`` pick among the members of its archives. ``refused`` are those whose names
+    cannot be kept here. ``is_archived``: its remote sends all of it as one archive, whatever that holds. ``is_chosen``:
+    the remote has more files that are not wanted."""
 
     model: Model
     archives: tuple[RemoteFile, ...] = ()
     others: tuple[RemoteFile, ...] = ()
+    refused: tuple[RefusedFile, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     is_archived: bool = False
@@ -91,15 +93,16 @@ class JobFiles:
 
     @property
     def without_archives(self) -> Model | None:
-        """The model of its other files alone; None if there are none."""
+        """The model of its other files alone, with those that are refused; None if there are none."""
         if not self.archives and not self.is_chosen:
             return self.model
-        return picking(self.model, self.others) if self.others else None
+        rest: list[RemoteFile | RefusedFile] = [*self.others, *self.refused]
+        return picking(self.model, rest) if rest else None
 
 
-def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
+def picking(model: Model, files: Sequence[RemoteFile | RefusedFile]) -> Model:
     """The same model, of these files alone."""
-    return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
+    return replace(model, include=tuple(glob.escape(str(file.path)) for file in files), exclude=())
 
 
 def files_of_job(model: Model, context: Context) -> JobFiles:
@@ -112,13 +115,14 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
     is_archived = source.remote(origin.remote).is_archived
     listed = source.resolve(origin)
     if is_archived:
-        return JobFiles(model, tuple(listed), (), model.include, model.exclude, is_archived=True)
-    chosen = choose(model, listed, context)
+        return JobFiles(model, tuple(listed), include=model.include, exclude=model.exclude, is_archived=True)
+    refused = _refused(model, source)
+    chosen = choose(model, listed, context) if listed else []
     is_chosen = len(chosen) < len(listed)
     archive_names = {file.path.text for file in chosen if may_be_archive(file.path.name)}
     if not archive_names:
         source.keep(origin, chosen)
-        return JobFiles(model, (), tuple(chosen), is_chosen=is_chosen)
+        return JobFiles(model, (), tuple(chosen), refused, is_chosen=is_chosen)
     names = {file.path.text for file in chosen}
     include: tuple[str, ...] = ()
     wanted = picked(names, model.include, model.exclude)
@@ -137,7 +141,14 @@ def files_of_job(model: Model, context: Context) -> JobFiles:
             archives.append(_versioned(file))
         else:
             others.append(file)
-    return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
+    return JobFiles(model, tuple(archives), tuple(others), refused, include, model.exclude, is_chosen=is_chosen)
+
+
+def _refused(model: Model, source: JobSource) -> tuple[RefusedFile, ...]:
+    """Those of a job's files that are meant, and whose names cannot be kept here."""
+    refused = source.refused(origin_of(model))
+    names = picked((file.path for file in refused), model.include, model.exclude)
+    return tuple(file for file in refused if file.path in names)
 
 
 def _to_look_into(archives: set[str], names: set[str]) -> set[str]:

@@ -216,6 +216,9 @@ class Remote(Protocol):
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results of a job that ``origin`` means."""
 
+    def refused(self, origin: JobOrigin) -> list[RefusedFile]:
+        """Those of the results that `files` found, and whose names cannot be kept on this system."""
+
     def locate(self, url: str) -> Link | Body:
         """Return where the file of a URL that `JobOrigin.url_of` made is at this moment."""
 
@@ -239,9 +242,9 @@ class Notices:
 
 def wanted_by(
     origin: JobOrigin, files: Sequence[File], notices: Notices, refused: Sequence[RefusedFile] = ()
-) -> list[File]:
-    """Return those of a job's files that an origin means, of whichever checkpoint. Raises `NotFound` if it means none,
-    and `Unsafe` if it means one of those that are ``refused`` since they cannot be kept."""
+) -> tuple[list[File], list[RefusedFile]]:
+    """Return those of a job's files that an origin means, of whichever checkpoint, and those of the ``refused`` ones.
+    Raises `NotFound` if it means none."""
     if not origin.litter:
         files, litter = without_litter(files)
         sizes = {file.path.text: file.size for file in litter}
@@ -251,22 +254,20 @@ def wanted_by(
             notices.tell(origin.job, litter_note(sizes))
     names = {file.path.text for file in files} | {file.path for file in refused}
     wanted = wanted_paths(names, logs=origin.logs, everything=origin.everything)
-    for file in refused:
-        if file.path in wanted:
-            raise file.error.but(hint="give it another name in the bucket, or delete it there")
     chosen = [file for file in files if file.path.text in wanted]
-    if not chosen:
+    wanted_refused = [file for file in refused if file.path in wanted]
+    if not chosen and not wanted_refused:
         missing = "log" if origin.logs else "file"
         available = names_for_a_hint(file.path.text for file in files) or "nothing"
         raise NotFound(f"no {missing} is among its results", hint=f"available: {available}")
     is_default = not (origin.logs or origin.everything or origin.checkpoint)
     if is_default and len(wanted) < len(names):
         left = [file.size for file in files if file.path.text not in wanted]
-        left += [file.size for file in refused]
+        left += [file.size for file in refused if file.path not in wanted]
         size = total_size(left)
         amount = "" if size is None else f", {human_bytes(size)}"
         notices.tell(origin.job, f"left out: {counted(len(left), 'file')}{amount}: logs and pictures; --all takes all")
-    return chosen
+    return chosen, wanted_refused
 
 
 def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:
@@ -446,6 +447,11 @@ class JobSource(Source):
             return known
         remote = self.remote(origin.remote)
         return remote.files(origin)
+
+    def refused(self, origin: JobOrigin) -> list[RefusedFile]:
+        if self._context.http is None:
+            return []
+        return self.remote(origin.remote).refused(origin)
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         """The files that a job had when it was fetched."""

@@ -12,7 +12,7 @@ from mdl.bounds import LARGEST_SMALL_FILE, MOST_JOBS, parse_json
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.pool import in_parallel
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.net.locators import Link
 from mdl.results.base import (
     Check,
@@ -45,6 +45,7 @@ class BucketRemote:
         self.settings = settings
         self._context = context
         self._folders: dict[str, str] = {}
+        self._refused: dict[JobOrigin, list[RefusedFile]] = {}
         self._notices = Notices(settings.name, context.on_event)
         self._source = S3Source(replace(context, remotes={settings.name: settings}))
         self._bucket = self._source.bucket(origin.bucket)
@@ -127,9 +128,12 @@ class BucketRemote:
         job = check_job_id(origin.job)
         place = S3Origin(self._bucket.name, f"{self._folder_of(job)}/")
         listed = self._source.resolve(place)
-        wanted = wanted_by(origin, listed, self._notices, self._source.refused(place))
+        wanted, self._refused[origin] = wanted_by(origin, listed, self._notices, self._source.refused(place))
         own = JobOrigin(self.settings.name, job)
         return [replace(file, url=own.url_of(file.path)) for file in wanted]
+
+    def refused(self, origin: JobOrigin) -> list[RefusedFile]:
+        return self._refused.get(origin, [])
 
     def locate(self, url: str) -> Link:
         job, path = job_and_path(url)

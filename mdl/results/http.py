@@ -23,7 +23,7 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.net.allowlist import host_of
 from mdl.net.client import HttpClient
 from mdl.net.locators import Body, Link
@@ -102,6 +102,11 @@ class HttpRemote:
         if files is None:
             return self._links.files(origin)
         return files
+
+    def refused(self, origin: JobOrigin) -> list[RefusedFile]:
+        if self.bucket is None or origin.job not in self._in_bucket:
+            return []
+        return self.bucket.refused(origin)
 
     def locate(self, url: str) -> Link | Body:
         return self._links.locate(url)

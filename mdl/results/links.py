@@ -102,8 +102,9 @@ class JobLinks:
             answer = self._answers.get(origin.job, _NOTHING)
             if not answer.is_fresh:
                 answer = self._asked(origin.job)
+        wanted, _ = wanted_by(origin, list(answer.outputs.values()), self._notices)
         files = []
-        for output in wanted_by(origin, list(answer.outputs.values()), self._notices):
+        for output in wanted:
             is_probed = output.size is not None
             url = origin.url_of(output.path)
             files.append(RemoteFile(output.path, url, output.size, output.digest, probed=is_probed))

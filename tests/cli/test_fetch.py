@@ -15,7 +15,7 @@ from support.data import MIB, files_below, noise, spoil, write_files
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
 from support.trainer import training_server
-from support.weights import whole_file
+from support.weights import whole_file, zipped
 
 from mdl.cli.signals import the_signals
 from mdl.downloader import fetch, open_file
@@ -434,6 +434,32 @@ def test_weights_by_default(mdl: Inside, store: Shell) -> None:
         "p1/samples/1.png",
         "p1_logs/logs/training.log",
     }
+
+
+@pytest.mark.parametrize("name", ["lora/{}.safetensors", "samples/{}.png"])
+@pytest.mark.parametrize("beside", ["plain files", "an archive", "nothing"])
+def test_a_name_that_cannot_be_kept(mdl: Inside, store: Shell, name: str, beside: str, tmp_path: Path) -> None:
+    """Such a file of a job is refused alone, and only if it is asked for; nothing is released without it."""
+    job = f"{beside[-5:]}-{name[:4]}"  # the tests share one store
+    api = s3_api(store.extra["AWS_ENDPOINT_URL_S3"])
+    long = name.format("x" * 300)
+    api.put_object(Bucket="training", Key=f"pre/results/{job}/{long}", Body=WEIGHTS)
+    api.put_object(Bucket="training", Key=f"pre/processes/{job}.json", Body=b'{"status": "completed"}')
+    others = {"plain files": ("lora/a.safetensors", WEIGHTS), "an archive": ("model.zip", zipped({"w.bin": WEIGHTS}))}
+    if beside in others:
+        path, data = others[beside]
+        api.put_object(Bucket="training", Key=f"pre/results/{job}/{path}", Body=data)
+    place = tmp_path / "served"
+    ran = done(mdl(store, "fetch", "store", job, "--all", "--release", str(place), "--json"), 11)
+    rows = {file["path"]: file["error"] for model in ran.document["models"] for file in model["files"]}
+    assert rows.pop(long)["code"] == "UNSAFE"
+    assert (list(rows.values()), place.exists()) == ([None] if beside in others else [], False)
+    kept = files_below(store.models / "store" / job)
+    assert WEIGHTS in kept.values() if beside in others else not kept
+    if beside in others:
+        assert done(mdl(store, "fetch", "store", job, "--all", "--exclude", "*xx*", "--json")).document["ok"]
+        rows = done(mdl(store, "fetch", "store", job, "--all", "-n", "--json"), 11).document["models"][0]["files"]
+        assert long in [row["path"] for row in rows]
 
 
 @pytest.mark.fault(436)
