@@ -273,8 +273,8 @@ def cached_models(store: Store) -> Iterator[Model]:
         is_taken = len(commits) > 1 or store.receipts.may_have(folder)
         for commit in sorted(commits):
             name = f"{folder}@{commit[:SHORT_COMMIT]}" if is_taken else folder
-            branch = cached.repo.branch_of(commit)
-            origin = replace(cached.repo.origin, revision=None if branch == "main" else branch or commit)
+            revision = cached.repo.branch_of(commit) or commit
+            origin = replace(cached.repo.origin, revision=None if revision == "main" else revision)
             yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 

@@ -187,9 +187,8 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
 def _is_named_by_version(item: Item, store: Store) -> bool:
     """Whether another program put this version of a file into the hub's cache, where a name says which version it has:
     that of the blob, or that of the commit's folder. `verify` reads it."""
-    local = item.local
-    is_there = local.kind == "file" and local.receipt is None and item.remote.size in (None, local.size)
-    return store.layout.is_by_digest and is_there
+    is_strange = item.reason is Reason.OCCUPIED and item.local.kind == "file" and item.local.receipt is None
+    return store.layout.is_by_digest and is_strange and item.remote.size in (None, item.local.size)
 
 
 def _change(item: Item, context: Context) -> FileChange:
