@@ -78,7 +78,7 @@ def verify(
         on_event.end_with(report.error)
     facts = {"models": [{"name": name, "files": files} for name, files in report.models.items()]}
     words: Sequence[str] = ()
-    if names or choice.into or settings.get("home"):
+    if names or choice.into or settings.get("home") or settings.get("layout"):
         words = session.words
     report = _spelled(session, report, words)
     note = report.note_on_changed(_command(words, "replace"))

@@ -319,6 +319,14 @@ class CachedRepo:
                 commits[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
         return commits
 
+    def commit_meant(self, revision: str | None) -> str | None:
+        """Return the commit that a revision means here. Without one that is the commit of ``main``, or the only one
+        that is here; None if there is no such commit."""
+        if revision:
+            return self.commit_of(revision)
+        commits = {file.commit for file in self.files}
+        return self.commit_of("main") or (commits.pop() if len(commits) == 1 else None)
+
     def branch_of(self, commit: str) -> str | None:
         """Return the branch or tag that leads to a commit, ``main`` before others; None if none does."""
         names = [path.relative_to(self._refs).as_posix() for path, ref in self.refs.items() if ref == commit]

@@ -298,7 +298,7 @@ def cached_commits(model: Model, store: Store) -> list[str]:
 def _cached_commit(origin: Origin, store: Store) -> str | None:
     if not store.layout.is_by_digest or not isinstance(origin, HubOrigin):
         return None
-    return repo_in(store.root, origin).commit_of(origin.revision or "main")
+    return repo_in(store.root, origin).commit_meant(origin.revision)
 
 
 def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
@@ -308,7 +308,7 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
     files: list[RemoteFile] = []
     for origin in hub_origins(model):
         cached = repo_on_disk(store, origin)
-        commit = cached.repo.commit_of(origin.revision or "main")
+        commit = cached.repo.commit_meant(origin.revision)
         if commit is None and origin.revision:
             continue
         of_origin: list[RemoteFile] = []

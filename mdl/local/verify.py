@@ -91,7 +91,7 @@ _REMEDIES = {
     "lock": ("lock{}", "mdl {} pins the bytes that are here"),
 }
 """The usual command of each kind of remedy, with a place for the models, and what it does."""
-_WITHOUT_REMEDY = "nobody published a digest to compare them with; without --strict they do not count as wrong"
+_WITHOUT_REMEDY = "no published digest of them is known here; without --strict they do not count as wrong"
 
 
 @value_class
@@ -409,6 +409,38 @@ def check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
 
 
 def _expected(model: Model, context: Context, ask: Ask | None, others: Sequence[Store]) -> Sequence[RemoteFile]:
+    """The files of the model as they should be. In the hub's cache, what nobody but that cache vouches for is compared
+    with the lock, with the kept listing, or with the hub's (ADR 167). Raises `NotFound` if nothing of the model is
+    known here, `StorageError`."""
+    files = _meant_files(model, context, others)
+    if not context.store.layout.is_by_digest or _are_vouched_for(files):
+        return files
+    files = _as_listed(files, context.resolver.known(model) or ())
+    if not model.has_source:
+        model = model_of(model.name, context.store.receipts.in_order(model.name))
+    listed = as_cached(model, context.store)
+    files = _as_listed(files, context.resolver.known(listed) or ())
+    if ask is not None and listed.sources and not _are_vouched_for(files):
+        files = _as_listed(files, ask(listed))
+    return files
+
+
+def _are_vouched_for(files: Sequence[RemoteFile]) -> bool:
+    return all(file.is_vouched_for for file in files)
+
+
+def _as_listed(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files; those that nobody vouches for as a listing has them."""
+    listed = {(file.commit, file.path): file for file in listing}
+    described: list[RemoteFile] = []
+    for file in files:
+        if not file.is_vouched_for:
+            file = listed.get((file.commit, file.path), file)
+        described.append(file)
+    return described
+
+
+def _meant_files(model: Model, context: Context, others: Sequence[Store]) -> Sequence[RemoteFile]:
     """The files of the model: those that have a receipt, those that catalog or lock name, and those that a download was
     to bring; without a receipt, all that is known of it, or that another program brought to the hub's cache.
 
@@ -418,7 +450,7 @@ def _expected(model: Model, context: Context, ask: Ask | None, others: Sequence[
     receipts = {receipt.path.text: receipt for receipt in store.receipts.of_model(model.name)}
     meant = meant_paths(model, list(receipts), receipts)
     if store.layout.is_by_digest and not meant:
-        cached = _cached(model, context, ask)
+        cached = cached_files(store, model, context.endpoint)
         if cached:
             return cached
     known = context.resolver.known(model)
@@ -496,28 +528,6 @@ def _is_named(store: Store, model: str, remote: RemoteFile) -> bool:
         return store.is_named(model, remote)
     except UsageError:
         return False  # this layout cannot store it
-
-
-def _cached(model: Model, context: Context, ask: Ask | None) -> Sequence[RemoteFile]:
-    """Return what another program put into the hub's cache of a model. What nobody but the cache vouches for is
-    compared with the kept listing, or with the hub's. (ADR 167)"""
-    files = cached_files(context.store, model, context.endpoint)
-    listed = as_cached(model, context.store)
-    files = _as_listed(files, context.resolver.known(listed) or ())
-    if ask is not None and not all(file.is_vouched_for for file in files):
-        files = _as_listed(files, ask(listed))
-    return files
-
-
-def _as_listed(files: Sequence[RemoteFile], listing: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files; those that nobody vouches for as a listing has them."""
-    listed = {(file.commit, file.path): file for file in listing}
-    described: list[RemoteFile] = []
-    for file in files:
-        if not file.is_vouched_for:
-            file = listed.get((file.commit, file.path), file)
-        described.append(file)
-    return described
 
 
 def _nothing_here(model: Model, store: Store, others: Sequence[Store]) -> MdlError:

@@ -170,7 +170,7 @@ def test_strict_verify_says_what_helps(mdl: Inside, tmp_path: Path) -> None:
         done(mdl(shell, "get", f"{server.url}/g.dat"))
         strict = done(mdl(shell, "verify", "--strict"), 6)
         assert strict.err.endswith(
-            "hint: nobody published a digest to compare them with; without --strict they do not count as wrong\n"
+            "hint: no published digest of them is known here; without --strict they do not count as wrong\n"
         )
         done(mdl(shell, "lock", "one"))
     done(mdl(shell, "verify", "one", "--strict"))

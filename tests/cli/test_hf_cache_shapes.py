@@ -4,6 +4,7 @@ without links, with files that several repositories share, filled by the hub's o
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from support import faults
 from support.data import MIB, sha256, spoil
 from support.hf_cache import Hf, actions, cache_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, LoopbackHub, Repo
-from support.shell import Inside, Ran, Shell, done
+from support.shell import Inside, Ran, Shell, done, write_catalog
 
 WEIGHTS = Generated(5 * MIB, "one")[0 : 5 * MIB]
 CONFIG = b'{"layers": 2}'
@@ -301,12 +302,19 @@ def test_a_cache_does_not_vouch_for_itself(
     assert (ran.code, statuses(ran)["config.json"]) == (6, "corrupt")
 
 
-@pytest.mark.parametrize("named", [(), ("hf:org/tiny",)], ids=["all", "named"])
+@pytest.mark.parametrize("then", ["nothing", "no branch", "get --offline"])
+@pytest.mark.parametrize("named", [(), ("org/tiny",)], ids=["all", "named"])
 def test_the_listing_of_the_commit_that_is_here_counts(
-    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, named: tuple[str, ...]
+    shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf, named: tuple[str, ...], then: str
 ) -> None:
-    """The hub has moved on since another program filled the cache: what is here is right all the same."""
+    """The hub has moved on since another program filled the cache: what is here is right all the same, also if no
+    branch leads to it, and after mdl took it over without asking anybody."""
     fill(hf, shell)
+    if then == "no branch":
+        (repo_of(shell) / "refs" / "main").unlink()
+    if then == "get --offline":
+        done(mdl(shell, "get", "org/tiny", "--offline", *LAYOUT))
+        assert set(statuses(done(mdl(shell, "verify", *named, "--offline", *LAYOUT))).values()) == {"unverified"}
     hub.publish(NEXT)
     ran = done(mdl(shell, "verify", *named, "--strict", *LAYOUT))
     assert statuses(ran) == dict.fromkeys(FILES, "ok")
@@ -357,6 +365,21 @@ def test_outdated_knows_what_another_program_brought(
     if not named:
         row = outdated()
         assert (row["state"], row["here"], row["changes"]) == ("pinned", [COMMIT], [])
+
+
+@pytest.mark.parametrize("include", [None, ["*.json"]])
+def test_the_lock_vouches_for_a_cache(shell: Shell, mdl: Inside, hf: Hf, include: list[str] | None) -> None:
+    """What the user's lock names at that commit is verified without a network."""
+    entry = 'source = "hf:org/tiny"\n' + (f"include = {json.dumps(include)}\n" if include else "")
+    write_catalog(shell, f"schema = 1\n[models.mine]\n{entry}")
+    fill(hf, shell)
+    done(mdl(shell, "lock"))
+    (shell.home / "mdl.lock").rename(shell.home / "kept")
+    shutil.rmtree(shell.home / ".cache" / "mdl", ignore_errors=True)
+    assert set(statuses(done(mdl(shell, "verify", "mine", "--offline", *LAYOUT))).values()) == {"unverified"}
+    (shell.home / "kept").rename(shell.home / "mdl.lock")
+    ran = done(mdl(shell, "verify", "mine", "--strict", "--offline", *LAYOUT))
+    assert set(statuses(ran).values()) == {"ok"}
 
 
 def test_all_formats_that_are_here_are_verified(shell: Shell, hub: LoopbackHub, mdl: Inside, hf: Hf) -> None:
