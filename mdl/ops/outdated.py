@@ -126,7 +126,15 @@ def outdated(context: Context, models: Sequence[Model], lock: Lock) -> OutdatedR
         if model.name in answers:
             version = _asked_version(version, model, answers[model.name], context)
         versions.append(version)
-    return OutdatedReport(tuple(versions), {model.name: model.label for model in models})
+    return OutdatedReport(tuple(versions), {model.name: _label(model) for model in models})
+
+
+def _label(model: Model) -> str:
+    """The name of a model as people write it, with the revision if it does not follow the usual branch: so `update`
+    means the same."""
+    if model.is_of_catalog or model.target == f"hf:{model.label}":
+        return model.label
+    return model.target
 
 
 def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
