@@ -270,10 +270,11 @@ class _Import:
             os.close(fd)
 
     def _of(self, item: Item, source: Path | StagedFile, actual: Fingerprint) -> Ready:
-        """Return a file that can be published."""
+        """Return a file that can be published. Its bytes are those that came first if nobody published a digest."""
         model = item.wanted.model
         _, file = self._files[place_of(model, item.remote.path.text)]
-        return Ready(model, item.remote, source, actual, verified_by(file), item.seen)
+        verified = "none" if file.tofu else item.remote.hash_algorithm
+        return Ready(model, item.remote, source, actual, verified, item.seen)
 
     def _check_sum(self, actual: Fingerprint, member: TarMember) -> None:
         """Raise `DigestMismatch` if the bundle's own list has another digest."""
