@@ -104,21 +104,21 @@ def test_a_name_that_is_not_used_stops_nothing(mdl: Inside, shell: Shell, put: P
 
 
 @pytest.mark.parametrize(
-    ("kept", "refused", "words"),
+    ("here", "refused", "words", "kept"),
     [
-        ("samples/a.png", "samples//b.png", ()),
-        ("logs/a.log", "logs//b.log", ()),
-        ("w.safetensors", "logs//b.log", ("--logs",)),
-        ("samples/a.png", "lora//w.bin", ()),
+        ("samples/a.png", "samples//b.png", (), {"samples/a.png"}),
+        ("logs/a.log", "logs//b.log", (), {"logs/a.log"}),
+        ("w.safetensors", "logs//b.log", ("--logs",), set()),
+        ("samples/a.png", "lora//w.bin", (), set()),
     ],
 )
-def test_a_name_that_is_asked_for_stops_the_job(
-    mdl: Inside, shell: Shell, put: Put, kept: str, refused: str, words: tuple[str, ...]
+def test_a_name_that_is_asked_for_is_refused_alone(
+    mdl: Inside, shell: Shell, put: Put, here: str, refused: str, words: tuple[str, ...], kept: set[str]
 ) -> None:
     """Where pictures and logs are all that a job has, they are its results: none is left out without a word."""
-    put([kept, refused])
+    put([here, refused])
     assert refused in done(mdl(shell, "fetch", "store", "p1", *words), 11).err
-    assert fetched(shell) == set()
+    assert fetched(shell) == kept
 
 
 SHARDED = [f"step-100/{name}" for name in ("__0_0.distcp", "__1_0.distcp", ".metadata")]
