@@ -223,9 +223,9 @@ def verify(
 ) -> VerifyReport:
     """Read every file of the models again and compare it with its digest.
 
-    ``ask`` asks the source of a model for its files, if nothing on this disk tells the digests of those that another
-    program put into the hub's cache; without it, or if it fails, these are unverified. ``others`` are stores that are
-    not read, and have perhaps what is not in this one.
+    ``ask`` asks the source of a model for its files, if nothing on this disk vouches for those that another program put
+    into the hub's cache; without it, or if it fails, these are unverified. ``others`` are stores that are not read, and
+    have perhaps what is not in this one.
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. What fails for one file hinders no other.

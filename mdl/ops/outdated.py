@@ -172,8 +172,8 @@ def _asked_version(version: ModelVersion, model: Model, answer: Resolved | MdlEr
             changes.append(_change(item, context))
     changes.sort(key=attrgetter("path"))
     newest = commits_of(remote.commit for remote in answer.files)
-    is_any_here = version.here != () or version.here_at is not None
-    is_any_here = is_any_here or any(file.local.kind != "absent" for file in wanted)
+    is_known_here = bool(version.here or version.here_at)
+    is_any_here = is_known_here or any(file.local.kind != "absent" for file in wanted)
     state: State = "current"
     if not is_any_here:
         state = "missing"
