@@ -130,7 +130,8 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
     def tell(event: Event) -> None:
         about = event.files[0] if isinstance(event, Progressed) and event.files else event
         if model := by_name.get(about.model):
-            event = replace(event, kind=model.kind, repo=repos_of(model.name).of(about.file))
+            facts = vars(event) | {"kind": model.kind, "repo": repos_of(model.name).of(about.file)}
+            event = type(event)(**facts)
         on_event(event)
 
     return tell

@@ -20,6 +20,8 @@ PREFIX_STEP = 16 * 2**20
 
 _READ = 2**20
 _HEX = {"sha256": "[0-9a-f]{64}", "git-sha1": "[0-9a-f]{40}"}
+_OF_LENGTH = {64: "sha256", 40: "git-sha1"}
+"""Algorithms by the number of hex digits of what they give."""
 
 
 @small_value_class
@@ -42,10 +44,10 @@ class Digest:
         """Return the digest that a hub's ETag is: a sha256 if it has 64 hex digits, a git blob id if it has 40, else
         None."""
         text = (etag or "").removeprefix("W/").strip('"')
-        for algorithm, pattern in _HEX.items():
-            if re.fullmatch(pattern, text):
-                return cls(algorithm, text)
-        return None
+        algorithm = _OF_LENGTH.get(len(text))
+        if algorithm is None or not re.fullmatch(_HEX[algorithm], text):
+            return None
+        return cls(algorithm, text)
 
     @property
     def sha256(self) -> str | None:

@@ -45,10 +45,8 @@ def _read_list(text: _Text, take: Take) -> list[Any]:
         return []
     while True:
         take(text.value())
-        if text.next_character() == "]":
-            text.expect("]")
+        if text.expect(",", "]") == "]":
             return []
-        text.expect(",")
 
 
 def _read_object(text: _Text, lists: Mapping[str, Take]) -> dict[str, Any]:
@@ -66,10 +64,8 @@ def _read_object(text: _Text, lists: Mapping[str, Take]) -> dict[str, Any]:
             found[key] = _read_list(text, lists[key])
         else:
             found[key] = text.value()
-        if text.next_character() == "}":
-            text.expect("}")
+        if text.expect(",", "}") == "}":
             return found
-        text.expect(",")
 
 
 class _Text:
@@ -94,11 +90,13 @@ class _Text:
                 return ""
             self._receive(1)
 
-    def expect(self, character: str) -> None:
-        """Pass over the next character. Raises `ValueError` if it is another one."""
-        if self.next_character() != character:
-            raise ValueError(f"{character!r} is missing")
+    def expect(self, *characters: str) -> str:
+        """Pass over the next character and return it. Raises `ValueError` if it is none of these."""
+        character = self.next_character()
+        if character not in characters:
+            raise ValueError(f"{' or '.join(map(repr, characters))} is missing")
         self._at += 1
+        return character
 
     def value(self) -> Any:
         """Return the next value. Raises `ValueError`."""

@@ -26,6 +26,8 @@ _USERINFO = r"(?i)([a-z][a-z0-9+.-]{0,19}://)[^\s/?#]*@"
 _URL = r"(?i)[a-z][a-z0-9+.-]{0,19}://\S+"
 _SIGNS = "[?#;]"
 """What ends the path of a URL."""
+_BEYOND_PLACE = frozenset("@?#;")
+"""One of these is in every URL that says more than a place."""
 _CLOSING = ")]}>'\",.;:!?"
 """What ends a sentence, not the URL in it."""
 _PLAIN = r"(?i)true|false|none|null|main|host|https?|inline|attachment|(aws|goog)4-[a-z0-9-]+|[0-9.]{1,9}"
@@ -177,7 +179,7 @@ def _is_harmless(parameter: str) -> bool:
 
 def bare_url(url: str) -> str:
     """The place that a URL names: scheme, host and path, without user, password, parameters, query and fragment."""
-    if not any(mark in url for mark in "@?#;"):
+    if _BEYOND_PLACE.isdisjoint(url):
         return url
     scheme = re.match("(?!hf:)[A-Za-z][A-Za-z0-9+.-]*:/*", url)
     if not scheme:

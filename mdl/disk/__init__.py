@@ -38,7 +38,7 @@ def filesystem_type(folder: Path) -> str:
     return name
 
 
-def look_anew(folder: Path) -> None:
+def look_anew(folder: str | Path) -> None:
     """Have a network file system ask its server what is in ``folder``: it does when a folder is opened. Until then it
     may say from its cache, for half a minute, that a file is missing which another machine has put there."""
     with contextlib.suppress(OSError):

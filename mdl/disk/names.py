@@ -44,15 +44,19 @@ def name_too_long(path: Path) -> StorageError:
     return StorageError(words, item=str(path), hint=_HINT)
 
 
-def is_name_too_long(path: Path) -> bool:
+def is_name_too_long(path: str) -> bool:
     """Return whether the disk calls a name in ``path`` too long, also if the folder that is to have it is not there
-    yet."""
-    long = [name for name in path.parts if len(os.fsencode(name)) > _SHORT]
-    folder = _nearest_existing_folder(path) if long else path
-    return any(_is_too_long(place) for place in (path, *(folder / name for name in long)))
+    yet. Raises `UnicodeEncodeError` if the locale cannot encode it."""
+    long = [name for name in os.fsencode(path).split(b"/") if len(name) > _SHORT]
+    if _is_too_long(path):
+        return True
+    if not long:
+        return False
+    folder = _nearest_existing_folder(Path(path))
+    return any(_is_too_long(folder / os.fsdecode(name)) for name in long)
 
 
-def _is_too_long(path: Path) -> bool:
+def _is_too_long(path: str | Path) -> bool:
     try:
         os.lstat(path)
     except OSError as error:

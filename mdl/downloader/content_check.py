@@ -35,12 +35,12 @@ _MAY_BE_A_PAGE = {
 _MAY_BE_JSON = _MAY_BE_A_PAGE | {".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".ipynb", ".geojson", ".log"}
 _TEXTS = ("readme", "licence", "license", "notice", "changelog", "authors", "copying")
 """How the names of texts begin that may have no suffix."""
-_BEFORE_A_PAGE = rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+"
-_PAGE = re.compile(_BEFORE_A_PAGE + rb"<(?:!doctype\s+html|html|head|title|body|meta|script)\b", re.I | re.S)
-_FRAGMENT = re.compile(_BEFORE_A_PAGE + rb"<(?:style|div|center|h1|iframe|br)\b", re.I | re.S)
+_BEFORE_A_PAGE = rb"(?is)\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+"
+_PAGE = _BEFORE_A_PAGE + rb"<(?:!doctype\s+html|html|head|title|body|meta|script)\b"
+_FRAGMENT = _BEFORE_A_PAGE + rb"<(?:style|div|center|h1|iframe|br)\b"
 """How an error begins that a server writes as a piece of a page; many a text in Markdown begins so as well."""
-_SIGN_IN = re.compile(
-    rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
+_SIGN_IN = (
+    rb"""(?i)<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b"""
 )
 _PAGES_OF_FILES = (
     (r"//github\.com/.+/blob/", "that is GitHub's page of the file: write /raw/ in place of /blob/"),
@@ -102,7 +102,7 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     if suffix not in _MAY_BE_A_PAGE and _is_page(name, beginning.removeprefix(_BOM), size):
         what, hint = _named(beginning)
         hint = next((direct for page, direct in _PAGES_OF_FILES if re.search(page, url)), hint)
-        if _SIGN_IN.search(beginning) or has_sign_in_path(url):
+        if re.search(_SIGN_IN, beginning) or has_sign_in_path(url):
             what = what.replace("a web page", "a page to sign in at")
             hint = "sign in to the network or to the host first, or use a direct download URL"
             return AuthError(what, hint=hint)
@@ -125,11 +125,11 @@ def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> A
 
 def _is_page(name: str, beginning: bytes, size: int) -> bool:
     """Return whether a file is a web page, or a fragment of one that is as short as an error and has no text's name."""
-    if _PAGE.match(beginning):
+    if re.match(_PAGE, beginning):
         return True
     is_error = size <= LONGEST_PLAIN_ERROR or holds_no_text(name)
     is_text = PurePosixPath(name).name.lower().startswith(_TEXTS)
-    return is_error and not is_text and _FRAGMENT.match(beginning) is not None
+    return is_error and not is_text and re.match(_FRAGMENT, beginning) is not None
 
 
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:

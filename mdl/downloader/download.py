@@ -222,9 +222,9 @@ class Download:
     @property
     def is_busy(self) -> bool:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
-        if self.exclusive:
-            return True
-        return len(self.running) > 0 and (self.needs_one_answer or self.is_settled)
+        if self.exclusive or not self.running:
+            return self.exclusive
+        return self.needs_one_answer or self.is_settled
 
     @property
     def is_settled(self) -> bool:

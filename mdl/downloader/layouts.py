@@ -233,7 +233,7 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.lstat(path)
     except FileNotFoundError:
-        look_anew(Path(path).parent)
+        look_anew(path.rpartition("/")[0])
         return os.lstat(path)
 
 
@@ -241,7 +241,7 @@ def _absent(final: str) -> LocalFile:
     """Nothing is there; it says why if nothing can be, for its name is too long. Raises `StorageError` if the locale
     cannot encode it."""
     try:
-        if is_name_too_long(Path(final)):
+        if is_name_too_long(final):
             return _unstorable(Path(final))
     except UnicodeEncodeError as error:
         hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"

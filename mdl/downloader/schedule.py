@@ -197,8 +197,7 @@ class Schedule:
         """Begin the first waiting file whose origin may be asked, unless enough files have been begun."""
         if len(self._active) + len(self._publishing) >= self._most_begun:
             return None
-        working = sum(not self._is_idle(download, now) for download in self._active)
-        if working >= self._connections:
+        if len(self._active) >= self._connections and self._count_working(now) >= self._connections:
             return None
         full: set[str] = set()
         for download in self._waiting:
@@ -208,6 +207,9 @@ class Schedule:
                 return self._begin(download, now)
             full.add(download.origin)
         return None
+
+    def _count_working(self, now: float) -> int:
+        return sum(not self._is_idle(download, now) for download in self._active)
 
     def _is_idle(self, download: Download, now: float) -> bool:
         """Return whether a file that was begun takes no worker's time now: it waits."""

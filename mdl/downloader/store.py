@@ -242,7 +242,13 @@ class Store:
             place = self.final_path(model, remote)
         except MdlError:
             return False
-        return not os.path.lexists(place) and file_key(model, remote.path) not in self._keys_of_partials()
+        return not os.path.lexists(place) and self._key_of_partial(model, remote) is None
+
+    def _key_of_partial(self, model: str, remote: RemoteFile) -> str | None:
+        """Return the key of a file that has a partial; None if it has none."""
+        keys = self._keys_of_partials()
+        key = file_key(model, remote.path) if keys else ""
+        return key if key in keys else None
 
     def _keys_of_partials(self) -> set[str]:
         """Return the keys of the files that have a partial. The folder of partials is listed when it has changed: there
@@ -259,10 +265,8 @@ class Store:
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
         """Return how many bytes of a file its best partial has."""
-        key = file_key(model, remote.path)
-        if key not in self._keys_of_partials():
-            return 0
-        return claimed_bytes(self.partials, key, Identity.of(remote))
+        key = self._key_of_partial(model, remote)
+        return claimed_bytes(self.partials, key, Identity.of(remote)) if key else 0
 
     def _inspect(self, model: str, remote: RemoteFile) -> LocalFile:
         return inspect_path(*self.layout.place(model, remote), self.own)
@@ -288,10 +292,8 @@ class Store:
     def discard_partials(self, model: str, remote: RemoteFile) -> int:
         """Remove the partials of a file that is not downloaded in parts; returns how many bytes the largest one had.
         Raises as `discard_leftovers` does."""
-        key = file_key(model, remote.path)
-        if key not in self._keys_of_partials():
-            return 0
-        return discard_leftovers(self.partials, key)
+        key = self._key_of_partial(model, remote)
+        return discard_leftovers(self.partials, key) if key else 0
 
     def open_for_repair(self, model: str, remote: RemoteFile) -> Partial:
         """Return a partial with a copy of a damaged file of known size; a hasher has to find out which blocks are

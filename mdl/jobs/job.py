@@ -32,6 +32,7 @@ ENDED = ("done", "failed", "cancelled")
 STATE = b'{"status":'
 """How the line of a state begins."""
 _CHECK = b',"crc":"'
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _EVENTS: dict[str, type[Event]] = {
     "planned": events.Planned,
     "started": events.Started,
@@ -59,7 +60,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def line_of(facts: Mapping[str, Any]) -> str:
     """The facts as one line, with its checksum, without its end."""
-    body = json.dumps(facts, separators=(",", ":"), ensure_ascii=True).removesuffix("}")
+    body = _ENCODER.encode(facts).removesuffix("}")
     return f'{body}{_CHECK.decode()}{zlib.crc32(body.encode()):08x}"}}'
 
 
@@ -102,8 +103,9 @@ def event_facts(event: Event) -> dict[str, Any]:
     """The facts of an event. A field that has its default is left out."""
     event_class: type = type(event)
     facts: dict[str, Any] = {"event": _NAMES[event_class], "time": event.time}
+    values = vars(event)
     for name, default in _defaults_of(event_class):
-        value = getattr(event, name)
+        value = values[name]
         if value != default:
             facts[name] = value
     if isinstance(event, events.Progressed):
@@ -144,9 +146,10 @@ def without_secrets(event: Event, secrets: tuple[str, ...], now: str) -> Event:
     """The event with no secret and no signed query in any text; it happened at its time, or else ``now``."""
     values = dict(vars(event))
     values["time"] = event.time or now
-    for name, value in values.items():
-        if value and isinstance(value, str):
-            values[name] = redact(value, secrets)
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    together = "\n".join(texts.values())
+    if redact(together, secrets) != together:  # hardly any event has one: most are looked at once, not field by field
+        values |= {name: redact(text, secrets) for name, text in texts.items()}
     return type(event)(**values)
 
 

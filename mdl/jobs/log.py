@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,7 +41,8 @@ LARGEST = 5_000_000
 KEPT = 5
 _KIND = 9
 """Columns of the word that says what happened, in a log that a person reads."""
-_SPECIAL = frozenset(' "=\\')
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]*")
+"""A value that needs no quotes: ASCII without blanks, double quotes, ``=`` and backslashes."""
 _TOGETHER = 256
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -144,6 +147,11 @@ class LogSource:
     job: str
     pid: int
     command: str
+
+    @cached_property
+    def words(self) -> list[str]:
+        """What stands in each of its lines."""
+        return _words({"job": self.job, "pid": self.pid, "command": self.command})
 
 
 class LogListener:
@@ -278,24 +286,25 @@ def no_log(path: Path, error: OSError) -> str:
 def log_line(event: Event, source: LogSource) -> str:
     """Return an event as a line of a text log."""
     description = describe(event)
-    facts: dict[str, object] = {
-        "job": source.job,
-        "pid": source.pid,
-        "command": source.command,
+    facts = {
         "model": description.model,
         "file": description.file,
         "kind": description.model_kind,
         "repo": description.repo,
         **description.facts,
     }
-    words = [event.time, description.level, description.kind]
+    return " ".join([event.time, description.level, description.kind, *source.words, *_words(facts)])
+
+
+def _words(facts: Mapping[str, object]) -> list[str]:
+    """The facts that there are, each as ``key=value``."""
+    words = []
     for key, value in facts.items():
         if value is None or value == "":
             continue
         text = str(value)
-        is_plain = text.isascii() and text.isprintable() and _SPECIAL.isdisjoint(text)
-        words.append(f"{key}={text if is_plain else json.dumps(text)}")
-    return " ".join(words)
+        words.append(f"{key}={text if _PLAIN.fullmatch(text) else json.dumps(text)}")
+    return words
 
 
 def raw_lines(lines: Iterable[bytes], job: str, command: str) -> Iterator[str]:

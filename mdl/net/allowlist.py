@@ -34,6 +34,7 @@ _NEVER_PUBLIC = tuple(
 3879, 9637, 9602). Not every version of Python knows all of them."""
 
 
+@functools.lru_cache
 def host_of(url: str) -> str:
     """Return the host of a URL in lower case; "" if it has none."""
     return _host_of_server(_before_path(url))
@@ -45,6 +46,7 @@ def port_of(url: str) -> int:
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
+@functools.lru_cache
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a URL. The port is always written out."""
     return _origin_of_server(_before_path(url))

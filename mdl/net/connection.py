@@ -310,11 +310,18 @@ class Connection(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:  # of a request without content httpcore writes two of these
+            return
         self.limits.check_peer(self.peer)
         self.limits.interrupter.attach(self._stream.get_extra_info("socket"))
         self.is_broken = True
         self._stream.write(buffer, timeout)
         self.is_broken = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes came that no parser got."""
+        return bool(self._came) or self._is_end_unseen
 
     def detach(self) -> Connection:
         """Return the same connection for another parser. From now on this one is not closed by closing it here."""
@@ -332,7 +339,7 @@ class Connection(httpcore.NetworkStream):
         return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.limits, self.peer)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and (self._came or self._is_end_unseen):
+        if info == "is_readable" and self.has_more:
             return True
         return self._stream.get_extra_info(info)
 

@@ -112,7 +112,7 @@ class Follower:
 
     def is_located(self, url: str) -> bool:
         """Return whether the locator says where the file of this URL is."""
-        return self.locate is not None and urlsplit(url).scheme not in ("http", "https")
+        return self.locate is not None and url.partition(":")[0].lower() not in ("http", "https")
 
     def follow(self, question: Question, secrets: Secrets) -> OpenResponse:
         """Return the response at the end of the redirects. The query of every URL that is asked is added to
@@ -205,10 +205,12 @@ class Follower:
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:
     """Return the headers with lower-case keys. Values of one name are joined with a comma."""
-    joined: dict[str, list[str]] = {}
+    joined: dict[str, str] = {}
     for key, value in headers.raw:
-        joined.setdefault(key.decode("latin-1").lower(), []).append(_text(value))
-    return {name: ", ".join(values) for name, values in joined.items()}
+        name = key.decode("latin-1").lower()
+        text = _text(value)
+        joined[name] = f"{joined[name]}, {text}" if name in joined else text
+    return joined
 
 
 def _location(headers: httpx.Headers) -> str:

@@ -20,19 +20,20 @@ _TOO_LARGE = 2**63
 _SETTLED = timedelta(seconds=60)
 """How much older than the response a Last-Modified must be (RFC 9110, 8.8.2.2)."""
 _RECORDED_DIGESTS = ("x-amz-meta-sha256", "x-goog-meta-sha256", "x-ms-meta-sha256")
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
-_UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE | re.ASCII)
-_RESET_PARAMETER = re.compile(r";\s*([rt])=([0-9]{1,6})\b")
-_PARAMETER = re.compile(r';\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
-_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
+_CONTENT_RANGE = r"(?ia)bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)"
+_UNSATISFIED = r"(?ia)bytes\s+\*/(\d{1,19})"
+_RESET_PARAMETER = r";\s*([rt])=([0-9]{1,6})\b"
+_PARAMETER = r';\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))'
+_EXTENDED = r"(?i)(utf-8|iso-8859-1)'[^']*'(.*)"
 
 
 def parse_size(text: str) -> int | None:
     """Return a size in bytes as a header announces it; None if the text is not one, or is larger than any file."""
     text = text.strip(" \t")
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= _TOO_LARGE:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_TOO_LARGE))):
         return None
-    return int(text)
+    size = int(text)
+    return size if size < _TOO_LARGE else None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
@@ -42,7 +43,7 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
     """Return ``bytes 0-9/20`` as a range and a total (None for ``*``); None if the text is not a content range."""
-    match = _CONTENT_RANGE.fullmatch(text.strip())
+    match = re.fullmatch(_CONTENT_RANGE, text.strip())
     if not match:
         return None
     start = int(match[1])
@@ -64,7 +65,7 @@ def content_range(headers: Mapping[str, str]) -> tuple[ByteRange, int | None] | 
 
 def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
     """Return the file's size as a 416 announces it (``Content-Range: bytes */N``), or None."""
-    match = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
+    match = re.fullmatch(_UNSATISFIED, headers.get("content-range", "").strip())
     return parse_size(match[1]) if match else None
 
 
@@ -128,7 +129,7 @@ def _reset_of(rate_limits: str) -> float | None:
     """Return the seconds until the last of the exhausted limits is reset; None if none is exhausted."""
     waits: list[float] = []
     for limit in rate_limits.split(","):
-        parameters = dict(_RESET_PARAMETER.findall(limit))
+        parameters = dict(re.findall(_RESET_PARAMETER, limit))
         if parameters.get("r") == "0" and "t" in parameters:
             waits.append(int(parameters["t"]) + 1.0)
     return max(waits, default=None)
@@ -137,7 +138,7 @@ def _reset_of(rate_limits: str) -> float | None:
 def attached_name(headers: Mapping[str, str]) -> str:
     """Return the last part of the name in a Content-Disposition; '' if it has none. It may still be no safe name."""
     parameters: dict[str, str] = {}
-    for name, quoted, token in _PARAMETER.findall(headers.get("content-disposition", "")):
+    for name, quoted, token in re.findall(_PARAMETER, headers.get("content-disposition", "")):
         value = re.sub(r"\\(.)", r"\1", quoted) or token.strip()
         parameters.setdefault(name.lower(), value)
     name = _decoded(parameters.get("filename*", "")) or parameters.get("filename", "")
@@ -146,7 +147,7 @@ def attached_name(headers: Mapping[str, str]) -> str:
 
 def _decoded(text: str) -> str:
     """Return the value of a parameter like ``filename*``: ``UTF-8''na%C3%AFve.bin``; '' if it is not one."""
-    match = _EXTENDED.fullmatch(text)
+    match = re.fullmatch(_EXTENDED, text)
     if not match:
         return ""
     try:

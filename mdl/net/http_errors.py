@@ -35,17 +35,16 @@ _OF_A_GUARD = (202, 401, 403, 405, 429, 503)
 _GUARD_HEADERS = {"cf-mitigated": "Cloudflare", "x-amzn-waf-action": "AWS WAF", "x-datadome": "DataDome"}
 """Headers by which a guard before a server says that it wants a browser, and which guard it is."""
 _GUARD_SIGNS = ("challenge", "captcha", "protected")
-_CHALLENGE = re.compile(r"just a moment|attention required|checking your browser|verify you are (a )?human", re.I)
+_CHALLENGE = r"(?i)just a moment|attention required|checking your browser|verify you are (a )?human"
 _OF_CERTIFICATES = (400, 401, 403, 495, 496)
-_MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificate (is )?(required|missing)", re.I)
+_MISSES_CERTIFICATE = r"(?i)no required ssl certificate|client certificate (is )?(required|missing)"
 """How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
 _KEYS_ENDED = b"<Code>ExpiredToken</Code>"
 """How S3 says, with status 400, that temporary keys have ended."""
-_IS_REFUSED = re.compile(
-    r"(invalid|bad|wrong|unknown|malformed|incorrect) ((user )?access )?(credential|token|authori[sz]ation|api key)"
+_IS_REFUSED = (
+    r"(?i)(invalid|bad|wrong|unknown|malformed|incorrect) ((user )?access )?(credential|token|authori[sz]ation|api key)"
     r"|(token|credential|api key)s?\b.{0,40}\b(expired|revoked|invalid|not valid|deleted|disabled|no longer)"
-    r"|(expired|revoked) (user )?(access )?(token|credential)",
-    re.IGNORECASE,
+    r"|(expired|revoked) (user )?(access )?(token|credential)"
 )
 """How hubs say that a token is not, or not any more, one of theirs."""
 _LACKS_RIGHT = (
@@ -53,9 +52,9 @@ _LACKS_RIGHT = (
     r"|token\b.{0,60}\b(permission|scope|role)|insufficient[ _](scope|permission)"
 )
 """How hubs say that a token is good, and may not do this."""
-_NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
+_NO_LOGIN = r"(?i)invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)"
 """What hubs say of a wrong token, and of a repository that is private or not there."""
-_IS_CLOSED = re.compile(r"(resource|repository) is disabled|has been (disabled|taken down)", re.IGNORECASE)
+_IS_CLOSED = r"(?i)(resource|repository) is disabled|has been (disabled|taken down)"
 """How hubs say that nobody gets a repository any more."""
 _OF_THE_SERVER = (
     (
@@ -75,7 +74,7 @@ _OF_THE_SERVER = (
 or an account of which so much was downloaded that it is closed for now (Git hosts, drives)."""
 _OF_A_TOKEN = (
     (_LACKS_RIGHT, "{sent} may not do this: change its rights in the token's settings, or use another token"),
-    (_IS_REFUSED.pattern, "{sent} is wrong or has expired: make a new one"),
+    (_IS_REFUSED, "{sent} is wrong or has expired: make a new one"),
 )
 """What a hub says of a token that was sent, and what to do."""
 _OF_A_GATE = (
@@ -168,12 +167,12 @@ def error_for_status(
     filtered = filter_hint(f"{words} {headers.get('server', '')}", host)
     if status == 403 and filtered:
         return AuthError(message, hint=filtered)
-    if status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
+    if status in _OF_CERTIFICATES and re.search(_MISSES_CERTIFICATE, words):
         return certificate_wanted(url, f"it answered {answer}: {words}")
     if status in _KINDS:
         kind = _KINDS[status]
         return kind(message, hint=_advice(kind, headers, words, url, asker))
-    is_bad_token = 400 <= status < 500 and asker.sent != "" and _IS_REFUSED.search(words)
+    is_bad_token = 400 <= status < 500 and asker.sent != "" and re.search(_IS_REFUSED, words)
     if is_bad_token or (status == 400 and _KEYS_ENDED in body):
         return AuthError(message, hint=_advice(AuthError, {}, words, url, asker))
     return server_trouble(message, status, headers)
@@ -208,7 +207,7 @@ def guard_of(headers: Mapping[str, str], words: str) -> str:
     for name, guard in _GUARD_HEADERS.items():
         if headers.get(name) in _GUARD_SIGNS:
             return guard
-    if not _CHALLENGE.search(words):
+    if not re.search(_CHALLENGE, words):
         return ""
     return "Cloudflare" if "cloudflare" in headers.get("server", "").lower() else "a guard before it"
 
@@ -256,7 +255,7 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
     """Return what to do if a hub refuses access, which has a ``code`` for some of the reasons."""
     sent = asker.sent
     is_gated = code == "GatedRepo"
-    if _IS_CLOSED.search(words):
+    if re.search(_IS_CLOSED, words):
         return "the hub gives it to nobody any more: take another source"
     if not sent:
         if is_gated:
@@ -267,7 +266,7 @@ def _advice_of_hub(code: str, words: str, url: str, asker: Asker) -> str:
     hint = _hint_for(words, _OF_A_GATE if is_gated else _OF_A_TOKEN)
     if hint:
         return hint.format(sent=sent, page=page_of(url))
-    if not code and len(words.split()) > _FEW_WORDS and not _NO_LOGIN.search(words):
+    if not code and len(words.split()) > _FEW_WORDS and not re.search(_NO_LOGIN, words):
         return f"{sent} was sent, and the server says why it does not help; 'mdl doctor' says whose token it is"
     return (
         f"a token was sent ({sent}), and has no access, or the repository does not exist: the server does "
@@ -279,7 +278,7 @@ def may_be_the_token(status: int, code: str, words: str) -> bool:
     """Return whether a hub says that the token itself is at fault, so that without it the answer may be another one.
     That is what 401 means, whatever the words, if a token was sent; the hub has a ``code`` for gated repositories."""
     is_unknown = status == 401 and code != "GatedRepo"
-    return is_unknown or bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
+    return is_unknown or bool(re.search(_IS_REFUSED, words) or re.search(_NO_LOGIN, words))
 
 
 def page_of(url: str) -> str:

@@ -14,7 +14,7 @@ from mdl.paths import shown
 from mdl.redact import redact_value
 
 _LOOKED_AT = 4096
-_PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
+_PAGE = rb"(?i)<(!doctype\s+html|html|head|title)\b"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a git-lfs pointer begins: the small file that a clone has where git did not fetch the real one."""
 LONGEST_POINTER = 1024
@@ -44,16 +44,15 @@ _PLAIN_ERROR = (
 )
 """How servers and proxies begin a plain text that they send in the place of a file; kept as text, as it is needed for
 names that nobody knows alone."""
-_XML_ERROR = re.compile(r"\s*(<\?xml[^>]*>\s*)?<(Error>\s*<Code>|(ListBucketResult|EnumerationResults)\b)")
-_FILTER = re.compile(
-    r"\b(zscaler|forti(guard|gate|net)|forcepoint|websense|blue ?coat|netskope|mcafee web gateway|skyhigh"
-    r"|cisco umbrella|palo alto|sophos|barracuda|trend ?micro|menlo security|iboss)\b",
-    re.IGNORECASE,
+_XML_ERROR = r"\s*(<\?xml[^>]*>\s*)?<(Error>\s*<Code>|(ListBucketResult|EnumerationResults)\b)"
+_FILTER = (
+    r"(?i)\b(zscaler|forti(guard|gate|net)|forcepoint|websense|blue ?coat|netskope|mcafee web gateway|skyhigh"
+    r"|cisco umbrella|palo alto|sophos|barracuda|trend ?micro|menlo security|iboss)\b"
 )
 """The filters of companies and schools that put a page of their own in the place of an answer, by name."""
-_TAGGED = re.compile(r"<(message|title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_TAGGED = r"(?is)<(message|title|h1)\b[^>]*>(.*?)</\1>"
 """Where XML and HTML say it."""
-_QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
+_QUERY = r"(?i)(\?|%3f)[^\s?]*\w\S*"
 """The query in a URL that a server repeats."""
 _REQUEST_IDS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id")
 
@@ -62,8 +61,8 @@ def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = LONGEST_
     """Return what a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any
     query."""
     secrets = tuple(secrets)
-    text = _QUERY.sub("?…", redact_value(text, secrets))
-    text = _QUERY.sub("?…", redact_value(html.unescape(text), secrets))
+    text = re.sub(_QUERY, "?…", redact_value(text, secrets))
+    text = re.sub(_QUERY, "?…", redact_value(html.unescape(text), secrets))
     return shown(" ".join(text.split()))[:longest]
 
 
@@ -81,7 +80,7 @@ def _message_in(content_type: str, body: bytes) -> str:
             return message_in_json(parse_json(text, allow_nan=True))
         except ValueError:
             pass
-    tagged = _TAGGED.search(text)
+    tagged = re.search(_TAGGED, text)
     if tagged:
         return tagged[2]
     return "" if "<" in text else text.strip().split("\n")[0]
@@ -107,7 +106,7 @@ def _text_in(value: Any) -> str:
 def is_error_text(text: str) -> bool:
     """Return whether a whole text is what a server says in place of a file: a JSON object with an error, or with little
     more than a message, the XML of a bucket, its list included, or one line with an error in plain words."""
-    if _XML_ERROR.match(text):
+    if re.match(_XML_ERROR, text):
         return True
     if not text.lstrip().startswith("{"):
         is_one_line = len(text) <= LONGEST_PLAIN_ERROR and len(text.strip().splitlines()) == 1
@@ -131,7 +130,7 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
 
 def filter_hint(words: str, host: str) -> str:
     """Return what to do about a filter between here and ``host`` that a page of it names; '' if ``words`` name none."""
-    product = _FILTER.search(words)
+    product = re.search(_FILTER, words)
     return f"{product[0]} filters this network: have {host} allowed there, or take another source" if product else ""
 
 
@@ -140,7 +139,7 @@ def impostor(body: bytes) -> tuple[str, str] | None:
     pointer."""
     if body.startswith(LFS_POINTER):
         return "what came is a git-lfs pointer, not the file", "use the URL under which the file itself is served"
-    if not _PAGE.search(body[:_LOOKED_AT]):
+    if not re.search(_PAGE, body[:_LOOKED_AT]):
         return None
     title = server_message({}, body)
     named = f", {title!r}" if title else ""

@@ -47,11 +47,13 @@ _TROUBLE = (
 )
 """httpcore's errors. Each has a namesake in httpx."""
 
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, each with its value."""
 Place = tuple[str | None, str, str, int | None]
 """What a connection leads to: the URL of the proxy, and the scheme, host and port of the server."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Idle:
     """A connection that nobody uses, since the ``moment``."""
 
@@ -185,19 +187,23 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-def _announced_length(method: str, answer: httpcore.Response) -> int | None:
+def _announced_length(method: str, status: int, headers: Headers) -> int | None:
     """Return how many bytes the body of an answer has; None if only its parser can tell."""
-    if method == "HEAD" or answer.status in (204, 304):
+    if method == "HEAD" or status in (204, 304):
         return 0
-    if _value_of(b"transfer-encoding", answer.headers):
+    if _value_of(b"transfer-encoding", headers):
         return None
-    return parse_size(_value_of(b"content-length", answer.headers))
+    return parse_size(_value_of(b"content-length", headers))
 
 
-def _value_of(name: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the value of the header with this ``name``, which is in lower case; '' if there is none. If there are
-    several, their values are joined by commas."""
-    return ", ".join(value.decode("latin-1") for key, value in headers if key.lower() == name)
+def _lower(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [(name.lower(), value) for name, value in headers]
+
+
+def _value_of(name: bytes, headers: Headers) -> str:
+    """Return the value of the header with this ``name``; '' if there is none. If there are several, their values are
+    joined by commas."""
+    return ", ".join([value.decode("latin-1") for key, value in headers if key == name])
 
 
 @contextlib.contextmanager
@@ -220,7 +226,7 @@ def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]
 
     def listen(name: str, facts: Mapping[str, Any]) -> None:
         if name == "http11.receive_response_headers.complete" and facts["return_value"][1] == 407:
-            request.extensions[PROXY_OFFERS] = _value_of(b"proxy-authenticate", facts["return_value"][3])
+            request.extensions[PROXY_OFFERS] = _value_of(b"proxy-authenticate", _lower(facts["return_value"][3]))
 
     return listen
 
@@ -244,10 +250,11 @@ class _Body(httpx.SyncByteStream):
         self._answer = answer
         self._give_back = give_back
         self._is_closed = False
-        is_last = "close" in _value_of(b"connection", answer.headers).lower()
+        headers = _lower(answer.headers)
+        is_last = "close" in _value_of(b"connection", headers).lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]
-        self._connection.begin_body(_announced_length(request.method, answer))
+        self._connection.begin_body(_announced_length(request.method, answer.status, headers))
 
     def __iter__(self) -> Iterator[bytes]:
         with _httpx_errors(self._request, None):
@@ -260,7 +267,7 @@ class _Body(httpx.SyncByteStream):
         unused = self._connection.detach()
         self._answer.close()
         is_read = self._sender.is_idle() or (self._connection.left == 0 and self._may_stay)
-        if is_read and not self._connection.is_broken and not self._connection.get_extra_info("is_readable"):
+        if is_read and not self._connection.is_broken and not self._connection.has_more:
             self._give_back(unused)
         else:
             unused.close()

@@ -261,7 +261,8 @@ def _as_fetched(wanted: Sequence[Wanted], results: Sequence[Result]) -> list[Wan
     described = []
     for wanted_file in wanted:
         remote = fetched.get((wanted_file.model, wanted_file.remote.path), wanted_file.remote)
-        described.append(replace(wanted_file, remote=remote))
+        is_as_planned = remote is wanted_file.remote
+        described.append(wanted_file if is_as_planned else replace(wanted_file, remote=remote))
     return described
 
 
