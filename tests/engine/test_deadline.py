@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.catalogs import catalog_of, unpinned
+from support.clocks import faked
 from support.data import DATA
 from support.faulty_server import FaultyServer, Handler
-from support.jobs import Gate, arrived
-from support.shell import NOBODY, Inside, done, machine
+from support.jobs import Gate, arrived, waits
+from support.shell import NOBODY, Inside, done, ended, machine, started, with_environ
 
 
 @pytest.mark.fault(58, 82)
@@ -50,3 +51,17 @@ def test_the_time_is_over_in_a_body(tmp_path: Path, mdl: Inside, gate: Gate) -> 
         done(mdl(shell, "get", "one"))
         assert server.bytes_sent - before < len(DATA) // 2
     assert arrived(shell)
+
+
+@pytest.mark.fault(270)
+def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
+    """A real get in the night whose clock on the wall jumps into the day, as after a suspend, ends with 75."""
+    with FaultyServer(gate) as server:
+        shell = machine(tmp_path / "home", catalog_of(one=server.url))
+        stamp = tmp_path / "clock"
+        stamp.write_text("@2025-06-01 03:00:00\n")
+        clock = faked(FAKETIME_TIMESTAMP_FILE=str(stamp), FAKETIME_NO_CACHE="1", FAKETIME_DONT_RESET="1", TZ="UTC")
+        with started(with_environ(shell, **clock), "get", "one", "--window", "22:00-06:00") as process:
+            waits(shell, gate)
+            stamp.write_text("@2025-06-01 10:00:00\n")
+            ended(process, 75)

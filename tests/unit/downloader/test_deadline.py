@@ -6,15 +6,9 @@ import math
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from support.catalogs import catalog_of
-from support.clocks import faked
-from support.faulty_server import FaultyServer
-from support.jobs import Gate, waits
-from support.shell import ended, machine, started, with_environ
 
 from mdl.cancel import CancelToken
 from mdl.downloader.deadline import TimeLimit, time_limit
@@ -84,17 +78,3 @@ def test_a_wait_is_over_when_the_window_shuts() -> None:
         cancel.wait(1000)
     assert TimeLimit(window=NIGHT).next_look() == 1.0
     assert TimeLimit().next_look() == math.inf
-
-
-@pytest.mark.fault(270)
-def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
-    """A real get in the night whose clock on the wall jumps into the day, as after a suspend, ends with 75."""
-    with FaultyServer(gate) as server:
-        shell = machine(tmp_path / "home", catalog_of(one=server.url))
-        stamp = tmp_path / "clock"
-        stamp.write_text("@2025-06-01 03:00:00\n")
-        clock = faked(FAKETIME_TIMESTAMP_FILE=str(stamp), FAKETIME_NO_CACHE="1", FAKETIME_DONT_RESET="1", TZ="UTC")
-        with started(with_environ(shell, **clock), "get", "one", "--window", "22:00-06:00") as process:
-            waits(shell, gate)
-            stamp.write_text("@2025-06-01 10:00:00\n")
-            ended(process, 75)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from hypothesis import example, given
+from hypothesis import strategies as st
 from support.cases import each
 
 from mdl.config.settings import settings_table
-from mdl.jobs.job import HOW, Invocation, Job, can_be_resumed, head_facts, job_of, state_facts
+from mdl.events import Failed
+from mdl.jobs.job import HOW, Invocation, Job, can_be_resumed, head_facts, job_of, state_facts, without_secrets
+from mdl.redact import MARK, redact
 
 JOB = Job("0101-abcd", "get", ("o--big",), "owner", "host", Invocation(("get", "o/big")), "2026-01-01T00:00:00.000Z")
 
@@ -67,3 +71,37 @@ def test_equal_requests() -> None:
         slower = replace(again, words=words, variables={**again.variables, **variables})
         assert replace(JOB, again=slower).request == replace(JOB, again=replace(again, words=("get", "o/big"))).request
     assert replace(JOB, again=replace(again, withheld=True)).request is None
+
+
+SECRET = "s3cr3t-token"
+PIECES = (
+    "",
+    "a b",
+    SECRET,
+    "hf_" + "Ab1" * 11,
+    "https://host.example/f?sig=abcd",
+    "token=",
+    "Authorization:",
+    "Bearer",
+    "x",
+)
+texts = st.lists(st.sampled_from(PIECES), max_size=4).map(" ".join)
+
+
+@given(texts, texts, texts, st.none() | texts)
+@example("Authorization:", "abcdefgh", "Bearer", "abcdefgh")
+def test_no_field_of_an_event_has_a_secret(model: str, file: str, message: str, hint: str | None) -> None:
+    """Each is what it would be alone, whatever stands in the others; the event happened at its time, or else now."""
+    event = Failed(model, file, message=message, hint=hint)
+    written = without_secrets(event, (SECRET,), "now")
+    hidden = [text and redact(text, (SECRET,)) for text in (model, file, message, hint)]
+    assert [written.model, written.file, written.message, written.hint] == hidden
+    assert written.time == "now"
+    assert without_secrets(replace(event, time="then"), (SECRET,), "now").time == "then"
+
+
+def test_a_secret_in_one_field_alone() -> None:
+    """It is hidden there."""
+    event = without_secrets(Failed("m", f"{SECRET}.bin", message="gone"), (SECRET,), "now")
+    assert isinstance(event, Failed)
+    assert (event.file, event.message) == (f"{MARK}.bin", "gone")
