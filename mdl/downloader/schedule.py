@@ -209,6 +209,7 @@ class Schedule:
         return None
 
     def _count_working(self, now: float) -> int:
+        """Return how many of the files that were begun take a worker's time now."""
         return sum(not self._is_idle(download, now) for download in self._active)
 
     def _is_idle(self, download: Download, now: float) -> bool:
