@@ -323,7 +323,7 @@ def advice_on_name(name: str) -> str | None:
     if name.startswith((".", "/", "~")):
         return "for what is on this disk already: mdl import DIR"
     if name.endswith("/") and name.strip("/"):
-        return f"without the slash at its end: mdl get {name.rstrip('/')}"
+        return f"write {name.rstrip('/')}, without the slash at its end"
     tagged = re.fullmatch(_NAME_AND_TAG, name)
     if tagged:
         return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{tagged[1]}-GGUF:Q4_K_M"

@@ -118,7 +118,7 @@ def test_files_go_into_a_folder(run: Run, shell: Shell) -> None:
         ("org/tiny confg.json", 3, "available: config.json"),
         ("org/other", 3, "check the name"),
         ("org/tiny --local-dir x", 2, "--into DIR"),
-        ("org/tiny/", 3, "without the slash at its end: mdl get org/tiny"),
+        ("org/tiny/", 3, "write org/tiny, without the slash at its end"),
         ("org/tiny/tree/main", 2, "write hf:org/tiny@main"),
         ("org/tiny/blob/main/config.json", 2, "write hf:org/tiny@main/config.json"),
         ("org/tiny --locked", 8, "mdl add NAME hf:org/tiny, then mdl lock"),
