@@ -98,7 +98,7 @@ def drawn_table(
 
     A table that is too wide gets narrower in this order: the columns ``cut`` are cut, those of ``drop`` are left out,
     and other words are cut, the widest first and the name last. With ``cut``, and above a text ``below``, each row
-    stays one line. Otherwise no letter is lost: the widest column goes on in the next line before other words get
+    stays one line. Otherwise no letter is lost: the widest column of words goes on in the next line before others get
     narrower. A number is never broken.
     """
     width = stream.size[0]
@@ -115,9 +115,9 @@ def drawn_table(
         shrinking += cut
     _leave_out(least, drop, width)
     stays_one_line = cut is not None or bool(texts_below)
-    if not stays_one_line:
-        shrinking += _fold_widest(least)
     words = [name for name in least if not _has_numbers(columns[name])]
+    if not stays_one_line:
+        shrinking += _fold_widest(least, words)
     shrinking += _narrowed(least, [name for name in words if name in shrinking], width)
     shrinking += _narrowed(least, words, width)
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
@@ -143,11 +143,11 @@ def drawn_table(
     return text
 
 
-def _fold_widest(least: dict[str, int]) -> Sequence[str]:
-    """Let the widest column go on in the next line; returns its name."""
-    if not least:
+def _fold_widest(least: dict[str, int], names: Sequence[str]) -> Sequence[str]:
+    """Let the widest of the columns ``names`` go on in the next line; returns its name."""
+    if not names:
         return ()
-    widest = max(least, key=least.__getitem__)
+    widest = max(names, key=least.__getitem__)
     least[widest] = min(least[widest], _LEAST_FOLDED)
     return (widest,)
 

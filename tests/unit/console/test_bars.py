@@ -661,6 +661,20 @@ def test_colors_move_nothing() -> None:
     assert f"{ESC}[36mrunning{ESC}[0m" in colored
 
 
+def test_no_number_is_broken() -> None:
+    """A number may be what is widest: words beside it get narrower, and it stays whole, also on a terminal that is
+    narrower than all numbers."""
+    rows = [["xa", "0", "0", "10000000", "0", "0"], ["xaaaaaa", "0", "0", "0", "10", "10"]]
+    seen = drawn_table([f"C{at}" for at in range(6)], rows, columns=20)
+    assert [row.split() for row in Screen(seen, 80).rows if row.strip()][1:3] == [
+        ["xa", *rows[0][1:]],
+        ["xaaaaa", *rows[1][1:]],
+    ]
+    numbers = ["0", "0", "0", "0", "10000"]
+    seen = drawn_table([f"C{at}" for at in range(5)], [numbers], columns=20)
+    assert Screen(seen, 80).rows[1].split() == numbers
+
+
 def test_errors_are_wrapped_at_words() -> None:
     """On a terminal an error is broken between words, under its own beginning, with its colours; in a pipe it is one
     line."""
@@ -696,7 +710,8 @@ def test_a_table_fits_its_terminal(data: st.DataObject) -> None:
     seen = Screen(drawn_table(headers, [list(row) for row in rows], cut, tuple(drop), columns=width), 400).rows
     lines = [line.rstrip() for line in seen if line.strip()]
     numbers = [at for at, kind in enumerate(kinds) if kind == "number"]
-    least = sum(max(len(row[at]) for row in rows) + 2 for at in numbers) + 8 * (len(kinds) - len(numbers))
+    widest = [max(len(headers[at]), *(len(row[at]) for row in rows)) for at in numbers]
+    least = sum(cells + 2 for cells in widest) + 8 * (len(kinds) - len(numbers))
     assert all(len(line) <= max(width, least) for line in lines)
     whole = " ".join(lines)
     for at in numbers:
