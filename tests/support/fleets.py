@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -35,11 +37,10 @@ def head_of(folder: Path, hub: LoopbackHub, **environ: str) -> Shell:
 def arrived(folder: Path) -> int:
     """The bytes of a download that have come to the disk below a folder and are not whole yet."""
     sizes = 0
-    for path in folder.rglob("data"):
-        try:
-            sizes += path.stat().st_blocks * 512
-        except OSError:
-            continue
+    for place, _, names in os.walk(folder):  # folders come and go meanwhile, over which rglob fails
+        if "data" in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes += os.stat(os.path.join(place, "data")).st_blocks * 512
     return sizes
 
 
