@@ -32,7 +32,7 @@ PRIVATE = {
     # Names of Python's and of libraries, which have no public one.
     "conftest.py": {"_get_local_constants"},
     "system/test_shared_folder.py": {"_O_TMPFILE_WORKS"},
-    "unit/cli/test_help.py": {"_protected_args"},
+    "cli/test_help.py": {"_protected_args"},
 }
 """Private names that a test uses of something that is not its own, by file. A test goes in by the public door: whoever
 adds a line here says why there is none."""

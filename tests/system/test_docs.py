@@ -53,7 +53,7 @@ ELSEWHERE = {
 }
 """The marks of blocks that are run by another file, which names the mark."""
 GENERATED = "docs/commands.md"
-"""Its examples are parsed by tests/unit/cli/test_help.py."""
+"""Its examples are parsed by tests/cli/test_help.py."""
 FOREIGN = (
     *("crontab", "docker", "jq", "kubectl", "llama-server", "pipx", "pytest", "sbatch", "scontrol", "scp"),
     *("srun", "ssh", "systemctl", "useradd", "uv"),

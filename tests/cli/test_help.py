@@ -29,7 +29,7 @@ from mdl.cli.typer_app import loaded
 from mdl.cli.usage import foreign_words
 from mdl.errors import EXIT_CODES, Problem
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 REFERENCE = runpy.run_path(str(ROOT / "docs" / "commands.py"))
 MANUAL: Path = REFERENCE["MANUAL"]
 
