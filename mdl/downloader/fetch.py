@@ -121,7 +121,7 @@ class Fetcher:
         is_plain = opened.url.startswith("http:")
         is_seen_by_proxy = is_plain and self._http.proxy_for(opened.url) is not None
         if is_seen_by_proxy or "squid" in opened.headers.get("via", "").lower():
-            with self._shared as (schedule, _):
+            with self._shared.locked() as (schedule, _):
                 schedule.note_caching_proxy(segment)
 
     def _identify(self, file: OpenFile, opened: OpenResponse) -> None:
@@ -137,7 +137,7 @@ class Fetcher:
         if remote.path != download.remote.path:
             self._store.receipts.begin(download.model, [remote.path])
         free = self._store.free_space()
-        with self._shared as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             download.identify(Item(wanted, Reason.MISSING))
             schedule.check_room(self._most, free)
         file.open()
@@ -167,7 +167,7 @@ class Fetcher:
         it, `OSError`."""
         download = file.download
         is_range_ignored = segment.asked_range is not None
-        with self._shared as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             is_taken = schedule.accept_whole(download, is_range_ignored=is_range_ignored)
         if not is_taken:
             why = f"{host_of(opened.url)} sent the complete file in answer to a request for a part of it"
@@ -179,7 +179,7 @@ class Fetcher:
             file.discard_bytes(why)
         if is_range_ignored or download.attempts.is_plain:
             file.forget_expected()  # everything is fetched again: only the digest of the whole file decides
-        with self._shared:
+        with self._shared.locked():
             download.expect_whole(segment)
 
     def _verdict(
@@ -218,7 +218,7 @@ class Fetcher:
         if is_same_size and not is_pinned and len(download.running) > 1:  # what runs is of one version
             why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
             raise NetworkError(why, final=True, is_answer=True)
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.decide(download, VersionChanged(error, is_same_size), now)
         if download.rewind_why and not is_pinned:
             self._expect_other_version(download, change)
@@ -236,7 +236,7 @@ class Fetcher:
         if (size or 0) > self._most:
             raise too_large("the server has more than was announced", self._most)
         validator = change.validator if download.heeds_validators else None
-        with self._shared:
+        with self._shared.locked():
             download.is_another(size, validator)
 
     def _named(self, error: ProtocolError, opened: OpenResponse) -> ProtocolError:
@@ -251,7 +251,7 @@ class Fetcher:
             file.part.note_validator(origin_of(opened.url), accept.validator)
         segment.note_answer_end(accept.stop)
         is_weak = download.remote.digest is None and accept.validator is None
-        with self._shared:
+        with self._shared.locked():
             download.answered(opened.location, is_single=is_weak or accept.stop is None)
 
     # Write the body.
@@ -266,7 +266,7 @@ class Fetcher:
         for block in self._http.body(opened, length, decode=accept.encoded):
             came += len(block)
             if segment.answered is None:
-                with self._shared as (schedule, now):
+                with self._shared.locked() as (schedule, now):
                     schedule.first_byte_came(download, segment, now)
             if not download.is_wanted(segment):
                 return
@@ -295,7 +295,7 @@ class Fetcher:
             return
         if download.remote.digest is None and accept.ends_with_connection:
             raise ProtocolError("without a length or a digest, mdl cannot see whether the file is complete")
-        with self._shared:
+        with self._shared.locked():
             download.ended_at(segment.at)
 
     def _check_unknown_length(self, start: int, at: int) -> None:

@@ -217,7 +217,7 @@ class OpenFile:
         order."""
         if not isinstance(error, OSError) or not self.is_written_anywhere or not self._shows_order(error):
             return False
-        with self._context.shared:
+        with self._context.shared.locked():
             self.download.discard(_IN_ORDER)
         return True
 

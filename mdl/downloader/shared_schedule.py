@@ -6,9 +6,10 @@ waiting are here, and nothing else. (ADR 98)
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mdl.downloader.download import Download
 from mdl.downloader.schedule import Schedule, Work
@@ -17,11 +18,8 @@ from mdl.net.ranges import ByteRange
 
 
 class SharedSchedule:
-    """The schedule of one transfer, for all of its threads; as a context manager it gives the schedule to one of them.
-
-    ``add_worker`` starts one more thread, if there may be more: it is called when one has got work and no other waits
-    for some.
-    """
+    """The schedule of one transfer, for all of its threads. ``add_worker`` starts one more of them, if there may be
+    more: it is called when one has got work and no other waits for some."""
 
     def __init__(self, schedule: Schedule, add_worker: Callable[[], None]) -> None:
         self._schedule = schedule
@@ -32,17 +30,15 @@ class SharedSchedule:
         self._over = threading.Condition(lock)
         self._is_closed = False
 
-    def __enter__(self) -> tuple[Schedule, float]:
-        """Return the schedule, which no other thread uses within the block, and the time."""
-        self._changed.acquire()
-        return self._schedule, time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        """Let the others go on. There may be work now, or there is no more."""
-        self._changed.notify()
-        if self._schedule.is_over:
-            self._wake_all()
-        self._changed.release()
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[tuple[Schedule, float]]:
+        """Give the schedule, which no other thread uses within the block, and the time. There may be work
+        afterwards."""
+        with self._changed:
+            yield self._schedule, time.monotonic()
+            self._changed.notify()
+            if self._schedule.is_over:
+                self._wake_all()
 
     def begin_block(self, segment: Segment, length: int) -> int:
         """Return how many of the next ``length`` bytes the segment writes now; no other thread cuts it meanwhile."""
@@ -52,12 +48,12 @@ class SharedSchedule:
     def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Report that bytes of a file were discarded, unless there were none."""
         if count:
-            with self as (schedule, _):
+            with self.locked() as (schedule, _):
                 schedule.discarded(download, count, why, start)
 
     def block_is_bad(self, download: Download, block: ByteRange) -> None:
         """Have a block of a running file fetched again."""
-        with self as (schedule, _):
+        with self.locked() as (schedule, _):
             schedule.discarded(download, block.length, "this block is damaged", block.start)
             download.pending.add(block.start, block.stop)
 

@@ -142,7 +142,7 @@ class Transfer:
                     together_at = time.monotonic()
                     keep_together(self._workers)
                 is_limited = self._http.throttle.is_full
-                with self._shared as (schedule, now):
+                with self._shared.locked() as (schedule, now):
                     schedule.scale(now, is_limited=is_limited)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
@@ -169,7 +169,7 @@ class Transfer:
 
     def _result(self, lost: MdlError) -> Result:
         """Return how every file ended; ``lost`` is the error of those that did not."""
-        with self._shared as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             return Result(schedule.results(lost))
 
     def _stop(self, stopped: Cancelled) -> None:
@@ -204,7 +204,7 @@ class Transfer:
             self._tell(self._events.get())
         running: list[FileProgress] = []
         connections = 0
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             progress = schedule.progress()
             for download in schedule.active:
                 running.append(

@@ -93,11 +93,11 @@ class Worker:
         segment = work.segment
         file = self._files.get(work.download)
         if segment and file and file.begins_anew_in_order(error):
-            with self._shared as (schedule, now):
+            with self._shared.locked() as (schedule, now):
                 schedule.request_ended(work.download, segment, now)
             return
         explained = self._explained(work.download, error)
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             if segment and error is explained:
                 schedule.request_ended(work.download, segment, now, explained)
             else:
@@ -113,7 +113,7 @@ class Worker:
             if file.begins_anew_in_order(error):
                 return
             explained = self._explained(file.download, error)
-            with self._shared:
+            with self._shared.locked():
                 file.download.fail(explained)
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
@@ -128,16 +128,16 @@ class Worker:
     # What a worker tells the schedule.
 
     def _is_ready(self, file: OpenFile) -> None:
-        with self._shared as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             schedule.ready(file.download)
 
     def _request_ended(self, file: OpenFile, segment: Segment) -> None:
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.request_ended(file.download, segment, now)
 
     def _ends(self, download: Download) -> None:
         self._files.pop(download, None)
-        with self._shared as (schedule, _):
+        with self._shared.locked() as (schedule, _):
             schedule.end(download)
 
     # Fetch a whole file at once.
@@ -161,7 +161,7 @@ class Worker:
             self._shared.discarded(download, len(data), error.message)
             raise error
         staged = self._store.stage(data)
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.fetched(download, segment, now)
         self._small.add((work, file.ready(staged, print_)))
 
@@ -179,7 +179,7 @@ class Worker:
                 else:
                     self._published(work.download, ready)
             except Exception as fault:
-                with self._shared as (schedule, _):
+                with self._shared.locked() as (schedule, _):
                     schedule.abandon(work, internal_error(fault))
 
     def _fetch_via_hub(self, file: OpenFile, segment: Segment) -> None:
@@ -195,7 +195,7 @@ class Worker:
             print_ = self._store.fingerprint(path, remote)
             if remote.digest not in (None, print_.digest):
                 raise file.mismatch(print_)
-            with self._shared as (schedule, now):
+            with self._shared.locked() as (schedule, now):
                 schedule.fetched(download, segment, now)
             self._publish(file, path, print_, stamp)
 
@@ -220,7 +220,7 @@ class Worker:
             error = modified
             may_help = True
         self._http.cancel.check()
-        with self._shared as (schedule, now):
+        with self._shared.locked() as (schedule, now):
             schedule.decide(download, Verified(error, may_help, download.fetched), now)
         if print_ and error is None and download.error is None:
             self._publish(file, file.part, print_)

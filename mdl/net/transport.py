@@ -196,7 +196,7 @@ def _announced_length(method: str, status: int, headers: Headers) -> int | None:
     return parse_size(_value_of(b"content-length", headers))
 
 
-def _lower(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [(name.lower(), value) for name, value in headers]
 
 
@@ -226,7 +226,7 @@ def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]
 
     def listen(name: str, facts: Mapping[str, Any]) -> None:
         if name == "http11.receive_response_headers.complete" and facts["return_value"][1] == 407:
-            request.extensions[PROXY_OFFERS] = _value_of(b"proxy-authenticate", _lower(facts["return_value"][3]))
+            request.extensions[PROXY_OFFERS] = _value_of(b"proxy-authenticate", _lowered(facts["return_value"][3]))
 
     return listen
 
@@ -250,7 +250,7 @@ class _Body(httpx.SyncByteStream):
         self._answer = answer
         self._give_back = give_back
         self._is_closed = False
-        headers = _lower(answer.headers)
+        headers = _lowered(answer.headers)
         is_last = "close" in _value_of(b"connection", headers).lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]

@@ -642,11 +642,23 @@ def test_the_whole_file_is_taken_where_a_part_was_asked_for() -> None:
     fetch(schedule)
     assert schedule.accept_whole(file, is_range_ignored=False)
     assert not file.single_stream
+    assert schedule.record(file).serves_ranges is None
     _, second = fetch(schedule)
     assert not schedule.accept_whole(file, is_range_ignored=True)
     schedule.request_ended(file, second, NOW)
     assert schedule.accept_whole(file, is_range_ignored=True)
     assert file.single_stream
+    assert schedule.record(file).serves_ranges is False
+
+
+def test_a_whole_file_after_a_refused_range_tells_of_the_origin() -> None:
+    """The file that comes once it is asked for without a range says that its server has none."""
+    schedule = schedule_of(some_files(1))
+    file = begin(schedule)
+    fetch(schedule)
+    file.ask_without_range(is_for_good=True)
+    assert schedule.accept_whole(file, is_range_ignored=False)
+    assert schedule.record(file).serves_ranges is False
 
 
 @pytest.mark.parametrize("size", [100 * MIB, 300 * MIB, 50 * 10**9])
