@@ -230,14 +230,25 @@ class Records:
         return [path.stem for path in paths if path.suffix == _JOB and not path.name.startswith(".")]
 
     def _read(self, name: str) -> Job:
-        """Read the job of that id, as ``dead`` if it is not running although its record says so. Raises as `_read`."""
+        """Read the job of that id, as ``dead`` if it is not running although its record says so. Raises as `_read`.
+
+        A job may end between the moment its record is read and the moment its process is looked for. Then the record
+        that was read is no longer the last one, so it is read again: nobody adds to that of a process that is gone.
+        """
         job = _read(self.path(name), name)
-        if job.status != "running":
-            return job
+        while job.status == "running" and not self._is_alive(job):
+            last = _read(self.path(name), name)
+            if last.stamp == job.stamp:
+                return replace(last, status="dead", bytes_per_second=None, eta_seconds=None)
+            job = last
+        return job
+
+    def _is_alive(self, job: Job) -> bool:
+        """Whether the process of a job that says it is running is alive, or may be."""
         is_alive = ProcessId(job.owner).is_alive()
         if is_alive is None:
             is_alive = may_be_alive(self._path(job.id, _PULSE), [self.path(job.id)], _DEAD_SECONDS)
-        return job if is_alive else replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
+        return is_alive
 
 
 class _Newer(StateError):

@@ -301,6 +301,46 @@ def test_whether_it_runs_is_asked_of_its_process(records: Told, name: str, machi
     assert records.all() == [found]
 
 
+def ends_when_looked_for(monkeypatch: pytest.MonkeyPatch, records: Told, last: Job, look: int = 1) -> None:
+    """Have the process of a job write its last state and end, just before it is looked for the ``look``-th time."""
+    looks = itertools.count(1)
+
+    def is_alive(_process: ProcessId) -> bool:
+        number = next(looks)
+        if number == look:
+            put_job(records, last)
+        return number < look
+
+    monkeypatch.setattr(ProcessId, "is_alive", is_alive)
+
+
+@pytest.mark.parametrize("status", ["paused", "cancelled", "failed", "done"])
+def test_a_job_that_ends_while_it_is_read(records: Told, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """A process that ended after its record was read has not died: what it wrote last counts, and a paused job is not
+    cleaned away."""
+    put_job(records, JOB)
+    last = replace(DONE, status=status)
+    ends_when_looked_for(monkeypatch, records, last)
+    assert records.find(JOB.id) == last
+    put_job(records, JOB)
+    ends_when_looked_for(monkeypatch, records, last)
+    assert records.all() == [last]
+    put_job(records, JOB)
+    ends_when_looked_for(monkeypatch, records, last)
+    assert records.clean(-1.0) == ([] if status == "paused" else [last])
+
+
+@pytest.mark.parametrize("look", range(1, 7))
+def test_a_job_that_ends_while_it_is_paused(
+    records: Told, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    """Whenever its process ends, a job that was paused is told as paused."""
+    running = replace(JOB, owner=owner(pid=stranger.pid))
+    put_job(records, running)
+    ends_when_looked_for(monkeypatch, records, replace(running, status="paused"), look)
+    assert processes.pause(running, records).status == "paused"
+
+
 def quiet(records: Told, seconds: float, *names: str) -> None:
     """Have nothing of these jobs been touched for so long."""
     then = time.time() - seconds
