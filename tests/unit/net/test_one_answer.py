@@ -21,6 +21,7 @@ from mdl.errors import NetworkError, NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.connection import Connection
+from mdl.net.locators import Link
 from mdl.net.policy import Limits
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
@@ -171,31 +172,33 @@ def test_bytes_after_a_refusal() -> None:
 
 @pytest.mark.fault(238)
 def test_late_head_ends_its_own_request_alone() -> None:
-    """While one host's response headers trickle in without end, another host's request goes on."""
-    half, late = threading.Event(), threading.Event()
+    """Response headers trickle in from two hosts. The request that may not wait so long ends; the other goes on."""
+    asked, late = threading.Event(), threading.Event()
 
-    def head() -> Iterator[Piece]:
-        for count in range(400):
-            if count == 12:  # 3 of the 4 seconds that a head may take; the other request may be silent for 2
-                half.set()
-            yield b"X"
-            yield 0.25
+    def trickling(*, until_late: bool) -> Iterator[Piece]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Fill: "
+        while not (until_late and late.is_set()):
+            yield b"x"
+            yield 0.05
+        yield b"\r\n\r\n[1]"
+
+    def endless(request: Request, number: int) -> Answer:
+        return Answer(None, body=trickling(until_late=False))
 
     def patient(request: Request, number: int) -> Answer:
-        late.wait(10)
-        return reply(200, b"[1]")
+        asked.set()
+        return Answer(None, body=trickling(until_late=True))
 
-    trickling: Handler = lambda request, number: Answer(None, body=head(), end="close")  # noqa: E731
-    with FaultyServer(trickling) as bad, FaultyServer(patient) as good:
-        with HttpClient(LOOPBACK, limits=Limits(stall=2.0)) as http, ThreadPoolExecutor(1) as pool:
-
-            def ask() -> object:
-                assert half.wait(10)
-                return http.json("GET", good.url)[0]
-
-            asking = pool.submit(ask)
-            with pytest.raises(NetworkError, match="head"), http.open("GET", bad.url):
-                pass
-            late.set()
-            assert asking.result(10) == [1]
+    with FaultyServer(endless) as bad, FaultyServer(patient) as good, ThreadPoolExecutor(1) as pool:
+        with HttpClient(LOOPBACK, limits=Limits(stall=1.0)) as http:
+            http.follower.locate = lambda url: Link(f"{good.url}/f", patience=1000.0, authorized=True)
+            asking = pool.submit(http.json, "GET", "job://box/j1/f")
+            try:
+                assert asked.wait(60)
+                with pytest.raises(NetworkError), http.open("GET", bad.url):
+                    pass
+                assert not asking.done()
+            finally:
+                late.set()
+            assert asking.result()[0] == [1]
         assert len(good.requests) == 1
