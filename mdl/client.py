@@ -467,8 +467,9 @@ class Client:
         _, found = self.status(target)
         model = self._finder.one(target)
         typed = target if isinstance(target, str) else target.target
-        found = usable(model, found, self.stores.open(), typed)
-        return path_of_file(model, found, typed) if file else found.path
+        store = self.stores.open()
+        found = usable(model, found, store, typed)
+        return path_of_file(model, found, store, typed) if file else found.path
 
     def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
         """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's
@@ -542,7 +543,7 @@ class Client:
             except MdlError as error:
                 named = error.on(typed)
                 if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
-                    named = named.but(hint="'mdl list --local' shows what is on this disk")
+                    named = named.but(hint=f"'{stores[0].command('list', '--local')}' shows what is on this disk")
                 errors.append(named)
                 continue
             for model in models:

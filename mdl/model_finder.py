@@ -108,7 +108,8 @@ class ModelFinder:
             return error
         near += [name for name in self._catalogs.catalog.near(target) if name not in near]
         meant = f"did you mean {', '.join(near)}? " if near else ""
-        return error.but(hint=f"{meant}'mdl list --local' shows what is on this disk")
+        command = self._stores.open().command("list", "--local")
+        return error.but(hint=f"{meant}'{command}' shows what is on this disk")
 
     def verifiable(
         self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None

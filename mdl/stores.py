@@ -60,10 +60,13 @@ class Stores:
             check_into(len(models))
             folder = places.place_of(into, "--into")
             _check_folder(folder)
-            return Store(folder, into=True, catalog=catalog, cancel=cancel)
+            flags = ["--into", os.fspath(into), *self._config.given_flags("catalog")]
+            return Store(folder, into=True, catalog=catalog, cancel=cancel, flags=flags)
         folder = self._config.home.path
         _check_folder(folder)
-        return Store(folder, layout=HubCache if self.is_cache else None, catalog=catalog, cancel=cancel)
+        layout = HubCache if self.is_cache else None
+        flags = self._config.given_flags("home", "layout", "catalog")
+        return Store(folder, layout=layout, catalog=catalog, cancel=cancel, flags=flags)
 
     def all(self) -> list[Store]:
         """The models folder in use; and, unless folder or layout were given for this run, the one of the other layout:

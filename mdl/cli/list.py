@@ -107,7 +107,8 @@ def _asked_statuses(*, present: bool, partial: bool, missing: bool) -> list[str]
 
 def _why_none(client: Client, *, is_all: bool) -> str:
     if not is_all:
-        return "no model of the catalog matches; 'mdl list --local' shows everything on this disk"
+        command = client.stores.open().command("list", "--local")
+        return f"no model of the catalog matches; '{command}' shows everything on this disk"
     if client.catalog.models:
         return "your catalog has no model of its own; 'mdl list PATTERN' finds those that it extends too"
     return "your catalog has no model yet; 'mdl add NAME SOURCE' adds one"
@@ -138,10 +139,11 @@ def _show_total_listed(session: Session, client: Client, rows: Sequence[Row], *,
 
 def _show_unlisted(session: Session, client: Client, more: str) -> None:
     """Count the models that are here and not in the catalog."""
-    unlisted = set(client.stores.open().receipts.models()) - client.catalog.models.keys()
+    store = client.stores.open()
+    unlisted = set(store.receipts.models()) - client.catalog.models.keys()
     if unlisted:
         count = counted(len(unlisted), f"{more} model".strip())
-        session.console.note(f"{count} on this disk that no catalog names: 'mdl list --local'")
+        session.console.note(f"{count} on this disk that no catalog names: '{store.command('list', '--local')}'")
 
 
 def _summary(rows: Sequence[Row], total: int | None = None) -> str:

@@ -11,7 +11,7 @@ from mdl import Settings
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, argument, flag
 from mdl.cli.get import begin, method_of, run_job, show, show_plan
-from mdl.cli.session import Session, typed
+from mdl.cli.session import Session
 from mdl.errors import LockError
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from mdl import ModelVersion, Move, OutdatedReport
 
 UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
-
-
-_PLACES = ("--to=", "--layout=", "--catalog=")
-"""The flags that say which models are meant: an update has to have them too."""
 
 
 @command(
@@ -74,9 +70,8 @@ def outdated(
                 session.console.note(f"nothing to update among {counted(asked, 'model')}")
             return
         updatable = [session.spelled(model.name) for model in outdated_models]
-        where = [word for word in session.words if word.startswith(_PLACES)]
         can = f"{len(outdated_models)} of {known} can be updated, {human_bytes(to_fetch)} to fetch"
-        session.console.note(f"{can}: {typed(['mdl', 'update', *updatable, *where])}")
+        session.console.note(f"{can}: {client.stores.open().command('update', *updatable)}")
 
     return session.show({"models": report.models, "bytes_to_fetch": to_fetch}, show_table, error=error)
 

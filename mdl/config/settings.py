@@ -422,6 +422,15 @@ class Config:
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"
 
+    def given_flags(self, *names: str) -> list[str]:
+        """The flags of a command line that give these settings as they were given for this run; none for the others."""
+        flags: list[str] = []
+        for name in names:
+            value = self.given.get(name)
+            for text in () if value is None else _many(value, name):
+                flags += [settings_table()[name].flag_name, os.fspath(text)]
+        return flags
+
     def check(self, *names: str) -> None:
         """Raises `UsageError` for the first of these settings that is wrong."""
         for name in names:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -95,10 +96,13 @@ class Store:
         layout: Callable[[Path], Layout] | None = None,
         catalog: str | None = None,
         cancel: CancelToken | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         """With ``into`` the files of one model are in ``root`` itself. ``catalog`` names the catalog for which files
-        are fetched, if there is one. ``cancel`` ends what reads large files."""
+        are fetched, if there is one. ``cancel`` ends what reads large files. ``flags`` are those of a command line
+        that lead here."""
         self.root = root.absolute()
+        self._flags = tuple(flags)
         self.catalog = catalog
         self.cancel = cancel or CancelToken()
         self.layout = layout(self.root) if layout else Layout(self.root, into=into)
@@ -118,6 +122,10 @@ class Store:
         self._stage: Path | None = None
         self._partials_seen: tuple[tuple[int, int], set[str]] = ((0, 0), set())
         self._foldings: dict[Path, NameFolding] = {}
+
+    def command(self, *words: str) -> str:
+        """Return a command of mdl that works on this store, as it can be typed: ``mdl get NAME --layout hf-cache``."""
+        return shlex.join(["mdl", *words, *self._flags])
 
     def folder(self, model: str) -> Path:
         """Return the folder that is shown as the place of ``model``."""

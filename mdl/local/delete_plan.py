@@ -31,8 +31,6 @@ from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
-_LIST = "'mdl list --local' shows what is on this disk"
-
 
 @value_class
 class KeptFile:
@@ -133,7 +131,7 @@ def _nothing_here(model: Model, stores: Sequence[Store]) -> NotFound:
     """The error for a model of which nothing is in the first of ``stores``, the one in use, or nothing that mdl brought
     for it there. Its hint says what is in the hub's cache."""
     reason = "nothing of it is on this disk"
-    hint = _LIST
+    hint = f"'{stores[0].command('list', '--local')}' shows what is on this disk"
     if not stores[0].layout.is_by_digest:
         for store in stores[1:]:
             for repo in repos_of(model, store):
@@ -148,7 +146,7 @@ def _nothing_here(model: Model, stores: Sequence[Store]) -> NotFound:
     else:
         reason = "mdl downloaded nothing of it to Hugging Face's cache"
         for repo in repos_of(model, stores[0]):
-            hint = f"another program downloaded {repo.origin}: mdl rm {repo.origin} --layout hf-cache"
+            hint = f"another program downloaded {repo.origin}: {stores[0].command('rm', str(repo.origin))}"
     return NotFound(reason, hint=hint)
 
 

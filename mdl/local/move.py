@@ -228,7 +228,7 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
     partials = partials_of(store, name, sorted(paths))
     partials.sort(key=size_of_partial, reverse=True)  # the first of one file is the one that is kept
     if not (files or gone or partials) and not target.receipts.may_have(name):
-        raise NotFound("not on this disk", hint="'mdl list --local' shows what is")
+        raise NotFound("not on this disk", hint=f"'{store.command('list', '--local')}' shows what is")
     partials_cross = bool(partials) and not copy.is_same_mount(partials[0], nearest_existing(target.own))
     return _Content(files, gone, partials, partials_cross, kept)
 
@@ -371,7 +371,7 @@ class _Move:
                 expected = hash_file(file.path, algorithm, target.stoppable())[0].digest
             if print_.digest != expected:
                 item = f"{self.name}/{receipt.path}"
-                hint = f"mdl verify --repair {self.name}"
+                hint = self.store.command("verify", "--repair", self.name)
                 raise DigestMismatch("it is damaged: it stays where it is", item=item, hint=hint)
             os.utime(here, ns=(status.st_atime_ns, status.st_mtime_ns))
             with open_for_reading(here) as copied:

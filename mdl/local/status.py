@@ -101,8 +101,8 @@ def can_run_code(path: Path, name: str) -> bool | None:
     return None if head is None else False
 
 
-def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
-    """The path of the one file of a model that is on this disk. Of a model that a reference to a part of a repository
+def path_of_file(model: Model, status: ModelStatus, store: Store, typed: str) -> Path:
+    """The path of the one file of a model that is in the store. Of a model that a reference to a part of a repository
     means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if none is here,
     `UsageError` that lists them if there are several."""
     here = [row.remote.path.text for row in status.rows if row.is_here]
@@ -116,9 +116,9 @@ def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
         raise NotFound("no file of it is on this disk", item=typed)
     if len(meant) == 1:
         return RelPath(meant.pop()).under(status.path)
-    hint = f"take the folder: mdl path {typed}"
+    hint = f"take the folder: {store.command('path', typed)}"
     if origins and not model.is_of_catalog:  # its folder bears the name of the catalog, which no reference means
-        hint = f"name one of them: mdl path --file {origins[0].whole}/PATH; or {hint}"
+        hint = f"name one of them: {store.command('path', '--file', f'{origins[0].whole}/PATH')}; or {hint}"
     names = listed(sorted(meant), most=_NAMED)
     raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
 
@@ -262,12 +262,12 @@ def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> Model
     if not status.files_present:
         status = came
     if not status.files_present:
-        raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
+        raise NotFound("not on this disk", item=typed, hint=f"'{store.command('get', typed)}' downloads it")
     if came.status == "partial":
         count = ""
         if came.files is not None:
             count = f": {came.files_present} of {counted(came.files, 'file')}"
-        hint = f"'mdl get {typed}' downloads the rest"
+        hint = f"'{store.command('get', typed)}' downloads the rest"
         raise NotFound(f"only partly on this disk{count}", item=typed, hint=hint)
     return status
 

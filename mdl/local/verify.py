@@ -536,7 +536,7 @@ def _nothing_here(model: Model, store: Store, others: Sequence[Store]) -> MdlErr
     if record is not None:
         hint = "'mdl get NAME' hashes the files that are here, and writes their receipts again"
         return StateError("the receipts of a model cannot be read", item=str(record), hint=hint)
-    hint = f"mdl get {model.target}"
+    hint = store.command("get", model.target)
     for other in others:
         for repo in repos_of(model, other):
             hint = f"Hugging Face's cache has it: mdl verify {repo.origin} --layout hf-cache"

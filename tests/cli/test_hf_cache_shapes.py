@@ -358,7 +358,7 @@ def test_outdated_knows_what_another_program_brought(
     assert (row["state"], row["here"], row["newest"]) == ("outdated", [COMMIT], [NEXT.commit])
     assert {change["path"] for change in row["changes"] if change["bytes_to_fetch"]} == {"config.json"}
     words = done(mdl(shell, "outdated", *named, "--layout", "hf-cache")).err
-    assert words.endswith(": mdl update org/tiny --layout=hf-cache\n")
+    assert words.endswith(": mdl update org/tiny --layout hf-cache\n")
     hub.script = faults.answers(404)
     row = outdated(3)
     assert (row["state"], row["here"]) == ("failed", [COMMIT])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,10 +110,10 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
     assert ran.out == ""
     for name in ("config.json", "model.bin", "sub/vocab.txt"):
         assert name in ran.err
-    assert ran.err.endswith("hint: take the folder: mdl path tiny\n")
+    assert ran.err.endswith(f"hint: take the folder: mdl path tiny --layout {layout}\n")
     done(mdl(shell, "get", "org/tiny", *at))
     assert (
-        "name one of them: mdl path --file hf:org/tiny/PATH; or"
+        f"name one of them: mdl path --file hf:org/tiny/PATH --layout {layout}; or"
         in done(mdl(shell, "path", "org/tiny", "--file", *at), 2).err
     )
 
@@ -138,9 +140,34 @@ def test_what_is_partly_here_has_no_path(mdl: Inside, shell: Shell, layout: str)
         ran = done(mdl(shell, "path", *words, *at), 3)
         assert (ran.out, ran.err.splitlines()) == (
             "",
-            ["mdl: tiny: only partly on this disk: 2 of 3 files", "  hint: 'mdl get tiny' downloads the rest"],
+            [
+                "mdl: tiny: only partly on this disk: 2 of 3 files",
+                f"  hint: 'mdl get tiny --layout {layout}' downloads the rest",
+            ],
         )
     assert done(mdl(shell, "path", "hf:org/tiny/config.json", *at)).code == 0
+
+
+@pytest.mark.parametrize(
+    "places", ["", "--layout hf-cache", "--to 'a b'", "--to 'a b' --layout hf-cache --catalog own"]
+)
+@pytest.mark.parametrize("words", ["path tiny", "path org/tiny", "verify tiny", "verify org/tiny"])
+def test_the_hint_leads_to_the_same_place(mdl: Inside, shell: Shell, words: str, places: str) -> None:
+    """The command of the hint, as it stands, has the flags that say where models are, so that it helps."""
+    (shell.home / "own").write_text((shell.home / "catalog.toml").read_text())
+    typed = shlex.split(f"{words} {places}")
+    command = re.search(r"mdl (get [^\n]*?)(' downloads it)?$", done(mdl(shell, *typed), 3).err, re.M)
+    assert command
+    done(mdl(shell, *shlex.split(command[1])))
+    done(mdl(shell, *typed))
+
+
+@pytest.mark.parametrize("words", ["list 'no such'", "rm org/none", "rm none", "mv --to elsewhere none"])
+def test_a_list_of_the_same_place(mdl: Inside, shell: Shell, words: str) -> None:
+    """Whoever looks for what is in a folder is shown that folder."""
+    at = [] if "--to" in words else ["--to", "a b"]
+    ran = mdl(shell, *shlex.split(words), *at)
+    assert f"mdl {shlex.join(['list', '--local', *at])}'" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -147,17 +147,17 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
     `export_bundle`."""
     store = context.store
     name = model.name
-    target = model.target
+    get = store.command("get", model.target)
     remotes = context.resolver.known(model)
     if remotes is None:
-        hint = f"'mdl get {target}' asks its source"
+        hint = f"'{get}' asks its source"
         raise LockError("which files it has is not known here", item=model.label, hint=hint)
     wanted = []
     for remote in remotes:
         local = store.check(name, remote, watch=watch_reading(name, remote, context.on_event))
         wanted.append(Wanted(name, remote, local))
     plan = Plan.of(wanted)
-    if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
+    if errors := [_why_not(item, get) for item in (*plan.refuse, *plan.fetch)]:
         count = f"{counted(len(errors), 'file')} of {len(remotes)}"
         why = f"{count} are not here as they should be; the first is {errors[0]}"
         raise errors[0] if len(errors) == 1 else whole_error(why, errors).on(name)
@@ -184,8 +184,9 @@ def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list
     return replace(locked, files=tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
 
 
-def _why_not(item: Item, target: str) -> MdlError:
-    error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' downloads it")
+def _why_not(item: Item, get: str) -> MdlError:
+    """The error of a file that cannot be packed as it is here; the command ``get`` downloads it."""
+    error = item.refused or NotFound(item.reason, hint=f"'{get}' downloads it")
     return error.but(item=f"{item.wanted.model}/{item.remote.path}")
 
 

@@ -227,7 +227,7 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
     item = f"{name}/{remote.path}"
     path = remote.path.text
     if remote.digest is None:
-        hint = f"'mdl get {name}' downloads it, and the lock then has the digest of what came"
+        hint = f"'{store.command('get', name)}' downloads it, and the lock then has the digest of what came"
         raise LockError("the lock has no digest of it", item=item, hint=hint)
     if not remote.is_vouched_for:
         hint = f"online, 'mdl lock {name}' asks its source; if you trust the bundle, take 'bundled' out of the lock"
@@ -236,7 +236,7 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
         raise UsageError("a mirror has a file of its own with that name", item=item)
     local = store.quick_check(name, remote)
     if local.kind != "file" or local.stamp is None:
-        raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
+        raise NotFound(local.why or "not on this disk", item=item, hint=store.command("get", name))
     size = local.stamp.size if remote.size is None else remote.size
     key = mirror.place.key(name, locked.version, path)
     is_kept_by_repair = local.is_edited or local.receipt is None

@@ -106,7 +106,7 @@ def test_rate_limit(here: World, headers: dict[str, str], wait: float) -> None:
     here.mock.add_response(url=tree_url(), status_code=429, headers=headers)
     here.tree(entry())
     assert len(here.hub.resolve(PINNED)) == 1
-    assert sum(here.waits) == wait
+    assert sum(here.waits) == pytest.approx(wait)
     (event,) = here.told
     assert isinstance(event, Retrying)
     assert (event.model, event.attempt, event.delay) == (str(PINNED), 1, wait)
