@@ -80,7 +80,7 @@ def verify(
     words: Sequence[str] = ()
     if names or choice.into or settings.get("home") or settings.get("layout"):
         words = session.words
-    report = _spelled(session, report, words)
+    report = _spelled(session, report, words, named=bool(names))
     note = report.note_on_changed(_command(words, "replace"))
     is_in_hint = report.remedy is not None and report.remedy.kind == "replace"
     if note and not is_in_hint:
@@ -90,14 +90,17 @@ def verify(
     return session.show(facts, lambda: _show_verified(session, report), error=report.error)
 
 
-def _spelled(session: Session, report: VerifyReport, words: Sequence[str]) -> VerifyReport:
-    """The report with the names of the models as people write them. Its hint is as `_command` has it of ``words``."""
+def _spelled(session: Session, report: VerifyReport, words: Sequence[str], *, named: bool) -> VerifyReport:
+    """The report with the names of the models as people write them. Its hint is as `_command` has it of ``words``;
+    ``named`` says that they name models."""
     models = {session.spelled(name): files for name, files in report.models.items()}
     spelled = replace(report, models=models)
     remedy = report.remedy
     if remedy is None or report.wrong is None:
         return spelled
     remedy = replace(remedy, models=tuple(map(session.spelled, remedy.models)))
+    if words and remedy.kind == "replace" and not named:  # without a name it replaces what was changed in others too
+        words = [*words, *remedy.models]
     hint = remedy.hint(_command(words, remedy.kind))
     return replace(spelled, remedy=remedy, wrong=report.wrong.but(hint=hint))
 

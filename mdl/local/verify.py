@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks, wait_for_others
 from mdl.disk.pool import in_parallel
-from mdl.downloader.plan import Plan, Wanted
+from mdl.downloader.plan import Plan, Wanted, decide_on
 from mdl.downloader.store import Store
 from mdl.errors import (
     DigestMismatch,
@@ -187,6 +187,13 @@ class Checked:
     def is_wrong(self) -> bool:
         """Return whether a repair fetches it."""
         return self.status in _WRONG
+
+    @property
+    def needs_force(self) -> bool:
+        """Return whether a repair fetches it only with ``force``: another program's file, or the user's, is in its
+        place."""
+        decision = decide_on(Wanted(self.model, self.remote, self.local))
+        return self.is_wrong and decision.refused is not None and self.local.stamp is not None
 
     @property
     def is_here(self) -> bool:
@@ -634,6 +641,8 @@ def _remedy(checked_files: Sequence[Checked], bad: Sequence[Checked], lockable: 
     """Choose the remedy for the ``bad`` ones: the strongest of those that one of them needs. Nothing helps if nobody
     published a digest and no catalog has the model, for a lock holds models of catalogs."""
     wrong = _models_of(bad, _WRONG)
+    if any(checked.needs_force for checked in bad):
+        return Remedy("replace", wrong)
     if wrong:
         is_any_here = any(checked.is_here for checked in checked_files if checked.model in wrong)
         if is_any_here or len(wrong) > _NAMED:

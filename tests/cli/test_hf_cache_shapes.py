@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,24 @@ def test_verify_reads_what_hf_brought(shell: Shell, mdl: Inside, hf: Hf) -> None
     assert (ran.code, statuses(ran)["unet/model.bin"]) == (3, "missing")
     done(mdl(shell, "verify", "--repair", *LAYOUT))
     assert offline(hf, shell) == FILES
+
+
+@pytest.mark.parametrize("named", [(), ("org/tiny",)], ids=["all", "named"])
+def test_the_hint_replaces_what_hf_brought(shell: Shell, mdl: Inside, hf: Hf, named: tuple[str, ...]) -> None:
+    """A damaged blob of another program is replaced only with --force. The hint says so, and names the model, so that
+    what was changed in another one stays."""
+    fill(hf, shell)
+    done(mdl(shell, "get", "org/twin", "--layout", "hf-cache"))
+    own = cache_of(shell) / "models--org--twin" / "snapshots" / TWIN.commit / "model.bin"
+    own.unlink()
+    own.write_bytes(b"edited")
+    spoil(repo_of(shell) / "blobs" / sha256(WEIGHTS), WEIGHTS[::-1])
+    ran = done(mdl(shell, "verify", *named, "--layout", "hf-cache"), 6)
+    command = re.search("'mdl (verify .*?)' replaces it", ran.err.split("hint:")[-1])
+    assert command
+    done(mdl(shell, *command[1].split()))
+    assert offline(hf, shell) == FILES
+    assert own.read_bytes() == b"edited"
 
 
 @pytest.mark.parametrize("named", [(), ("hf:org/tiny",)], ids=["all", "named"])
