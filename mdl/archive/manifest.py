@@ -43,8 +43,8 @@ class Manifest:
     """What an archive holds.
 
     ``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known.
-    ``changed`` are the files that were packed although they changed meanwhile, ``incomplete`` those that lacked
-    bytes.
+    ``changed`` are the files that were packed although they changed meanwhile, ``incomplete`` the weights that
+    lacked bytes, or other parts of them.
     """
 
     files: tuple[ManifestEntry, ...]

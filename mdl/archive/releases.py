@@ -197,6 +197,11 @@ class ReleaseDir:
             return version
         return ""
 
+    def served(self) -> str:
+        """The version that is served: ``current`` leads to it, and it is here. '' if there is none."""
+        active = self.active()
+        return active if self.has(active) else ""
+
     def history(self) -> History:
         """Return what happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
         `OSError`."""

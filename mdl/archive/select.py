@@ -319,6 +319,8 @@ class _Selecting:
         self._members: dict[str, Member] = {}
         self._skipped: list[Skipped] = []
         self._notes: list[str] = []
+        self._lacking: set[str] = set()
+        """The paths of weights, other parts of which are missing, if that is allowed."""
         self._escaping: list[str] = []
         self._unreadable: list[str] = []
 
@@ -367,6 +369,8 @@ class _Selecting:
         """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
         if why and not self._rules.allow_incomplete:
             raise ProtocolError(f"{what} is not complete: {why}", item=packed.name, hint=_INCOMPLETE)
+        if why:
+            self._lacking.update(entry.path for entry in packed.entries if entry.is_weights)
         self._notes.append(f"{packed.name} is not complete: {why or packed.note}")
 
     def add_all(self, scope: _Scope) -> None:
@@ -502,7 +506,8 @@ class _Selecting:
         return False
 
     def _truncated(self, members: list[Member]) -> tuple[str, ...]:
-        """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
+        """The files of weights that are not whole, or of which other parts are missing, and so cannot be loaded. The
+        first are refused unless that is allowed."""
         truncated = {}
         for member in members:
             lacks = self._tree.contents(member.entry).lacks
@@ -511,7 +516,11 @@ class _Selecting:
         if truncated and not self._rules.allow_incomplete:
             cut = listed(list(truncated.values()), "; ", most=_NAMED)
             raise ProtocolError(f"not complete: {cut}", item=self._item, hint=_INCOMPLETE)
-        return tuple(truncated)
+        return tuple(
+            member.path.text
+            for member in members
+            if member.path.text in truncated or member.entry.path in self._lacking
+        )
 
     def _nothing(self) -> NotFound:
         message = "there is no model in this run"

@@ -9,7 +9,7 @@ import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, check_alone, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, typed
 from mdl.config.places import place_of
 from mdl.formatting import counted, human_bytes, if_known, local_time
 from mdl.hashing import fingerprint
@@ -194,7 +194,7 @@ def releases(
     """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
     show = _show_history if history else _show_releases
-    return session.show(vars(found), lambda: show(session, found))
+    return session.show({**vars(found), "current": found.current or None}, lambda: show(session, found))
 
 
 def _show_releases(session: Session, found: ReleaseList) -> None:
@@ -211,6 +211,9 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
     ]
     heads = ("VERSION", "STATE", "RELEASED", "LAST SERVED", "FILES", "SIZE")
     session.console.table(heads, rows, cut=(), drop=("RELEASED", "FILES", "LAST SERVED", "SIZE"))
+    if not found.current:
+        serve = typed(["mdl", "rollback", str(found.folder), "--to", "VERSION"])
+        session.console.note(f"none is served: 'current' is gone, or leads to none of them; '{serve}' serves one")
 
 
 def _show_history(session: Session, found: ReleaseList) -> None:

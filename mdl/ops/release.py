@@ -29,6 +29,8 @@ from mdl.net.server_messages import safe_excerpt
 from mdl.notebook import Tabular
 from mdl.ops.unpack import StrPath, cancelled_by, notice_model
 from mdl.paths import shown
+from mdl.runs.completeness import why_parts_are_missing
+from mdl.runs.tree import Tree
 from mdl.units import as_text, parse_duration
 from mdl.values import value_class
 
@@ -192,10 +194,10 @@ def rollback(
         releases.prepare()
         history = releases.history()
         version = releases.chosen(history, to) if to else releases.rollback_target(history)
-        if version == history.active:
+        if version == releases.served():
             return _result(releases, history, changed=False)
         releases.quick_check(version)
-        after = history.rolled_back(new_switch(history.active, version, "rollback"))
+        after = history.rolled_back(new_switch(releases.served(), version, "rollback"))
         if version in history.served:
             releases.record(after)
             releases.switch_to(after.active)
@@ -238,6 +240,7 @@ class _Releasing:
             progress.finish(manifest.size, "unpacked", archive.compared_with)
             if releases.has(manifest.version):
                 return self._serve(manifest.version)
+            _check_complete(staged, manifest)
             make_readonly(staged, manifest)
             self._check(staged, manifest.version, manifest)
             publish_folder(staged, releases.path_of(manifest.version))
@@ -246,7 +249,7 @@ class _Releasing:
     def _serve(self, version: str) -> ReleaseResult:
         """Serve a release that is here already."""
         manifest = self.releases.full_check(version, cancelled_by(self.cancel))
-        if self.history.active == version:
+        if self.releases.served() == version:
             history = self.history
             if history != self.releases.recorded():  # mdl was killed before it recorded that
                 history = history.kept(self.keep, self.releases.here())
@@ -256,7 +259,7 @@ class _Releasing:
         return self._switch(version)
 
     def _switch(self, version: str, linked: int = 0) -> ReleaseResult:
-        after = self.history.released(version, new_switch(self.history.active, version, "release"))
+        after = self.history.released(version, new_switch(self.releases.served(), version, "release"))
         after = after.kept(self.keep, self.releases.here())
         self.releases.serve_release(after)
         if version in self.history.withdrawn:
@@ -289,6 +292,20 @@ class _Releasing:
         if changed:
             message = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
             raise ProtocolError(message, item=version, hint="let it write elsewhere; nothing was switched")
+
+
+def _check_complete(folder: Path, manifest: Manifest) -> None:
+    """See that there is a file in a new release, and every part of its weights, unless it was packed incomplete. Raises
+    `ProtocolError`."""
+    if not manifest.files:
+        raise ProtocolError("the archive holds no file", hint="nothing was switched; look at what made the archive")
+    if manifest.incomplete:
+        return
+    tree = Tree.scan(folder)
+    why = why_parts_are_missing(tree, tree.entries)
+    if why:
+        hint = "nothing was switched; pack it again where all of it is, or as it is with 'mdl pack --allow-incomplete'"
+        raise ProtocolError(f"not complete: {why}", item=manifest.version, hint=hint)
 
 
 def _last_lines(output: IO[bytes]) -> list[str]:
@@ -342,8 +359,8 @@ class ReleaseVersion(Tabular):
 
 @value_class
 class ReleaseList(Tabular):
-    """The releases of a folder in the order they came; ``current`` is served now. ``switches`` are the changes of what
-    was served, the last thousand."""
+    """The releases of a folder in the order they came; ``current`` is served now, '' if none is. ``switches`` are the
+    changes of what was served, the last thousand."""
 
     folder: Path
     current: str
@@ -365,7 +382,7 @@ def releases(folder: StrPath) -> ReleaseList:
     recorded = [version for version in history.releases if version in here]
     unrecorded = sorted(here.difference(recorded))
     versions = tuple(_version(place, history, version) for version in (*recorded, *unrecorded))
-    return ReleaseList(place.folder, history.active, versions, history.switches)
+    return ReleaseList(place.folder, place.served(), versions, history.switches)
 
 
 def _version(place: ReleaseDir, history: History, version: str) -> ReleaseVersion:
@@ -374,7 +391,7 @@ def _version(place: ReleaseDir, history: History, version: str) -> ReleaseVersio
         state = "withdrawn"
     elif version == history.previous:
         state = "previous"
-    elif version == history.active:
+    elif version == place.served():
         state = "current"
     served_at = None
     released_at = None

@@ -504,6 +504,62 @@ def test_a_cut_model_is_never_served(mdl: Inside, shell: Shell, name: str, compr
     assert (shell.home / "srv" / "current" / name).read_bytes() == data
 
 
+INDEX = json.dumps({"weight_map": {"a": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"}})
+SHARD = whole_file("m.safetensors")
+LACKING = {
+    "a shard": {"m.safetensors.index.json": INDEX, "m-00001-of-00002.safetensors": SHARD},
+    "all shards, in a folder": {"deep/m.safetensors.index.json": INDEX, "config.json": "{}"},
+    "the index": {"m-00001-of-00002.safetensors": SHARD, "config.json": "{}"},
+    "a part": {"m-00001-of-00002.gguf": whole_file("m.gguf")},
+    "any file": {},
+    "any file but a list": {NAME: Manifest(()).to_json()},
+}
+
+
+@pytest.mark.parametrize("files", LACKING.values(), ids=LACKING)
+def test_a_model_that_lacks_a_part_is_never_served(
+    mdl: Inside, site: Site, shell: Shell, files: dict[str, str | bytes]
+) -> None:
+    """Each file may be whole: without all shards, an index or any file there is no model. What is served stays."""
+    before = site.release("a")
+    with zipfile.ZipFile(shell.home / "lacking.zip", "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    ran = mdl(shell, "unpack", "lacking.zip", "--to", "srv", "--release")
+    assert (ran.code, "nothing was switched" in ran.err) == (6, True), ran.err
+    assert (site.served, [one.version for one in releases(site.folder).versions]) == ("a", [before.version])
+
+
+def test_what_was_packed_incomplete_is_served(mdl: Inside, site: Site, shell: Shell) -> None:
+    """Whoever packed it said so."""
+    run = shell.home / "run"
+    run.mkdir()
+    for name, content in LACKING["a shard"].items():
+        (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert mdl(shell, "pack", "run").code == 6
+    assert mdl(shell, "pack", "run", "--allow-incomplete").code == 0
+    assert mdl(shell, "unpack", "model_run.zip", "--to", "srv", "--release").code == 0
+    assert (site.folder / "current" / "m-00001-of-00002.safetensors").read_bytes() == SHARD
+
+
+@pytest.mark.parametrize("target", [None, "releases/model-000000000000"], ids=["gone", "to nothing"])
+@pytest.mark.parametrize("again", ["release", "rollback"])
+def test_a_link_that_leads_to_no_release(mdl: Inside, site: Site, shell: Shell, target: str | None, again: str) -> None:
+    """Then none is served, whatever was recorded: the list says so, and the same command as before serves it again."""
+    first = site.release("a")
+    newest = site.release("b")
+    (site.folder / "current").unlink()
+    if target:
+        (site.folder / "current").symlink_to(target)
+    ran = mdl(shell, "releases", "srv", "--json")
+    assert (ran.code, ran.document["current"]) == (0, None)
+    assert {one["state"] for one in ran.document["versions"]} == {"previous", "kept"}
+    assert "mdl rollback" in mdl(shell, "releases", "srv").err
+    done = site.release("b") if again == "release" else rollback(site.folder, to=newest.version)
+    assert (done.changed, done.version, done.previous, site.served) == (True, newest.version, first.version, "b")
+    assert releases(site.folder).current == newest.version
+
+
 def test_what_only_has_the_name_of_weights_is_unpacked_but_not_served(mdl: Inside, shell: Shell) -> None:
     """mdl copies what is in an archive; what it serves must be what its name says."""
     with zipfile.ZipFile(shell.home / "a.zip", "w") as opened:
