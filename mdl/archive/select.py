@@ -118,10 +118,12 @@ def select(
     rules: PackRules,
     own: Collection[str] = (),
     passed_over: Iterable[Checkpoint] = (),
+    output: str = "",
 ) -> Selection:
     """Choose what goes into the archive of a checkpoint, or of the run's model if that is None.
 
-    ``own`` are real paths of archives of this run, which are never packed. ``passed_over`` are the incomplete
+    ``own`` are real paths of archives of this run, and ``output`` is the one that is to be written: none of them is
+    packed, and the others are noted. ``passed_over`` are the incomplete
     checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
     link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
     """
@@ -134,7 +136,7 @@ def select(
         raise UsageError(what, hint="name each with --include NAME")
     narrowing = [pattern for pattern in rules.include if pattern not in added]
     rules = replace(rules, include=narrowing)
-    selecting = _Selecting(run.tree, rules, added, own)
+    selecting = _Selecting(run.tree, rules, added, own, output)
     manifest = Manifest((), run=run.name, layout=run.layout, inference_only=rules.inference_only)
     if checkpoint:
         manifest = replace(manifest, checkpoint=checkpoint.name, step=checkpoint.step)
@@ -307,7 +309,9 @@ def _secret_of(tree: Tree, entry: Entry) -> HeldSecret | None:
 class _Selecting:
     """One selection in the making. ``added`` are the files that are packed though they would be left out, by name."""
 
-    def __init__(self, tree: Tree, rules: PackRules, added: Mapping[str, Entry], own: Collection[str]) -> None:
+    def __init__(
+        self, tree: Tree, rules: PackRules, added: Mapping[str, Entry], own: Collection[str], output: str
+    ) -> None:
         self._tree = tree
         self._rules = rules
         self._added = added
@@ -316,6 +320,7 @@ class _Selecting:
         self._item = str(tree.root)
         root = os.path.join(self._item, "")
         self._own = {path.removeprefix(root) for path in own}
+        self._output = output.removeprefix(root)
         self._members: dict[str, Member] = {}
         self._skipped: list[Skipped] = []
         self._notes: list[str] = []
@@ -405,10 +410,12 @@ class _Selecting:
 
     def _add(self, name: str, entry: Entry, scope: _Scope) -> None:
         """Make an entry a member; or note why it is left out, or why nothing can be packed as long as it is there."""
-        if not self._is_asked_for(name, entry):
+        if entry.real == self._output or not self._is_asked_for(name, entry):
             return
         why = scope.why_left_out(name, entry)
-        if why:
+        if entry.real in self._own:  # no part of the manifest: the same files make the same archive
+            self._notes.append(f"left out: {shown(name)}, an archive that mdl made of this run")
+        elif why:
             self._skip(name, why)
         elif entry.kind == "escapes":
             self._escaping.append(f"{shown(name)} is {shown(entry.why)}")
@@ -418,11 +425,11 @@ class _Selecting:
             self._put(name, entry)
 
     def _is_asked_for(self, name: str, entry: Entry) -> bool:
-        """Tell whether the globs leave an entry in, and it is no archive of this run."""
+        """Tell whether the globs leave an entry in."""
         names = {name}
         if entry.kind != "file":
             names.add(f"{name}/")
-        if entry.real in self._own or matching(names, self._rules.exclude):
+        if matching(names, self._rules.exclude):
             return False
         return entry.kind in _MAY_HOLD_MORE or bool(matching(names, self._narrowing))
 

@@ -207,8 +207,7 @@ def plan_pack(run: PackRequest | StrPath, output: Output = None, **options: Unpa
         target = _target(request.output, name)
         name = target.name
         replaced = _check_output(found, target, force=request.force)
-    own_archives = {str(target), *_archives_in(found)}
-    selection = select(found, chosen, request, own_archives, passed_over)
+    selection = select(found, chosen, request, _archives_in(found), passed_over, str(target))
     if request.inference_only and replaced and not replaced.inference_only:
         note = f"{name} is replaced: it had all of the checkpoint, and now gets only what inference needs"
         selection = replace(selection, notes=(*selection.notes, note))
@@ -233,13 +232,13 @@ def _target(output: StrPath | None, name: str) -> Path:
 
 
 def _archives_in(run: Run) -> set[str]:
-    """The real paths of the archives that mdl made of this run and left in its folder."""
-    heads = (f"model_{run.name}.", f"model_{run.name}_", f"logs_{run.name}.")
+    """The real paths of the archives that mdl made of this run and left in its folder, under whatever name."""
     archives = set()
-    for entry in run.tree.children():
-        if entry.name.startswith(heads) and entry.name.endswith(".zip"):
+    for entry in run.tree.entries:
+        if entry.kind == "file" and entry.name.endswith(".zip"):
             place = run.tree.root / entry.real
-            if _manifest_of(place):
+            manifest = _manifest_of(place)
+            if manifest and manifest.run == run.name:
                 archives.add(str(place))
     return archives
 
@@ -322,11 +321,11 @@ def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
         raise Occupied(message, item=str(path), hint=f"{hint}; -o - is a pipe")
     real = str(path).removeprefix(os.path.join(run.tree.root, ""))
     files_of_run = {entry.real for entry in run.tree.entries if entry.kind != "folder"}
-    if real in files_of_run and path.suffix != ".zip":
+    before = _manifest_of(path) if path.exists() else None
+    if before is None and real in files_of_run:
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
     if not path.exists():
         return None
-    before = _manifest_of(path)
     is_of_this_run = before is not None and before.run == run.name
     if not is_of_this_run and not force:
         message = f"this file exists already, and is not an archive that mdl made of {run.name}"

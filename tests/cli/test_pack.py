@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from support.data import noise
 from support.packing import MANIFEST, archive_of, make_run, read_whole
-from support.runs import write
+from support.runs import put, write
 from support.shell import Inside, Shell, done, machine
+from support.weights import stable_baselines_zip
 
 from mdl.errors import ProtocolError
 from mdl.events import Event, Started
@@ -269,6 +270,22 @@ def test_an_archive_in_the_run_does_not_swallow_itself(mdl: Inside, trained: She
         digests.append(mdl(inside, "pack", ".", *words, "--json").document["sha256"])
     assert digests[0] == digests[2]
     assert len(read_whole(inside.home / "model_run.zip")) == len(read_whole(inside.home / "mine.zip")) == 4
+    (inside.home / "sub").mkdir()
+    (inside.home / "mine.zip").rename(inside.home / "sub" / "backup.zip")
+    ran = mdl(inside, "pack", ".", "--all", "--exclude", "old.zip")
+    assert not [name for name in read_whole(inside.home / "model_run.zip") if name.endswith(".zip")]
+    assert "left out: sub/backup.zip, an archive that mdl made of this run" in ran.err
+
+
+@pytest.mark.parametrize("name", ["model_run.zip", "policy.zip"])
+def test_a_model_that_is_a_zip_is_not_replaced(mdl: Inside, trained: Shell, name: str) -> None:
+    """An archive never takes the place of a file of the run, whatever its suffix: there may be no other copy."""
+    model = put(trained.home / "run" / name, stable_baselines_zip())
+    before = model.read_bytes()
+    for words in ((), ("--force",)):
+        ran = mdl(trained, "pack", "run", "-o", f"run/{name}", *words)
+        assert (ran.code, model.read_bytes()) == (7, before)
+        assert "--force" not in ran.err
 
 
 @pytest.mark.parametrize("order", [1, -1])
