@@ -14,6 +14,7 @@ from typing import Any
 from mdl.errors import MdlError, NoSpace, joint_error, whole_error
 from mdl.formatting import as_written, counted, elsewhere, human_bytes, listed
 from mdl.notebook import Tabular, error_note, html_table
+from mdl.paths import shown
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
@@ -247,7 +248,7 @@ class FailureSummary:
         if len(self.paths) < 2:
             return self.reason
         failed = f"{len(self.paths):,} of {counted(self.count, 'file')}" if self.count else f"{len(self.paths):,} files"
-        return f"{failed}: {self.reason} ({listed(sorted(self.paths), most=_NAMED)})"
+        return f"{failed}: {self.reason} ({listed(sorted(map(shown, self.paths)), most=_NAMED)})"
 
 
 def failures_of(models: Sequence[Any]) -> list[Failure]:

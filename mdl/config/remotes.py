@@ -59,6 +59,11 @@ class RemoteSettings:
         default = "RUNPOD_API_KEY" if self.kind == "runpod" else ""
         return self.get("api_key_env") or default
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether nothing is to be asked without a key: its variable is named, or it is RunPod itself."""
+        return bool(self.get("api_key_env")) or (self.kind == "runpod" and not self.get("base_url"))
+
     def token(self, environ: Mapping[str, str]) -> OriginToken | None:
         """Its key, for its own origin; None if there is none."""
         key = as_meant(environ.get(self.key_variable, ""))

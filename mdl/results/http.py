@@ -162,10 +162,12 @@ class HttpRemote:
 
     @property
     def http(self) -> HttpClient:
-        """Raises `LockError` offline."""
+        """Raises `LockError` offline, and `AuthError` without the key that it needs."""
         if self._context.http is None:
             hint = online_hint(self._context.offline_by)
             raise LockError("offline: no remote can be asked", item=self.name, hint=hint)
+        if self.settings.needs_key and not self.settings.token(self._context.environ):
+            raise self.explained(AuthError("it needs a key, and there is none", item=self.name))
         return self._context.http
 
     # What answers say.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 
 from mdl.errors import NotFound, Unsafe
@@ -30,6 +30,16 @@ class BesideModel:
     def count(self) -> int:
         """How many checkpoints these are."""
         return len(self.checkpoints) + sum(count for _, count in self.runs)
+
+
+def _without_links(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, without those that are another one of them by a link, such as ``last`` for ``020000``."""
+    by_files: dict[frozenset[str], Checkpoint] = {}
+    for checkpoint in checkpoints:
+        files = frozenset(entry.real for entry in checkpoint.entries)
+        if files not in by_files or all(entry.path == entry.real for entry in checkpoint.entries):
+            by_files[files] = checkpoint
+    return list(by_files.values())
 
 
 @value_class
@@ -149,7 +159,7 @@ class Run:
         chosen = marked.get(name)
         if chosen:
             return chosen
-        matching = called(self.checkpoints, name)
+        matching = _without_links(called(self.checkpoints, name))
         if len(matching) == 1:
             return matching[0]
         if not matching and name not in marked:

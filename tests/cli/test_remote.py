@@ -207,16 +207,20 @@ def test_every_part_is_shown(endpoint: Endpoint, s3_url: str, shell: Shell, remo
 
 
 def test_each_remote_gets_its_own_key(shell: Shell, remote: Remote) -> None:
-    """Two accounts at one host have two keys, and each remote is asked with its own; a key that is not set is none."""
+    """Two accounts at one host have two keys, and each remote is asked with its own. A remote that needs none is asked
+    without one; one whose key is not set is not asked, for no answer to that would help."""
 
     def api(request: Request, number: int) -> Answer:
         return reply(200, json.dumps({"status": "done", "error": request.header("authorization")}).encode(), JSON)
 
     with FaultyServer(api) as server:
-        table = '[remotes.{0}]\nkind = "api"\nurl = "{1}/{0}"\napi_key_env = "KEY_{0}"\n'
-        settings(shell, "".join(table.format(name, server.url) for name in "ABC"))
-        for name in "ABC":
+        table = '[remotes.{0}]\nkind = "api"\nurl = "{1}/{0}"\n'
+        named = table + 'api_key_env = "KEY_{0}"\n'
+        tables = [named.format(name, server.url) for name in "ABC"]
+        settings(shell, "".join([*tables, table.format("D", server.url)]))
+        for name in "ABD":
             remote(f"status {name} j", KEY_A="the-key-of-a", KEY_B="the-key-of-b")
+        assert "set KEY_C to a valid key" in remote("status C j", 4).err
         sent = [request.header("authorization") for request in server.requests]
     assert sent == ["Bearer the-key-of-a", "Bearer the-key-of-b", None]
 

@@ -163,11 +163,12 @@ GLOBS = st.text("ab*?[!]-/.A\n", max_size=6)
 @settings(max_examples=examples(300))
 @given(st.lists(st.text("abA/.\n", max_size=6), max_size=5), st.lists(GLOBS, max_size=3))
 @example(["a/b/c", "A/b/c", "d/x", "d"], ["*b*c*", "x*y*z*", "d/"])
+@example(["[a] b/A", "a"], ["[a] b/A"])
 def test_patterns_match_as_in_the_shell(paths: list[str], patterns: list[str]) -> None:
-    """Several patterns at once match what each of them does, with the rules of fnmatch; a trailing slash stands for
-    all that is in that folder."""
+    """Several patterns at once match what each of them does, with the rules of fnmatch, or are a path themselves; a
+    trailing slash stands for all that is in that folder."""
     globs = [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns]
-    expected = {path for path in paths if any(fnmatchcase(path, glob) for glob in globs)}
+    expected = {path for path in paths if path in patterns or any(fnmatchcase(path, glob) for glob in globs)}
     assert matching(paths, patterns) == expected
     assert {path for path in paths if matches(path, patterns)} == expected
 

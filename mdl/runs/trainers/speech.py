@@ -86,7 +86,8 @@ HIFIGAN = Layout(
 F5_TTS = Layout(
     "f5-tts",
     Pattern(
-        r"model_(?P<step>[0-9]+)\.(pt|safetensors)|model_last\.(pt|safetensors)",
+        r"model_(?P<step>[0-9]+)\.(pt|safetensors)|model_(best|last)\.(pt|safetensors)",
+        best=r"model_best\..+",
         requires=r"model_last\.(pt|safetensors)",
         last=(r"model_last\..+",),
         beside=("vocab.txt", "*.yaml", "config*"),
@@ -179,7 +180,7 @@ WENET = Layout(
     trainers="WeNet",
     keep=("*.pt", "*.yaml", "units.txt", "global_cmvn", "*.model"),
 )
-_FAIRSEQ_NAME = r"checkpoint(?:_(?=[0-9]+_))?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?"
+_FAIRSEQ_NAME = r"checkpoint_?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?"
 FAIRSEQ = Layout(
     "fairseq",
     Pattern(

@@ -241,6 +241,8 @@ def test_failures_of_one_reason_are_said_once(kind: Any) -> None:
     with console.watch() as tell:
         for event in (Planned(files=9, models=(("m", 9),)), *failed):
             tell(event)
+    forged = FailureSummary("m", "503", ("a\nmdl: all is well", "b"))
+    assert forged.message == r"2 files: 503 (a\nmdl: all is well, b)"
     summary = FailureSummary("m", "503", ("a", "b", "c", "d"), 9, "later")
     console.error(NetworkError(summary.message, item=summary.item, hint="later"))
     assert err.getvalue().count("503") == 1

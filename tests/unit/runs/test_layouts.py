@@ -801,3 +801,33 @@ def test_checkpoints_in_a_folder_of_that_name(tmp_path: Path) -> None:
     put(tmp_path / "model" / "config.json")
     run = find_run(tmp_path)
     assert (run.layout, [one.name for one in run.checkpoints]) == ("keras", ["unet.05.keras", "final"])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("checkpoint_{100,200,best}.pt", "checkpoint_100.pt@e100 checkpoint_200.pt@e200* checkpoint_best.pt+"),
+        ("model_{100,200,best,last}.h5", "model_100.h5@e100 model_200.h5@e200 model_best.h5+ model_last.h5*"),
+        ("model_{best,last}.pt", "model_best.pt+ model_last.pt*"),
+        ("a_{100_steps,200_steps,best}.zip", "a_100_steps.zip@100 a_200_steps.zip@200* a_best.zip+"),
+    ],
+)
+def test_a_layout_hides_no_checkpoint(tmp_path: Path, names: str, expected: str) -> None:
+    """Names that fit a trainer only in part, as those of a script: the best is not the latest, and each can be
+    chosen."""
+    run = write(tmp_path / "run", names)
+    assert rows(found(run)) == expected
+    for file in run.iterdir():
+        assert find_run(run).checkpoint(file.name).name == file.name
+
+
+@pytest.mark.parametrize("step", ["010000", "020000"])
+def test_a_link_to_a_checkpoint_is_no_second_one(tmp_path: Path, step: str) -> None:
+    """A step names its checkpoint, though a link beside it leads there too."""
+    files = "{pretrained_model/{config.json,model.safetensors},training_state/training_step.json}"
+    run = write(tmp_path / "run", f"checkpoints/{{010000,020000}}/{files}")
+    (run / "checkpoints" / "last").symlink_to(step)
+    assert find_run(run).checkpoint(str(int(step))).name == step
+    epoch = write(tmp_path / "lightning", "epoch=1-step=100.ckpt epoch=2-step=200.ckpt")
+    (epoch / "last.ckpt").symlink_to("epoch=2-step=200.ckpt")
+    assert find_run(epoch).checkpoint("200").name == "epoch=2-step=200.ckpt"
