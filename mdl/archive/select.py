@@ -245,8 +245,8 @@ def _model_scope(run: Run, everything: _Scope) -> _Scope:
         notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
     if beside.runs:
         runs = listed([f"{shown(path)} ({counted(count, 'checkpoint')})" for path, count in beside.runs], most=_NAMED)
-        first = shown(str(run.tree.root / beside.runs[0][0]))
-        notes.append(f"left out: {runs}; --all packs the folder as it is, mdl pack {first} that run")
+        pack = shlex.join(["mdl", "pack", shown(str(run.tree.root / beside.runs[0][0]))])
+        notes.append(f"left out: {runs}; --all packs the folder as it is, {pack} that run")
     if run.finished_or_only is None and len(run.model_checkpoints) > 1:
         count = counted(len(run.model_checkpoints), "checkpoint")
         hint = "--checkpoint NAME packs one"

@@ -366,7 +366,7 @@ class OpenFile:
             with open(self.part.fd, "rb", closefd=False) as file:
                 return self.why_cut(print_, file), True
         if self.is_borrowed_from_final and isinstance(error, DigestMismatch):
-            hint = "use --force to replace it, or --to for another folder"
+            hint = "use --force to replace it, or choose another folder"
             why = "another file has this name, and is no part of this one"
             return Occupied(why, item=self.download.name, hint=hint), False
         return error, not self.expected and (self.download.resumed_at > 0 or self.responses > 1)

@@ -229,7 +229,7 @@ def _decide_without_receipt(wanted: Wanted) -> Item:
     """Return the decision on a file that is not mdl's."""
     if _is_unfinished(wanted.local, wanted.remote):
         return Item(wanted, Reason.UNFINISHED)
-    hint = "use --force to replace it, or --to for another folder"
+    hint = "use --force to replace it, or choose another folder"
     refused = Occupied("another file has this name", item=wanted.item, hint=hint)
     return Item(wanted, Reason.OCCUPIED, refused=refused)
 

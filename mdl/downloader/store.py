@@ -492,7 +492,7 @@ def _clash(other: RelPath, why: str) -> Unsafe:
 
 
 def _occupied(why: str, item: Ready) -> Occupied:
-    hint = "use --force to replace it, or --to for another folder"
+    hint = "use --force to replace it, or choose another folder"
     return Occupied(why, item=item.remote.path.text, hint=hint)
 
 

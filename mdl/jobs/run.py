@@ -19,7 +19,7 @@ from mdl.console.state import State
 from mdl.describe import describe
 from mdl.disk import process, publish
 from mdl.disk.process import ProcessId, hostname
-from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
+from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, StorageError, UsageError
 from mdl.events import Ended, Event, FileProgress, Listener, Planned, Progressed, Started, silence
 from mdl.formatting import json_bytes, utc_now
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
@@ -305,8 +305,12 @@ class JobRun:
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.
 
-        Raises `Busy` if another one works on these models, and others if it could not begin.
+        Raises `Busy` if another one works on these models, `StorageError` if no record of it can be written, and others
+        if it could not begin.
         """
+        if self._file is None and self._state is not None:
+            hint = "free some space there, or name another folder in XDG_STATE_HOME"
+            raise StorageError("a job in the background needs a record", item=str(self._state), hint=hint)
         if self._records is None or self._file is None:
             raise UsageError("a job needs a record to continue in the background", item="--detach")
         is_new = not self._stamp

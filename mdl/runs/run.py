@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import field
 
@@ -222,7 +223,8 @@ class Run:
             return f"--checkpoint {self.latest.name} is the latest; {self._there_are()}"
         way = self._there_are()
         if self.runs_below and not self.is_recognised:
-            way = f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
+            first = shown(str(self.tree.root / self.runs_below[0][0]))
+            way = f"pack one of them: {shlex.join(['mdl', 'pack', first])}"
         elif self.checkpoints:
             way = f"name one with --checkpoint NAME; {way}"
         return f"{way}; --all packs the folder as it is"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.catalogs import catalog_of
+from support.data import sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.jobs import state_of
 from support.loopback_hub import LoopbackHub, Repo
@@ -152,9 +153,11 @@ def test_a_run_and_its_archive(told: Told, tmp_path: Path) -> None:
 def test_releases(told: Told, tmp_path: Path) -> None:
     """A history of releases may say anything; a manifest may name its run and checkpoint anything."""
     shell = machine(tmp_path)
-    facts = {"schema": "mdl.manifest/1", "run": EVIL, "checkpoint": EVIL, "step": None, "layout": EVIL, "files": []}
+    file = {"path": "a.txt", "size": 0, "sha256": sha256(b"")}
+    facts = {"schema": "mdl.manifest/1", "run": EVIL, "checkpoint": EVIL, "step": None, "layout": EVIL, "files": [file]}
     facts |= {"inference_only": False, "changed": [EVIL], "skipped": [{"path": EVIL, "why": EVIL}]}
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", b"")
         archive.writestr("mdl-manifest.json", json.dumps(facts))
     all_harmless(told, shell, "unpack a.zip --list", "unpack a.zip --to srv --release", "rollback srv")
     history = json.loads((tmp_path / "srv" / "releases.json").read_text())

@@ -207,7 +207,7 @@ def test_what_is_listed(shell: Shell, run: Run, job: Job) -> None:
 @pytest.mark.fault(140)
 @pytest.mark.parametrize("where", ["a file", "no folder", "jobs is a file"])
 def test_no_place_for_records(shell: Shell, mdl: Inside, where: str) -> None:
-    """If no record can be written, not even by root, get says so and works; --detach is refused (2), and there are no
+    """If no record can be written, not even by root, get says so and works; --detach is refused (7), and there are no
     jobs. A state folder that is no folder is one warning, though the log is missing too."""
     if where == "no folder":
         shell = with_environ(shell, XDG_STATE_HOME="/proc/no/such/folder")
@@ -219,7 +219,7 @@ def test_no_place_for_records(shell: Shell, mdl: Inside, where: str) -> None:
     assert (ran.code, ran.out, arrived(shell, SMALL)) == (0, f"{shell.models / 'one'}\n", True)
     assert ran.err.count("mdl: warning: this job is not recorded: ") == 1
     assert where != "a file" or ran.err.count("mdl: warning: ") == 1
-    codes = {"get one --detach": 2, "jobs": 0, "jobs show 0": 3}
+    codes = {"get one --detach": 7, "jobs": 0, "jobs show 0": 3}
     assert {words: mdl(shell, *words.split()).code for words in codes} == codes
 
 
