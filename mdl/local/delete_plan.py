@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.disk import user_name
-from mdl.disk.own_files import is_own_folder
 from mdl.downloader.hub_cache import TREES, CachedFile, CachedRepo, shared_links
 from mdl.downloader.partial_folders import size_of_partial
 from mdl.downloader.store import Store
-from mdl.errors import NotFound, StorageError
+from mdl.errors import NotFound
 from mdl.formatting import spelled
 from mdl.local.from_receipts import hub_origins, meant_paths, of_hubs, was_imported
 from mdl.local.on_disk import (
     SHORT_COMMIT,
     CacheEntry,
     Known,
+    closed_by,
     model_on_disk,
+    owned_by,
     partials_of,
     repo_on_disk,
     repos_of,
@@ -157,7 +157,9 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
     """Plan the deletion of what is mdl's in a model's folder and meant by ``model``; with ``force`` of all that is
     meant. Only those files are hashed that seem to be changed. Raises `StateError`, `StorageError`, `Cancelled`."""
     name = model.name
-    _refuse_closed(store, name)
+    owner = closed_by(store, name)
+    if owner:
+        raise owned_by(owner, f"have it deleted by {owner}")
     on_disk = model_on_disk(store, name, reads=not force)
     meant = meant_paths(model, on_disk.paths, on_disk.receipts)
     deletion = Deletion(store, name, model.label, on_disk.folder, [name])
@@ -176,19 +178,6 @@ def of_folder(store: Store, model: Model, *, force: bool = False) -> Deletion:
         deletion.folders = [Path(at) for at, _, _ in os.walk(on_disk.folder)]
         deletion.forgotten[name] = [receipt.path for path, receipt in on_disk.receipts.items() if path in meant]
     return deletion
-
-
-def _refuse_closed(store: Store, name: str) -> None:
-    """Raises `StorageError` if another account has downloaded the model: nobody else can tell which files are mdl's."""
-    if not os.path.lexists(store.folder(name)):
-        return
-    for records in (store.own, store.receipts.place(name)):
-        with contextlib.suppress(OSError):
-            owner = records.lstat().st_uid
-            if owner != os.geteuid() and not is_own_folder(records):
-                who = user_name(owner)
-                reason = f"{who} downloads into this folder, and only {who} can see which files are mdl's"
-                raise StorageError(reason, hint=f"have it deleted by {who}")
 
 
 # The hub's cache.

@@ -7,6 +7,7 @@ and mdl's receipts say for which models it brought files of it. Nothing is conta
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Literal
 
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.catalog.resolver import narrow
-from mdl.disk import publish
+from mdl.disk import publish, user_name
 from mdl.disk.own_files import is_own_folder
 from mdl.disk.safe_open import names_below
 from mdl.downloader.hub_cache import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.downloader.partial_folders import key_of
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
+from mdl.errors import StorageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
 from mdl.local.from_receipts import hub_origins, of_hubs
 from mdl.paths import RelPath
@@ -35,6 +37,24 @@ SHORT_COMMIT = 12
 
 
 # A folder of a plain models folder.
+
+
+def closed_by(store: Store, name: str) -> str:
+    """The other account that has downloaded a model, so that nobody else can tell which files are mdl's; '' if there is
+    none."""
+    if os.path.lexists(store.folder(name)):
+        for records in (store.own, store.receipts.place(name)):
+            with contextlib.suppress(OSError):
+                owner = records.lstat().st_uid
+                if owner != os.geteuid() and not is_own_folder(records):
+                    return user_name(owner)
+    return ""
+
+
+def owned_by(owner: str, hint: str) -> StorageError:
+    """The error of a model that is `closed_by` another account."""
+    reason = f"{owner} downloads into this folder, and only {owner} can see which files are mdl's"
+    return StorageError(reason, hint=hint)
 
 
 FileKind = Literal["own", "changed", "stranger", "staged", "blocked", "gone"]

@@ -21,6 +21,7 @@ from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.hashing import Fingerprint
 from mdl.local.from_receipts import MeantFiles, fetched_files, hub_origins, meant_paths
+from mdl.local.on_disk import closed_by, owned_by
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -253,7 +254,7 @@ def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> Model
     """The status of a model that is here, as far as it was asked for: a part that was fetched as such is enough, and so
     is an older version than its source has by now, unless the download of a newer one was stopped (ADR 101).
     ``status`` is that by its listing, which also says where it is, unless nothing of that version is here. ``typed`` is
-    what the user called it. Raises `NotFound`."""
+    what the user called it. Raises `NotFound`, and `StorageError` if only another account can tell."""
     fetched = _fetched(model, store)
     came = status_of_files(model.name, fetched, store) if fetched.files else status
     wanted = store.receipts.wanted(model.name)  # by a download that was stopped: it may have been an update
@@ -262,7 +263,11 @@ def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> Model
     if not status.files_present:
         status = came
     if not status.files_present:
-        raise NotFound("not on this disk", item=typed, hint=f"'{store.command('get', typed)}' downloads it")
+        get = store.command("get", typed)
+        owner = closed_by(store, model.name)
+        if owner:
+            raise owned_by(owner, f"'{get}' compares the files that are there").on(typed)
+        raise NotFound("not on this disk", item=typed, hint=f"'{get}' downloads it")
     if came.status == "partial":
         count = ""
         if came.files is not None:

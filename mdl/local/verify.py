@@ -41,7 +41,7 @@ from mdl.local.from_receipts import (
     model_of,
     was_imported,
 )
-from mdl.local.on_disk import as_cached, cached_files, repos_of
+from mdl.local.on_disk import as_cached, cached_files, closed_by, owned_by, repos_of
 from mdl.local.status import Judgement, can_run_code, expected_file, judge
 from mdl.notebook import error_note, html_table
 from mdl.paths import RelPath
@@ -544,6 +544,9 @@ def _nothing_here(model: Model, store: Store, others: Sequence[Store]) -> MdlErr
         hint = "'mdl get NAME' hashes the files that are here, and writes their receipts again"
         return StateError("the receipts of a model cannot be read", item=str(record), hint=hint)
     hint = store.command("get", model.target)
+    owner = closed_by(store, model.name)
+    if owner:
+        return owned_by(owner, f"'{hint}' compares the files that are there").on(model.label)
     for other in others:
         for repo in repos_of(model, other):
             hint = f"Hugging Face's cache has it: mdl verify {repo.origin} --layout hf-cache"

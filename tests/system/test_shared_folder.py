@@ -269,9 +269,9 @@ def test_a_name_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.fault(605)
 @pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 def test_what_another_account_downloads(tmp_path: Path) -> None:
-    """Its `.mdl` cannot be entered: whole files are verified and kept, and what is missing is 7, naming the account;
-    nothing is fetched twice, and nothing deleted. So is what a umask of 077 closed, which hides no other model from the
-    list."""
+    """Its `.mdl` cannot be entered: whole files are verified and kept, and what is missing, or what nobody else can
+    judge, is 7, naming the account; nothing is fetched twice, and nothing deleted. So is what a umask of 077 closed,
+    which hides no other model from the list."""
     with FaultyServer(gate := Gate()) as server:
         gate.opened.set()
         shell = machine(tmp_path, catalog_of(one=server.url))
@@ -287,6 +287,13 @@ def test_what_another_account_downloads(tmp_path: Path) -> None:
             kept = done(mine.run("rm", "one", *words, prefix=modes), 7).err
             assert f"user {STRANGER} downloads into this folder" in kept
             assert "not mdl's" not in kept
+        unlisted = shell.models / "org--m"
+        unlisted.mkdir()
+        (unlisted / "model.bin").write_bytes(DATA)
+        for command in ("path", "verify"):
+            refused = done(mine.run(command, "org/m", prefix=modes), 7)
+            assert f"user {STRANGER} downloads into this folder" in refused.err
+            assert "not on this disk" not in refused.err
         (shell.models / "one" / "f.bin").unlink()
         refused = done(mine.run("get", "one", prefix=modes), 7)
         (shell.models / "one" / "f.bin").write_bytes(DATA)
