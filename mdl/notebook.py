@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from html import escape
 from pathlib import PurePath
 from typing import Any
 
@@ -18,6 +17,8 @@ _HELD = ("models", "versions", "files", "checks")
 
 def html_table(headers: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
     """A table with a ``note`` below it. No text is taken for HTML."""
+    from html import escape  # every command imports this file, and none but a notebook needs the table of entities
+
     lines = ["<tr>" + "".join(f"<th>{escape(header)}</th>" for header in headers) + "</tr>"]
     for row in rows:
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")

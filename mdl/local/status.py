@@ -21,7 +21,6 @@ from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.hashing import Fingerprint
 from mdl.local.from_receipts import MeantFiles, fetched_files, hub_origins, meant_paths
-from mdl.local.on_disk import closed_by, owned_by
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -263,6 +262,8 @@ def usable(model: Model, status: ModelStatus, store: Store, typed: str) -> Model
     if not status.files_present:
         status = came
     if not status.files_present:
+        from mdl.local.on_disk import closed_by, owned_by
+
         get = store.command("get", typed)
         owner = closed_by(store, model.name)
         if owner:
