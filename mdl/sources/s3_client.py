@@ -399,7 +399,8 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
         return _in_other_region(told, item)
     is_named = bool(code) and not code.isdigit()
     if code in _ABSENT or status == 404:
-        return NotFound(told if is_named else "there is no such object", item=item, hint="see 'mdl remote check'")
+        hint = "check its name; 'mdl remote check NAME' checks a remote"
+        return NotFound(told if is_named else "there is no such object", item=item, hint=hint)
     if code in _REFUSED or status in (401, 403):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
         return AuthError(told if is_named else "the bucket refuses these keys", item=item, hint=hint)
