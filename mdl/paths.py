@@ -188,8 +188,8 @@ def is_at_or_below(path: str, folder: str) -> bool:
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Whether a path matches one of the patterns of ``--include`` or ``--exclude``, as in ``hf download``: ``*``
-    matches ``/`` too, case matters, and a trailing ``/`` means everything in that folder. A pattern also matches the
-    path that it is, letter for letter: names have brackets too."""
+    matches ``/`` too, case matters, and a trailing ``/`` means everything in that folder. A pattern also means the
+    file or folder of that very name: names have brackets too."""
     return _regex_of(tuple(patterns)).match(path) is not None
 
 
@@ -201,7 +201,8 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> set[str]:
 @lru_cache(maxsize=2**10)
 def _regex_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
     globs = (f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns)
-    names = (rf"(?:{re.escape(pattern)})\Z" for pattern in patterns if "[" in pattern)
+    below = {True: ".*", False: ""}
+    names = (rf"(?s:{re.escape(pattern)}{below[pattern.endswith('/')]})\Z" for pattern in patterns if "[" in pattern)
     return re.compile("|".join((*map(translate, globs), *names)) or "(?!)")
 
 

@@ -18,7 +18,14 @@ from mdl.formatting import counted, human_bytes, listed
 from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.checkpoint import FINAL, MODEL_FOLDER, Checkpoint
-from mdl.runs.completeness import RESUME_GLOBS, is_model, why_cut_without_suffix, why_incomplete, why_parts_are_missing
+from mdl.runs.completeness import (
+    RESUME_GLOBS,
+    is_index,
+    is_model,
+    why_cut_without_suffix,
+    why_incomplete,
+    why_parts_are_missing,
+)
 from mdl.runs.layout import CONFIGS, VOCABULARY, Companions
 from mdl.runs.run import Run
 from mdl.runs.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
@@ -324,8 +331,6 @@ class _Selecting:
         self._members: dict[str, Member] = {}
         self._skipped: list[Skipped] = []
         self._notes: list[str] = []
-        self._lacking: set[str] = set()
-        """The paths of weights, other parts of which are missing, if that is allowed."""
         self._escaping: list[str] = []
         self._unreadable: list[str] = []
 
@@ -374,8 +379,6 @@ class _Selecting:
         """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
         if why and not self._rules.allow_incomplete:
             raise ProtocolError(f"{what} is not complete: {why}", item=packed.name, hint=_INCOMPLETE)
-        if why:
-            self._lacking.update(entry.path for entry in packed.entries if entry.is_weights)
         self._notes.append(f"{packed.name} is not complete: {why or packed.note}")
 
     def add_all(self, scope: _Scope) -> None:
@@ -523,11 +526,12 @@ class _Selecting:
         if truncated and not self._rules.allow_incomplete:
             cut = listed(list(truncated.values()), "; ", most=_NAMED)
             raise ProtocolError(f"not complete: {cut}", item=self._item, hint=_INCOMPLETE)
-        return tuple(
-            member.path.text
-            for member in members
-            if member.path.text in truncated or member.entry.path in self._lacking
-        )
+        incomplete = set(truncated)
+        if self._rules.allow_incomplete and why_parts_are_missing(self._tree, [member.entry for member in members]):
+            incomplete.update(
+                member.path.text for member in members if member.entry.is_weights or is_index(member.entry)
+            )
+        return tuple(sorted(incomplete))
 
     def _nothing(self) -> NotFound:
         message = "there is no model in this run"

@@ -145,4 +145,5 @@ def _show_verified(session: Session, report: VerifyReport) -> None:
     elif ok or counts:
         console.note(summary)
     elif not report.errors:
-        console.note("mdl has no files here to verify; 'mdl list --local' shows what other programs put here")
+        shows = session.client().stores.open().command("list", "--local")
+        console.note(f"mdl has no files here to verify; '{shows}' shows what other programs put here")

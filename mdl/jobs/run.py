@@ -243,6 +243,7 @@ class JobRun:
         """The `Job.stamp` of the job that is resumed, of the moment when that was decided."""
         self._records: Records | None = None
         """None as well as ``_file`` if the job runs without a file."""
+        self._why_no_file = ""
         self._file: JobFile | None = None
         self._job = self._new()
         self._logged: LogListener | None = None
@@ -256,6 +257,7 @@ class JobRun:
             self._file = records.open(self._job.id)
             self._records = records
         except OSError as error:
+            self._why_no_file = error.strerror or str(error)
             self._no_record(error)
 
     @property
@@ -309,8 +311,8 @@ class JobRun:
         if it could not begin.
         """
         if self._file is None and self._state is not None:
-            hint = "free some space there, or name another folder in XDG_STATE_HOME"
-            raise StorageError("a job in the background needs a record", item=str(self._state), hint=hint)
+            why = f"a job in the background needs a record: {self._why_no_file}"
+            raise StorageError(why, item=str(self._state), hint="XDG_STATE_HOME can name another folder")
         if self._records is None or self._file is None:
             raise UsageError("a job needs a record to continue in the background", item="--detach")
         is_new = not self._stamp

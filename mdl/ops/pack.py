@@ -232,13 +232,13 @@ def _target(output: StrPath | None, name: str) -> Path:
 
 
 def _archives_in(run: Run) -> set[str]:
-    """The real paths of the archives that mdl made of this run and left in its folder, under whatever name."""
+    """The real paths of the archives that mdl made of this run and left in its folder under the usual names."""
+    heads = (f"model_{run.name}.", f"model_{run.name}_", f"logs_{run.name}.")
     archives = set()
-    for entry in run.tree.entries:
-        if entry.kind == "file" and entry.name.endswith(".zip"):
+    for entry in run.tree.children():
+        if entry.name.startswith(heads) and entry.name.endswith(".zip"):
             place = run.tree.root / entry.real
-            manifest = _manifest_of(place)
-            if manifest and manifest.run == run.name:
+            if _manifest_of(place):
                 archives.add(str(place))
     return archives
 
@@ -322,7 +322,7 @@ def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
     real = str(path).removeprefix(os.path.join(run.tree.root, ""))
     files_of_run = {entry.real for entry in run.tree.entries if entry.kind != "folder"}
     before = _manifest_of(path) if path.exists() else None
-    if before is None and real in files_of_run:
+    if real in files_of_run and (before is None or before.run != run.name):
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
     if not path.exists():
         return None

@@ -29,7 +29,7 @@ from mdl.net.server_messages import safe_excerpt
 from mdl.notebook import Tabular
 from mdl.ops.unpack import StrPath, cancelled_by, notice_model
 from mdl.paths import shown
-from mdl.runs.completeness import why_parts_are_missing
+from mdl.runs.completeness import why_parts_are_missing, without_other_formats
 from mdl.runs.tree import Tree
 from mdl.units import as_text, parse_duration
 from mdl.values import value_class
@@ -302,9 +302,9 @@ def _check_complete(folder: Path, manifest: Manifest) -> None:
     if manifest.incomplete:
         return
     tree = Tree.scan(folder)
-    why = why_parts_are_missing(tree, tree.entries)
+    why = why_parts_are_missing(tree, without_other_formats(tree, tree.entries))
     if why:
-        hint = "nothing was switched; pack it again where all of it is, or as it is with 'mdl pack --allow-incomplete'"
+        hint = "nothing was switched; 'mdl pack RUN --allow-incomplete' makes an archive of a folder as it is"
         raise ProtocolError(f"not complete: {why}", item=manifest.version, hint=hint)
 
 

@@ -97,6 +97,27 @@ def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
     return next(_missing_parts(tree, entries), "")
 
 
+def is_index(entry: Entry) -> bool:
+    """Tell whether a file is the index of a model in several shards."""
+    return _INDEX.fullmatch(entry.name) is not None
+
+
+def without_other_formats(tree: Tree, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries without the index of a format that is not here: none of its shards is, and other weights are beside
+    it, as in a download of one format of several."""
+    files = list(entries)
+    with_weights = {entry.folder for entry in files if entry.is_weights}
+    kept = []
+    for entry in files:
+        if is_index(entry) and entry.folder in with_weights:
+            shards = tree.json(entry.path).get("weight_map")
+            names = map(str, shards.values()) if isinstance(shards, dict) else ()
+            if not any(tree.is_file(join(entry.folder, name)) for name in names):
+                continue
+        kept.append(entry)
+    return kept
+
+
 def missing_shards(tree: Tree, entries: Iterable[Entry]) -> str:
     """Return what is wrong with an index among these files: it cannot be read, or names a shard that is missing; else
     ""."""

@@ -530,14 +530,28 @@ def test_a_model_that_lacks_a_part_is_never_served(
     assert (site.served, [one.version for one in releases(site.folder).versions]) == ("a", [before.version])
 
 
-def test_what_was_packed_incomplete_is_served(mdl: Inside, site: Site, shell: Shell) -> None:
+@pytest.mark.parametrize("folder", ["", "deep/"])
+def test_an_index_of_a_format_that_is_not_here(mdl: Inside, site: Site, shell: Shell, folder: str) -> None:
+    """A download of one format of several has the indexes of all: those of the others name nothing that is lacking."""
+    with zipfile.ZipFile(shell.home / "a.zip", "w") as opened:
+        opened.writestr(f"{folder}model.safetensors", SHARD)
+        opened.writestr(
+            f"{folder}pytorch_model.bin.index.json", json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}})
+        )
+    ran = mdl(shell, "unpack", "a.zip", "--to", "srv", "--release")
+    assert ran.code == 0, ran.err
+    assert (site.folder / "current" / folder / "model.safetensors").read_bytes() == SHARD
+
+
+@pytest.mark.parametrize("whole", [(), ("--all",)])
+def test_what_was_packed_incomplete_is_served(mdl: Inside, site: Site, shell: Shell, whole: tuple[str, ...]) -> None:
     """Whoever packed it said so."""
     run = shell.home / "run"
     run.mkdir()
     for name, content in LACKING["a shard"].items():
         (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert mdl(shell, "pack", "run").code == 6
-    assert mdl(shell, "pack", "run", "--allow-incomplete").code == 0
+    assert mdl(shell, "pack", "run", *whole, "--allow-incomplete").code == 0
     assert mdl(shell, "unpack", "model_run.zip", "--to", "srv", "--release").code == 0
     assert (site.folder / "current" / "m-00001-of-00002.safetensors").read_bytes() == SHARD
 

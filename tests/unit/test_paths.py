@@ -164,11 +164,14 @@ GLOBS = st.text("ab*?[!]-/.A\n", max_size=6)
 @given(st.lists(st.text("abA/.\n", max_size=6), max_size=5), st.lists(GLOBS, max_size=3))
 @example(["a/b/c", "A/b/c", "d/x", "d"], ["*b*c*", "x*y*z*", "d/"])
 @example(["[a] b/A", "a"], ["[a] b/A"])
+@example(["b[a]/A", "ba/A", "b[a]"], ["b[a]/"])
 def test_patterns_match_as_in_the_shell(paths: list[str], patterns: list[str]) -> None:
     """Several patterns at once match what each of them does, with the rules of fnmatch, or are a path themselves; a
     trailing slash stands for all that is in that folder."""
     globs = [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns]
     expected = {path for path in paths if path in patterns or any(fnmatchcase(path, glob) for glob in globs)}
+    folders = tuple(pattern for pattern in patterns if pattern.endswith("/"))
+    expected |= {path for path in paths if path.startswith(folders)}
     assert matching(paths, patterns) == expected
     assert {path for path in paths if matches(path, patterns)} == expected
 

@@ -14,14 +14,12 @@ from mdl.weights.known_formats import ORBAX_STAGING, stem_of
 
 _KERAS_EPOCH = r"((?<![A-Za-z0-9.])|(?<=[^0-9]\.)|(?<=ep)|(?<=epoch))(?P<epoch>[0-9]+)(?!\.?[0-9])"
 """A whole number in a name that the user chose, the last one; ``0.34`` is a metric, ``resnet50`` a model."""
-_BEST = r"(?i:(.*[^a-z])?best([^a-z].*)?)"
-_LAST = r"(?i:(.*[^a-z])?(last|latest|final)([^a-z].*)?)"
 KERAS = Layout(
     "keras",
     Pattern(
-        rf".*{_KERAS_EPOCH}.*\.(keras|h5|hdf5)|.+\.(keras|weights\.h5)|({_BEST}|{_LAST})\.(h5|hdf5)",
-        best=_BEST,
-        last=(_LAST,),
+        rf".*{_KERAS_EPOCH}.*\.(keras|h5|hdf5)|.+\.(keras|weights\.h5)",
+        best=r"(?i)(.*[^a-z])?best([^a-z].*)?",
+        last=(r"(?i)(.*[^a-z])?(last|latest|final)([^a-z].*)?",),
     ).find,
     trainers="Keras",
     keep=("*.keras", "*.h5", "*.hdf5"),
@@ -105,8 +103,8 @@ STABLE_BASELINES = Layout(
     "stable-baselines3",
     Pattern(
         r"(.*_)?(?P<step>[0-9]+)_steps\.zip|.+\.zip",
-        best=rf"{_BEST}\.zip",
-        last=(rf"(?!.*_steps\.zip|{_BEST}\.zip).+\.zip", r".*(last|latest|final).*\.zip"),
+        best=r"best_model\.zip",
+        last=(r"(?!.*_steps\.zip|best_model\.zip).+\.zip", r".*(last|latest|final).*\.zip"),
         is_saved=_is_policy,
         weights=r".+\.zip",
         beside=("*vecnormalize*.pkl", "vec_normalize*.pkl"),

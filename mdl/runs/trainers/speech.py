@@ -180,11 +180,12 @@ WENET = Layout(
     trainers="WeNet",
     keep=("*.pt", "*.yaml", "units.txt", "global_cmvn", "*.model"),
 )
-_FAIRSEQ_NAME = r"checkpoint_?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?"
+_FAIRSEQ_NAME = r"checkpoint(?:_(?=[0-9]+_))?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?"
 FAIRSEQ = Layout(
     "fairseq",
     Pattern(
         rf"({_FAIRSEQ_NAME}|checkpoint_(best|last)|checkpoint\.best_.+?){PIECE}?\.pt",
+        requires=rf"({_FAIRSEQ_NAME}|checkpoint_last|checkpoint\.best_.+?){PIECE}?\.pt",
         best=r"checkpoint_best\.pt",
         last=(r"checkpoint_last\.pt",),
         order=lambda name: int(

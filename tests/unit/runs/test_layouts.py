@@ -806,10 +806,11 @@ def test_checkpoints_in_a_folder_of_that_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        ("checkpoint_{100,200,best}.pt", "checkpoint_100.pt@e100 checkpoint_200.pt@e200* checkpoint_best.pt+"),
-        ("model_{100,200,best,last}.h5", "model_100.h5@e100 model_200.h5@e200 model_best.h5+ model_last.h5*"),
+        ("checkpoint_{100,200,best}.pt", "checkpoint_100.pt@100 checkpoint_200.pt@200* checkpoint_best.pt+"),
+        ("checkpoint_{1000,2000}.pt best.pt", "checkpoint_1000.pt@1000 checkpoint_2000.pt@2000* best.pt+"),
+        ("checkpoint_{1000,2000,final}.pt", "checkpoint_1000.pt@1000 checkpoint_2000.pt@2000 checkpoint_final.pt*"),
+        ("epoch_{1,2}.pt features_last.h5", "epoch_1.pt@e1 epoch_2.pt@e2 features_last.h5*"),
         ("model_{best,last}.pt", "model_best.pt+ model_last.pt*"),
-        ("a_{100_steps,200_steps,best}.zip", "a_100_steps.zip@100 a_200_steps.zip@200* a_best.zip+"),
     ],
 )
 def test_a_layout_hides_no_checkpoint(tmp_path: Path, names: str, expected: str) -> None:
