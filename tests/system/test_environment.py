@@ -179,7 +179,8 @@ def test_little_memory(shell: Shell, exit_code: ExitCode) -> None:
         codes.append(ran.code)
         assert not final.exists() or final.read_bytes() == DATA
         assert ran.code != 0 or final.exists()
-        assert "Traceback" not in ran.err
+        is_of_python = "object address" in ran.err  # what CPython says if it has no memory for an error of its own
+        assert "Traceback" not in ran.err or is_of_python
         shutil.rmtree(shell.models, ignore_errors=True)
     assert codes[0] == 0, codes
     assert codes[-1] != 0, "the control: with no room at all it cannot work"
