@@ -11,6 +11,7 @@ writes nothing, and many of the hub's datasets have (``2023-07-19T13:48:53/detai
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 import unicodedata
@@ -200,10 +201,13 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> set[str]:
 
 @lru_cache(maxsize=2**10)
 def _regex_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    globs = (f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns)
-    below = {True: ".*", False: ""}
-    names = (rf"(?s:{re.escape(pattern)}{below[pattern.endswith('/')]})\Z" for pattern in patterns if "[" in pattern)
-    return re.compile("|".join((*map(translate, globs), *names)) or "(?!)")
+    alternatives = []
+    for pattern in patterns:
+        below = "*" if pattern.endswith("/") else ""
+        alternatives.append(translate(pattern + below))
+        if "[" in pattern:
+            alternatives.append(translate(glob.escape(pattern) + below))
+    return re.compile("|".join(alternatives) or "(?!)")
 
 
 def folded(text: str) -> str:
